@@ -1,0 +1,29 @@
+"""Shared test set-up: one torch thread, and the conformance cases of the original maths where they are at hand."""
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("ACAE_NB_SHARED", REPO.parent / "shared"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    import torch
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def conformance():
+    """`conformance("soft_argmax")` -> (arrays, facts) of one case in ../shared/conformance; skips where it is absent."""
+    def case(name):
+        folder = SHARED / "conformance"
+        if not (folder / f"{name}.npz").exists():
+            pytest.skip(f"{folder}/{name}.npz is not at hand: conformance cases lie beside the repository, not in it")
+        facts = json.loads((folder / f"{name}.json").read_text())
+        with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
+            return dict(arrays), facts
+    return case
