@@ -304,13 +304,21 @@ class ExampleWriter:
             yield "example_id", "an id of its own", repr(example.example_id) + (" again" if example.example_id else "")
         if example.dataset != self.dataset:
             yield "dataset", repr(self.dataset), repr(example.dataset)
+        if not isinstance(image_bytes, bytes):
+            yield "image", "a whole JPEG file", repr(type(image_bytes))
+            return
         try:
-            if jpeg_size(image_bytes) != tuple(example.image_size):
-                yield "image_size", f"the image's {jpeg_size(image_bytes)}", repr(tuple(example.image_size))
+            size = jpeg_size(image_bytes)
+        except ValueError as error:
+            yield "image", "a whole JPEG file", str(error)
+            return
+        if np.shape(example.image_size) == (2,) and size != tuple(example.image_size):
+            yield "image_size", f"the image's {size}", repr(tuple(example.image_size))
+        try:
             if example.mask is not None:
-                decode_mask(example.mask, jpeg_size(image_bytes))
+                decode_mask(example.mask, size)
         except (ValueError, TypeError) as error:
-            yield "mask" if "mask" in str(error) else "image", "a whole JPEG file" if "JPEG" in str(error) else "a mask of the image's size", str(error)
+            yield "mask", "a mask of the image's size", str(error)
 
     def __exit__(self, kind, error, traceback):
         try:
@@ -439,6 +447,7 @@ def read_header(folder: Path) -> tuple[pa.Table | None, Skeleton | None, list[Pr
     try:
         with pa.memory_map(str(path)) as file:
             data = pa.ipc.open_file(file).read_all()
+        data.validate()
         metadata = {k.decode(): v.decode() for k, v in (data.schema.metadata or {}).items()}
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         return None, None, problems + [Problem(str(path), None, "file", "a whole Arrow file", " ".join(str(error).split())[:160])]
@@ -468,6 +477,10 @@ def validate(folder: str | Path, decode: bool = False) -> list[Problem]:
     data, skeleton, problems = read_header(folder)
     if problems and (data is None or any(p.file == str(folder / "table.arrow") for p in problems)):
         return problems
+    try:
+        data.validate(full=True)
+    except pa.ArrowInvalid as error:
+        return problems + [Problem(str(folder / "table.arrow"), None, "file", "a whole Arrow file", " ".join(str(error).split())[:160])]
     table = ExampleTable(folder, data, skeleton, data.schema.metadata[b"dataset"].decode())
     ids = pd.Series(table.column("example_id"))
     faults = [(int(i), "example_id", "an id of its own", repr(ids[i])) for i in np.flatnonzero(ids.duplicated() | (ids == ""))]
