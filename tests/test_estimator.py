@@ -1,0 +1,185 @@
+"""The estimator's geometry with oracle crop models, flips, independence of the batch, and bad input."""
+import numpy as np
+import pytest
+import torch
+
+from acae_nb.cameras import Camera, look_at_rotation
+from acae_nb.crops import make_crop
+from acae_nb.estimator import (PoseEstimator, assumed_camera, crop_batches, flip_averaged, mirror_crops, mirror_poses, predict_examples, unlabelled_crop)
+from acae_nb.examples import Example, ExampleTable, ExampleWriter, encode_jpeg
+from acae_nb.pose_model import PoseOutput
+from acae_nb.skeletons import load_skeleton
+
+SKELETON, SIZE = load_skeleton("coco_17"), 96
+UP = np.array([0, 0, 1.0])
+
+
+def camera_at(position, target, roll_deg=0.0, distortion=None, focal=700.0):
+    "A camera of 640 x 480 px with an off-centre principal point that looks at a world point (z up), rolled about its axis."
+    position, c, s = np.asarray(position, float), np.cos(np.deg2rad(roll_deg)), np.sin(np.deg2rad(roll_deg))
+    rotation = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ look_at_rotation(np.asarray(target) - position, UP)
+    return Camera(np.array([[focal, 0, 300], [0, 1.02 * focal, 260], [0, 0, 1]]), distortion, rotation, position, UP)
+
+
+CAMERAS = {"straight": camera_at([4000, 0, 1200], [0, 0, 1000]), "rolled": camera_at([0, 5000, 2500], [0, 0, 1000], roll_deg=25),
+           "distorted": camera_at([-3000, 3000, 1500], [300, 0, 900], distortion=np.array([-0.2, 0.05, 0.001, -0.002, 0.01])),
+           "off the middle": camera_at([3000, -3000, 1000], [1200, 900, 1000]), "far from the origin": camera_at([41000, -39000, 1000], [40000, -36000, 1000])}
+PLACES = {name: np.array([40000.0, -36000, 1000]) if "far" in name else np.array([0, 0, 1000.0]) for name in CAMERAS}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    "One person per camera; each picture's green says which example it is, and its red grows to the right, so that a mirrored crop shows."
+    folder, rng = tmp_path_factory.mktemp("table") / "t", np.random.default_rng(0)
+    with ExampleWriter(folder, SKELETON, "oracle") as writer:
+        for k, (name, camera) in enumerate(CAMERAS.items()):
+            joints = rng.normal(0, [150, 150, 400], (17, 3)) + PLACES[name]
+            px = camera.project(joints)
+            box = np.r_[px.min(0) - 10, np.ptp(px, axis=0) + 20]
+            if name == "straight": box[1] = -40                                          # reaches out of the picture
+            image = np.zeros((480, 640, 3), np.uint8)
+            image[..., 0], image[..., 1] = np.linspace(60, 250, 640), 30 + 40 * k
+            writer.add(Example(name, "oracle", "test", "s", "q", k, camera, box, (640, 480), joints3d=joints), encode_jpeg(image))
+    return ExampleTable.open(folder)
+
+
+class Oracle(torch.nn.Module):
+    "Answers with the truth in the frame of whatever crop it is shown, mirrored or not."
+    def __init__(self, table):
+        super().__init__()
+        self.truth = [make_crop(table[k], table.image(k), SKELETON, SIZE).camera.to_camera(table[k].joints3d.astype(float)) for k in range(len(table))]
+        self.mirrored = 0
+
+    def forward(self, images, intrinsics):
+        answers = []
+        for image, K in zip(images.numpy(), intrinsics.numpy()):
+            seen = image[1] > 15
+            k = round((np.median(image[1][seen]) - 30) / 40)
+            flipped = np.polyfit(np.nonzero(seen)[1], image[0][seen].astype(float), 1)[0] < 0      # red falls to the right
+            self.mirrored += flipped
+            truth = torch.from_numpy(self.truth[k])
+            answers.append(mirror_poses(truth, SKELETON) if flipped else truth)
+        return PoseOutput(joints=torch.stack(answers), joints2d=None)
+
+
+@pytest.mark.parametrize("flip_average", [False, True])
+def test_geometry_adds_less_than_a_tenth_of_a_millimetre(table, flip_average):
+    oracle = Oracle(table)
+    found = predict_examples(oracle, table, SIZE, 2, flip_average, skeleton=SKELETON, progress=False)
+    assert oracle.mirrored == (len(table) if flip_average else 0)
+    assert np.abs(found.world - table.world_joints3d()).max() < 0.1
+    camera_truth = np.stack([table.camera(k).to_camera(table[k].joints3d) for k in range(len(table))])
+    assert np.abs(found.camera - camera_truth).max() < 0.1 and found.camera.dtype == found.world.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", CAMERAS)
+def test_a_dot_in_the_picture_comes_back_to_its_pixel(name):
+    "A model that only reads the place of a bright dot in the crop: the answer projects to the dot's place in the picture, through the real camera's lens, within 0.1 px."
+    camera = CAMERAS[name]
+    point = PLACES[name] + [60, -40, 100]
+    u, v = camera.project(point)
+    x, y = np.meshgrid(np.arange(640), np.arange(480))
+    image = (250 * np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * 4.0 ** 2))).astype(np.uint8)[..., None].repeat(3, 2)
+
+    class ReadsDot(torch.nn.Module):
+        def forward(self, images, intrinsics):
+            weight = images[:, 0].double()
+            grid = torch.arange(images.shape[-1], dtype=torch.float64)
+            place = torch.stack([(weight.sum(1) * grid).sum(1), (weight.sum(2) * grid).sum(1)], -1) / weight.sum((1, 2))[:, None]
+            rays = torch.cat([place, torch.ones(len(place), 1, dtype=torch.float64)], 1) @ torch.linalg.inv(intrinsics.double()).mT
+            return PoseOutput(joints=(3000 * rays.mT.permute(0, 2, 1)).reshape(-1, 1, 3).repeat(1, 17, 1), joints2d=None)
+
+    pose = PoseEstimator(ReadsDot(), SKELETON, 256).estimate(image, (u - 90, v - 110, 200, 200), camera)
+    assert np.abs(pose.px - [u, v]).max() < 0.1, name
+
+
+class Conv(torch.nn.Module):
+    "A small network with normalisation layers, whose answers would depend on the batch if it were left in training mode."
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5, 4), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 5, 4), torch.nn.BatchNorm2d(8), torch.nn.AdaptiveAvgPool2d(2),
+                                       torch.nn.Flatten(), torch.nn.Linear(32, 51))
+
+    def forward(self, images, intrinsics):
+        joints = 300 * self.net(images.float() / 255).reshape(-1, 17, 3) + torch.tensor([0.0, 0, 3000]) + intrinsics[:, None, :1, 2]
+        return PoseOutput(joints=joints, joints2d=None)
+
+
+def test_batches_do_not_matter(table):
+    model = Conv().train()
+    whole = predict_examples(model, table, SIZE, 5, skeleton=SKELETON, progress=False)
+    for batch_size in (1, 2, 64):
+        other = predict_examples(model, table, SIZE, batch_size, skeleton=SKELETON, progress=False)
+        assert np.abs(whole.camera - other.camera).max() < 0.01
+    rows = [3, 0]
+    some = predict_examples(model, table, SIZE, 2, skeleton=SKELETON, rows=rows, progress=False)
+    assert np.abs(some.camera - whole.camera[rows]).max() < 0.01 and some.rows.tolist() == rows
+    estimator = PoseEstimator(model, SKELETON, SIZE)
+    one = estimator.estimate(table.image(1), table[1].box, table.camera(1))
+    assert np.abs(one.camera - whole.camera[1]).max() < 0.01
+
+
+def test_flipping_the_picture_flips_and_swaps():
+    "With flip averaging, a mirrored picture (and camera) gives exactly the mirrored pose, whatever the model."
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (480, 640, 3), dtype=np.uint8)
+    camera = Camera(np.array([[700.0, 0, 300], [0, 700, 240], [0, 0, 1]]))
+    mirrored_camera = Camera(np.array([[700.0, 0, 639 - 300], [0, 700, 240], [0, 0, 1]]))
+    box = np.array([100.0, 120, 150, 260])
+    estimator = PoseEstimator(Conv(), SKELETON, SIZE)
+    first = estimator.estimate(image, box, camera)
+    second = estimator.estimate(image[:, ::-1].copy(), np.r_[639 - box[0] - box[2], box[1:]], mirrored_camera)
+    np.testing.assert_allclose(second.camera, first.camera[list(SKELETON.mirror)] * [-1, 1, 1], atol=15)     # two different resamplings of white noise
+    without = PoseEstimator(Conv(), SKELETON, SIZE, flip_average=False)
+    a, b = without.estimate(image, box, camera), without.estimate(image[:, ::-1].copy(), np.r_[639 - box[0] - box[2], box[1:]], mirrored_camera)
+    assert np.abs(b.camera - a.camera[list(SKELETON.mirror)] * [-1, 1, 1]).max() > 50
+
+
+def test_flip_average_is_exactly_equivariant():
+    model = Conv().eval()
+    images, K = torch.randint(0, 255, (4, 3, SIZE, SIZE), dtype=torch.uint8), torch.tensor([[100.0, 3, 40], [0, 100, 50], [0, 0, 1]]).repeat(4, 1, 1)
+    predict = flip_averaged(lambda i, k: model(i, k).joints.detach(), SKELETON)
+    assert torch.allclose(predict(*mirror_crops(images, K)), mirror_poses(predict(images, K), SKELETON), atol=1e-3)
+    again = mirror_crops(*mirror_crops(images, K))
+    assert torch.equal(again[0], images) and torch.equal(again[1], K)
+
+
+def test_mirror_matches_the_original(conformance):
+    "Test-time augmentation of the original: x mirrored by the flip matrix, left and right joints swapped on flipped crops."
+    arrays, facts = conformance("mirror_tta")
+    from acae_nb.skeletons import Skeleton
+    names = facts["flags"]["joint_names"]
+    skeleton = Skeleton("conformance", tuple(names), (), tuple(int(i) for i in arrays["mirror_mapping"]))
+    poses = torch.from_numpy(arrays["poses"])
+    for flip, pose, out in zip(arrays["should_flip"], poses, arrays["out"]):
+        unturned = torch.linalg.norm((mirror_poses(pose, skeleton) if flip else pose), dim=-1)   # lengths do not see the crop's turn, only the swap
+        np.testing.assert_allclose(unturned, np.linalg.norm(out, axis=-1), rtol=1e-4)
+
+
+def test_crops_come_in_order(table):
+    rows = [4, 2, 0, 1]
+    greens = [float(np.median(image[1])) for images, *_ in crop_batches(table, rows, SIZE, 3) for image in images.numpy()]
+    assert [round((g - 30) / 40) for g in greens] == rows
+    image, camera = unlabelled_crop(table[1], table.image(1), SIZE)
+    assert image.shape == (SIZE, SIZE, 3) and not camera.distortion.any()
+
+
+def test_wrong_input(table):
+    estimator = PoseEstimator(Conv(), SKELETON, SIZE)
+    image = table.image(0)
+    for arguments, message in ((dict(image=image[..., 0]), r"image: expected RGB uint8 .*found uint8 \(480, 640\)"), (dict(image=image.astype(np.uint16)), "found uint16"),
+                               (dict(image=image[:0]), "image: expected"), (dict(image=image, box=(0, 0, 0, 10)), "width > 0"), (dict(image=image, box=(0, np.nan, 5, 5)), "finite"),
+                               (dict(image=image, box=(700, 0, 5, 5)), "within the 640 x 480 picture")):
+        with pytest.raises(ValueError, match=message): estimator.estimate(**arguments)
+    with pytest.raises(ValueError, match=r"expected joints .*19 of cmu_panoptic_19.*found \(2, 17, 3\)"):
+        predict_examples(Conv(), table, SIZE, 2, False, skeleton=load_skeleton("cmu_panoptic_19"), progress=False)
+
+
+def test_named_joints_of_one_picture(table):
+    pose = PoseEstimator(Conv(), SKELETON, SIZE).estimate(table.image(0))
+    frame = pose.to_pandas()
+    assert list(frame.columns) == list("xyzuv") and frame.index[0] == "coco_17/nose" and np.allclose(frame.loc["coco_17/nose", ["x", "y", "z"]], pose.camera[0])
+    assert np.array_equal(pose.of("coco_17"), pose.camera)
+    with pytest.raises(KeyError, match="coco_17.*found 'h36m_17'"): pose.of("h36m_17")
+    assert np.isclose(2 * np.rad2deg(np.arctan(320 / assumed_camera((640, 480)).intrinsics[0, 0])), 55)
