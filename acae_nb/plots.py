@@ -76,16 +76,16 @@ def format_legend(fig: Figure, colours: Mapping[str, str]) -> None:
     "A line of text above the figure: the colour of each format, and how the sides look."
     marks = [Line2D([], [], color=c, lw=4, label=name) for name, c in colours.items()]
     marks += [Line2D([], [], color=side_colours("#666666")[s], lw=4, label=text) for s, text in (("l", "left: pale"), ("r", "right: full"))]
-    fig.legend(handles=marks, loc="outside upper center", ncols=min(6, len(marks)), fontsize=8, frameon=False)
+    fig.legend(handles=marks, loc="outside upper center", ncols=min(len(marks), max(1, int(fig.get_figwidth() / 1.7))), fontsize=8, frameon=False)
 
 
 #| export
-def overlay(image: UInt8[np.ndarray, "h w 3"], poses: Sequence[tuple[Skeleton, Float[np.ndarray, "joint 2"]]], title: str = "", size: float = 5.0) -> Figure:
+def overlay(image: UInt8[np.ndarray, "h w 3"], poses: Sequence[tuple[Skeleton, Float[np.ndarray, "joint 2"]]], title: str = "", size: float = 5.0, width: float = 2.0) -> Figure:
     "One image with any number of (skeleton, points in px) on it."
     fig, axes = _axes(1, 1, size, size * image.shape[0] / image.shape[1])
     colours = format_colours(list(dict.fromkeys(name for s, _ in poses for name in s.parts)))
     _show(axes[0, 0], image, title)
-    for skeleton, points in poses: draw_skeleton(axes[0, 0], points, skeleton, colours)
+    for skeleton, points in poses: draw_skeleton(axes[0, 0], points, skeleton, colours, width)
     if poses: format_legend(fig, colours)
     return fig
 
@@ -146,7 +146,7 @@ def weights_picture(encoder: Float[np.ndarray, "latent joint"], decoder: Float[n
     "Encoder (transposed, so that joints are rows in both) and decoder side by side; `labels`: format/joint of each joint."
     encoder, decoder = (np.asarray(w, float) for w in (encoder, decoder))
     if encoder.shape != decoder.T.shape or len(labels) != len(decoder): raise ValueError(f"weights: expected encoder [L, {len(labels)}] and decoder [{len(labels)}, L], found {encoder.shape} and {decoder.shape}")
-    row, size = (0.095, 4.5) if len(labels) > 60 else (0.16, 7)
+    row, size = (0.11, 5.5) if len(labels) > 60 else (0.16, 7)
     fig, axes = _axes(1, 2, 2.2 + row * len(encoder), 1 + row * len(labels), sharey=True)
     limit = np.percentile(np.abs(np.r_[encoder.ravel(), decoder.ravel()]), 99.5)
     starts = [k for k in range(1, len(labels)) if labels[k].split("/")[0] != labels[k - 1].split("/")[0]]
@@ -156,13 +156,13 @@ def weights_picture(encoder: Float[np.ndarray, "latent joint"], decoder: Float[n
         ax.hlines(np.array(starts) - 0.5, -0.5, len(encoder) - 0.5, color="black", lw=0.5)
         ax.set_xticks(range(len(encoder)), range(len(encoder)) if latents is None else latents, fontsize=size, rotation=90)
     axes[0, 0].set_yticks(range(len(labels)), labels, fontsize=size)
-    fig.colorbar(picture, ax=axes, shrink=0.5, label="weight")
+    fig.colorbar(picture, ax=axes, location="top", shrink=0.4, aspect=40, label="weight")
     return fig
 
 # %% ../nbs/13_plots.ipynb #1289bea3
 def latents_on_body(pose: Float[np.ndarray, "joint 3"], latents: Float[np.ndarray, "latent 3"], skeleton: Skeleton, names: Sequence[str] | None = None) -> Figure:
     "Front (x, y) and side (z, y) views of one camera-frame pose in grey with its latent points, numbered, on top. Units mm."
-    fig, axes = _axes(1, 2, 3.4, 4.6, sharey=True)
+    fig, axes = _axes(1, 2, 4.2, 5.6, sharey=True)
     half = 0.6 * np.nanmax(np.ptp(pose[np.isfinite(pose).all(-1)], axis=0)[[0, 2]])
     for ax, axis, title in zip(axes[0], (0, 2), ("front", "side")):
         ax.add_collection(LineCollection(pose[:, [axis, 1]][np.array(skeleton.edges, int).reshape(-1, 2)], colors="#b5b5b5", linewidths=1))
