@@ -123,7 +123,7 @@ SCORES = {"error": lambda d, t: np.where(np.isinf(d), np.nan, d), "pck": pck, "a
 
 @dataclass(frozen=True)
 class Measure:
-    "One number of a benchmark. `joints`: names of a subset of the skeleton's joints, empty for all. `threshold` in mm, None for an error."
+    "One number of a benchmark. `joints`: a subset of the skeleton's joints by name (Procrustes then fits these alone), empty for all. `threshold` in mm, None for an error."
     name: str
     score: str = "error"
     alignment: str = "root"
@@ -170,9 +170,10 @@ def measure(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "po
     total, count = np.zeros(len(measures)), np.zeros(len(measures))
     for start in range(0, len(true), chunk):
         p, t = (np.asarray(x[start:start + chunk], np.float64) for x in (pred, true))
-        d = {alignment: distances(p, t, alignment, root) for alignment in dict.fromkeys(m.alignment for m in measures)}
+        d = {alignment: distances(p, t, alignment, root) for alignment in dict.fromkeys(m.alignment for m in measures if not (m.joints and m.alignment == "similarity"))}
         for k, m in enumerate(measures):
-            scores = m.scores(d[m.alignment][:, columns[m]])
+            fitted_alone = m.joints and m.alignment == "similarity"   # Procrustes over the subset, not over all joints
+            scores = m.scores(distances(p[:, columns[m]], t[:, columns[m]], m.alignment, None) if fitted_alone else d[m.alignment][:, columns[m]])
             labelled = ~np.isnan(scores)
             total[k] += scores.sum(where=labelled); count[k] += labelled.sum()
     with np.errstate(invalid="ignore"): return {m.name: float(x) for m, x in zip(measures, total / count)}

@@ -78,6 +78,8 @@ def test_measure_of_a_subset_of_joints():
     names = [f"j{k}" for k in range(17)]
     subset = measure(pred, true, [Measure("MPJPE", joints=("j3", "j5"))], 0, names)["MPJPE"]
     assert np.isclose(subset, aligned_distances(pred, true, "root", 0)[:, [3, 5]].mean())
+    alone = measure(pred, true, [Measure("PA", alignment="similarity", joints=("j3", "j5", "j6", "j9"))], 0, names)["PA"]
+    assert np.isclose(alone, np.nanmean(oracle_distances(pred[:, [3, 5, 6, 9]], true[:, [3, 5, 6, 9]], "similarity", None)))   # fitted to the subset
     with pytest.raises(ValueError, match="MPJPE: joints.*'wing'"): measure(pred, true, [Measure("MPJPE", joints=("wing",))], 0, names)
 
 

@@ -192,3 +192,21 @@ def test_views_refuse_wrong_shapes(three):
 
 def test_limbs_are_the_twelve():
     assert len(LIMBS) == 12 and LIMBS["lkne"] == "left_knee" and LIMBS["rsho"] == "right_shoulder"
+
+
+# ---- predictions with a fault that has a name
+@pytest.mark.parametrize("fault, words", [
+    (lambda p, s: p / 1000, "in metres, not in mm"), (lambda p, s: p / 10, "centimetres"), (lambda p, s: p[:, list(s.mirror)], "left and right joints are exchanged"),
+    (lambda p, s: p[::-1], "reverse order"), (lambda p, s: np.roll(p, 1, 0), "one late"), (lambda p, s: p * [1, -1, 1], "the y axis points the other way")])
+def test_suspicions_name_the_fault(three, fault, words):
+    pred, true = people(three)
+    with pytest.warns(UserWarning, match=words): evaluate(fault(pred, three), true, three, embedded_protocol(three), {"collection": ["a"] * 40})
+
+
+def test_no_suspicion_of_honest_predictions(three):
+    import warnings
+    pred, true = people(three)
+    poor = true.mean(0) + np.random.default_rng(1).normal(0, 100, true.shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for p in (pred, poor, true): evaluate(p, true, three, embedded_protocol(three), {"collection": ["a"] * 40})
