@@ -336,7 +336,7 @@ class ExampleWriter:
         arrays = {f: s.array(self.n_rows) for f, s in self.spools.items()}
         arrays = {f: a for f, a in arrays.items() if f not in OPTIONAL_COLUMNS or self.spools[f].used}
         metadata = {"schema_version": str(SCHEMA_VERSION), "dataset": self.dataset, "images_bytes": str(self.image_end),
-                    "skeleton": json.dumps(self.skeleton.to_dict(), sort_keys=True)}
+                    "skeleton": json.dumps(self.skeleton.to_dict())}
         schema = pa.schema([pa.field(f, a.type, nullable=False) for f, a in arrays.items()], metadata)
         with pa.ipc.new_file(str(self.partial / "table.arrow"), schema) as file:
             file.write_batch(pa.RecordBatch.from_arrays(list(arrays.values()), schema=schema))
