@@ -11,6 +11,7 @@ __all__ = ['SCHEMA_VERSION', 'TEXT_COLUMNS', 'OPTIONAL_COLUMNS', 'CAMERA_COLUMNS
 # %% ../nbs/02_examples.ipynb #acf3064c
 import fcntl
 import json
+import mmap
 import os
 import shutil
 import zlib
@@ -362,18 +363,21 @@ def replace_folder(new: Path, old: Path) -> None:
 # %% ../nbs/02_examples.ipynb #ce82a80a
 class ExampleTable:
     "A memory-mapped example table; make one with `ExampleTable.open(folder)`."
-    def __init__(self, folder: Path, data: pa.Table, skeleton: Skeleton, dataset: str):
-        self.folder, self.data, self.skeleton, self.dataset = folder, data, skeleton, dataset
+    def __init__(self, folder: Path, data: pa.Table, start: int, file, skeleton: Skeleton):
+        self.folder, self.data, self.skeleton = folder, data, skeleton
+        self.dataset = data.schema.metadata[b"dataset"].decode()
         self._arrays = {name: data.column(name).chunk(0) for name in data.column_names}
-        self._numbers, self._images = {}, None
+        self._places = {name: [b.address - start for b in array.buffers() if b is not None] for name, array in self._arrays.items()}
+        self._kinds = {name: (np.dtype(kind), shape) for name, (kind, shape) in number_columns(len(skeleton)).items() if name in self}
+        self._file, self._images, self._numbers = file, open(folder / "images.bin", "rb", buffering=0), {}
 
     @classmethod
     def open(cls, folder: str | Path) -> "ExampleTable":
         "Open without reading the rows. InvalidExamples when a file is missing, cut short or of another schema."
-        data, skeleton, problems = read_header(Path(folder))
+        *header, problems = read_header(Path(folder))
         if problems:
             raise InvalidExamples(problems)
-        return cls(Path(folder), data, skeleton, data.schema.metadata[b"dataset"].decode())
+        return cls(Path(folder), *header)
 
     def __reduce__(self): return ExampleTable.open, (str(self.folder),)
     def __len__(self): return self.data.num_rows
@@ -405,94 +409,102 @@ class ExampleTable:
             same &= pa.compute.equal(self.data.column(name), value).to_numpy()
         return np.flatnonzero(same)
 
+    def value(self, name: str, row: int):
+        "One value of a column (numpy array or number, text, bytes), read from the file. KeyError, IndexError."
+        row, places = range(len(self))[row], self._places[name]
+        if name in self._kinds:
+            kind, shape = self._kinds[name]
+            size = kind.itemsize * int(np.prod(shape, dtype=int))
+            return np.frombuffer(os.pread(self._file.fileno(), size, places[0] + row * size), kind).reshape(shape)
+        begin, end = np.frombuffer(os.pread(self._file.fileno(), 16, places[0] + row * 8), np.int64)
+        data = os.pread(self._file.fileno(), int(end - begin), places[1] + int(begin)) if end > begin else b""
+        return data if name == "mask" else data.decode()
+
     def image_bytes(self, row: int) -> bytes:
         "The JPEG file of a row."
-        if self._images is None:
-            self._images = open(self.folder / "images.bin", "rb", buffering=0)
-        return os.pread(self._images.fileno(), int(self.column("image_length")[row]), int(self.column("image_offset")[row]))
+        return os.pread(self._images.fileno(), int(self.value("image_length", row)), int(self.value("image_offset", row)))
 
     def image(self, row: int) -> UInt8[np.ndarray, "H W 3"]:
         "The RGB pixels of a row's image. ValueError naming file and row when they cannot be decoded."
         try:
             return decode_jpeg(self.image_bytes(row))
         except ValueError as error:
-            raise ValueError(f"{self.folder / 'images.bin'}, row {row} ({self._text('example_id', row)}), image: {error}") from error
+            raise ValueError(f"{self.folder / 'images.bin'}, row {row} ({self.value('example_id', row)}), image: {error}") from error
 
     def camera(self, row: int) -> Camera:
-        return Camera(**{f: self.column(f)[row] for f in CAMERA_COLUMNS})
-
-    def _text(self, name: str, row: int): return self._arrays[name][row].as_py()
+        return Camera(**{f: self.value(f, row) for f in CAMERA_COLUMNS})
 
     def __getitem__(self, row: int) -> Example:
-        row = range(len(self))[row]
-        joints = {f: self.column(f)[row] for f in ("joints3d", "joints2d") if f in self}
+        joints = {f: self.value(f, row) for f in ("joints3d", "joints2d") if f in self}
         if "origin" in self:
-            joints["joints3d"] = self.world_joints3d(row)
+            joints["joints3d"] = joints["joints3d"] + self.value("origin", row)
         joints = {f: None if np.isnan(j).all() else j for f, j in joints.items()}
-        return Example(dataset=self.dataset, **{f: self._text(f, row) for f in TEXT_COLUMNS}, frame=int(self.column("frame")[row]),
-                       camera=self.camera(row), box=self.column("box")[row], image_size=tuple(self.column("image_size")[row].tolist()),
-                       mask=(self._text("mask", row) or None) if "mask" in self else None, weight=float(self.column("weight")[row]), **joints)
+        return Example(dataset=self.dataset, **{f: self.value(f, row) for f in TEXT_COLUMNS}, frame=int(self.value("frame", row)),
+                       camera=self.camera(row), box=self.value("box", row), image_size=tuple(self.value("image_size", row).tolist()),
+                       mask=(self.value("mask", row) or None) if "mask" in self else None, weight=float(self.value("weight", row)), **joints)
 
     def frame(self, columns=("example_id", "split", "subject", "sequence", "frame", "camera_name", "weight")) -> pd.DataFrame:
         "Some of the scalar columns as a DataFrame."
         return pd.DataFrame({c: self.column(c) for c in columns})
 
-# %% ../nbs/02_examples.ipynb #9ba96ba9
-def read_header(folder: Path) -> tuple[pa.Table | None, Skeleton | None, list[Problem]]:
-    "The mapped data, the skeleton, and the problems of a table's files, schema and metadata."
-    path, archive = folder / "table.arrow", folder / "images.bin"
+# %% ../nbs/02_examples.ipynb #e78bd71e
+def read_header(folder: Path) -> tuple[pa.Table | None, int, object, Skeleton | None, list[Problem]]:
+    "The mapped data, the address where the mapping starts, the open file, the skeleton, and the problems of files, schema and metadata."
+    path, archive, nothing = folder / "table.arrow", folder / "images.bin", (None, 0, None, None)
     problems = [Problem(str(p), None, "file", "an example table's file", "no such file") for p in (path, archive) if not p.is_file()]
+    def also(field, expected, found, file=path):
+        return [*problems, Problem(str(file), None, field, expected, " ".join(str(found).split())[:160])]
     if not path.is_file():
-        return None, None, problems
+        return *nothing, problems
     try:
-        with pa.memory_map(str(path)) as file:
-            data = pa.ipc.open_file(file).read_all()
+        file = open(path, "rb", buffering=0)
+        mapped = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        data = pa.ipc.open_file(mapped).read_all()
         data.validate()
         metadata = {k.decode(): v.decode() for k, v in (data.schema.metadata or {}).items()}
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        return None, None, problems + [Problem(str(path), None, "file", "a whole Arrow file", " ".join(str(error).split())[:160])]
+        metadata["dataset"]
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        return *nothing, also("file", "a whole Arrow file of examples", f"{type(error).__name__}: {error}")
     if metadata.get("schema_version") != str(SCHEMA_VERSION):
-        return None, None, problems + [Problem(str(path), None, "schema_version", str(SCHEMA_VERSION), metadata.get("schema_version", "none"))]
+        return *nothing, also("schema_version", str(SCHEMA_VERSION), metadata.get("schema_version", "none"))
     try:
         skeleton = Skeleton.from_dict(json.loads(metadata["skeleton"]))
     except (KeyError, TypeError, ValueError) as error:
-        return None, None, problems + [Problem(str(path), None, "skeleton", "a skeleton's definition", f"{type(error).__name__}: {error}"[:160])]
+        return *nothing, also("skeleton", "a skeleton's definition", f"{type(error).__name__}: {error}")
     expected = {f: pa.large_string() for f in TEXT_COLUMNS} | {"mask": pa.large_binary()}
     for field, (kind, shape) in number_columns(len(skeleton)).items():
         expected[field] = pa.fixed_shape_tensor(pa.from_numpy_dtype(kind), list(shape)) if shape else pa.from_numpy_dtype(kind)
     for field, kind in expected.items():
-        found = data.schema.field(field).type if field in data.column_names else None
-        if found != kind and not (found is None and field in OPTIONAL_COLUMNS):
-            problems.append(Problem(str(path), None, field, f"a column of {kind}", str(found)))
+        column = data.column(field) if field in data.column_names else None
+        if column is None and field not in OPTIONAL_COLUMNS:
+            problems = also(field, f"a column of {kind}", "no such column")
+        elif column is not None and (column.type != kind or column.num_chunks != 1 or column.null_count):
+            problems = also(field, f"a column of {kind} in one piece", f"{column.type} in {column.num_chunks} pieces, {column.null_count} missing")
     if archive.is_file() and str(archive.stat().st_size) != metadata.get("images_bytes"):
-        problems.append(Problem(str(archive), None, "file", f"{metadata.get('images_bytes')} bytes", f"{archive.stat().st_size} bytes"))
-    if data.column(0).num_chunks != 1 if data.num_columns else True:
-        problems.append(Problem(str(path), None, "rows", "one batch of rows", f"{data.column(0).num_chunks if data.num_columns else 0}"))
-    return data, skeleton, problems
+        problems = also("file", f"{metadata.get('images_bytes')} bytes", f"{archive.stat().st_size} bytes", archive)
+    return data, mapped.address, file, skeleton, problems
 
 # %% ../nbs/02_examples.ipynb #c017f42a
 def validate(folder: str | Path, decode: bool = False) -> list[Problem]:
     "Every problem of the table in `folder`, files, rows and image bytes; with `decode` also images that do not decode."
     folder = Path(folder)
-    data, skeleton, problems = read_header(folder)
-    if problems and (data is None or any(p.file == str(folder / "table.arrow") for p in problems)):
+    *header, problems = read_header(folder)
+    if any(p.file == str(folder / "table.arrow") or p.found == "no such file" for p in problems):
         return problems
     try:
-        data.validate(full=True)
+        header[0].validate(full=True)
     except pa.ArrowInvalid as error:
         return problems + [Problem(str(folder / "table.arrow"), None, "file", "a whole Arrow file", " ".join(str(error).split())[:160])]
-    table = ExampleTable(folder, data, skeleton, data.schema.metadata[b"dataset"].decode())
+    table = ExampleTable(folder, *header)
     ids = pd.Series(table.column("example_id"))
     faults = [(int(i), "example_id", "an id of its own", repr(ids[i])) for i in np.flatnonzero(ids.duplicated() | (ids == ""))]
-    numbers = [f for f in number_columns(len(skeleton)) if f in table]
+    numbers = [f for f in number_columns(len(table.skeleton)) if f in table]
     for start in range(0, len(table), 4096):
         columns = {f: table.column(f)[start:start + 4096] for f in numbers}
         faults += [(start + row, *rest) for check in (camera_problems, label_problems) for row, *rest in check(columns)]
     path = str(folder / "table.arrow")
     problems += [Problem(path, row, *rest, ids[row]) for row, *rest in faults]
-    if not any(p.file == str(folder / "images.bin") and p.found == "no such file" for p in problems):
-        problems += [Problem(str(folder / "images.bin"), row, *rest, ids[row]) for row, *rest in image_problems(table, decode)]
-    return problems
+    return problems + [Problem(str(folder / "images.bin"), row, *rest, ids[row]) for row, *rest in image_problems(table, decode)]
 
 def image_problems(table: ExampleTable, decode: bool) -> Iterator[tuple[int, str, str, str]]:
     "Yield (row, field, expected, found) for images whose bytes are cut short, changed, or (with `decode`) no picture of the stated size."
