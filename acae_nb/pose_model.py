@@ -98,12 +98,11 @@ def rms_over_batch(x: Float[Tensor, "b j 2"]) -> Float[Tensor, "b 1"]:
 def reference_full_perspective(directions: Float[Tensor, "b j 2"], relative: Float[Tensor, "b j 3"],
                                weights: Float[Tensor, "b j"], rms: Callable = rms_per_example,
                                regularizer: float = 1e-2) -> Float[Tensor, "b 3"]:
-    """Shift r (mm) that brings `relative` + r onto the rays: weighted least squares, pulled to zero by `regularizer`.
-
-    MeTRAbs, section 3.3; the normalisation is per example unless `rms` says otherwise."""
+    """Shift r (mm) that brings `relative` + r onto the rays: least squares with each equation times its point's weight,
+    pulled to zero by `regularizer`. MeTRAbs, section 3.3; the normalisation is per example unless `rms` says otherwise."""
     b = directions * relative[..., 2:] - relative[..., :2]
     scale_a, scale_b = rms(directions), rms(b)
-    a, b, w = directions / scale_a[:, None], b / scale_b[:, None], weights[..., None]
+    a, b, w = directions / scale_a[:, None], b / scale_b[:, None], weights.square()[..., None]
     n = w.sum(1)
     sum_a, sum_b = (w * a).sum(1), (w * b).sum(1)
     centered = a - (sum_a / n)[:, None]
