@@ -11,6 +11,7 @@ __all__ = ['SCHEMA_VERSION', 'TEXT_COLUMNS', 'OPTIONAL_COLUMNS', 'CAMERA_COLUMNS
 # %% ../nbs/02_examples.ipynb #acf3064c
 import fcntl
 import json
+import math
 import mmap
 import os
 import shutil
@@ -248,7 +249,7 @@ class _Spool:
         values = buffer(self.values)
         if self.offsets:
             return pa.Array.from_buffers(self.kind, n_rows, [None, buffer(self.offsets), values])
-        size = int(np.prod(self.shape, dtype=int))
+        size = math.prod(self.shape)
         flat = pa.Array.from_buffers(pa.from_numpy_dtype(self.kind), n_rows * size, [None, values])
         if not self.shape:
             return flat
@@ -368,7 +369,8 @@ class ExampleTable:
         self.dataset = data.schema.metadata[b"dataset"].decode()
         self._arrays = {name: data.column(name).chunk(0) for name in data.column_names}
         self._places = {name: [b.address - start for b in array.buffers() if b is not None] for name, array in self._arrays.items()}
-        self._kinds = {name: (np.dtype(kind), shape) for name, (kind, shape) in number_columns(len(skeleton)).items() if name in self}
+        self._kinds = {name: (np.dtype(kind), shape, np.dtype(kind).itemsize * math.prod(shape))
+                       for name, (kind, shape) in number_columns(len(skeleton)).items() if name in self}
         self._file, self._images, self._numbers = file, open(folder / "images.bin", "rb", buffering=0), {}
 
     @classmethod
@@ -413,8 +415,7 @@ class ExampleTable:
         "One value of a column (numpy array or number, text, bytes), read from the file. KeyError, IndexError."
         row, places = range(len(self))[row], self._places[name]
         if name in self._kinds:
-            kind, shape = self._kinds[name]
-            size = kind.itemsize * int(np.prod(shape, dtype=int))
+            kind, shape, size = self._kinds[name]
             return np.frombuffer(os.pread(self._file.fileno(), size, places[0] + row * size), kind).reshape(shape)
         begin, end = np.frombuffer(os.pread(self._file.fileno(), 16, places[0] + row * 8), np.int64)
         data = os.pread(self._file.fileno(), int(end - begin), places[1] + int(begin)) if end > begin else b""
