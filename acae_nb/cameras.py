@@ -60,6 +60,7 @@ def undistort_points(px: Float[np.ndarray, "*n 2"], intrinsics: Float[np.ndarray
             e, det = target - found, j[..., 0, 0] * j[..., 1, 1] - j[..., 0, 1] * j[..., 1, 0]
             step = np.stack([j[..., 1, 1] * e[..., 0] - j[..., 0, 1] * e[..., 1], j[..., 0, 0] * e[..., 1] - j[..., 1, 0] * e[..., 0]], -1) / det[..., None]
             xy = xy + step.clip(-0.5, 0.5)
+            if not (np.abs(step) > 1e-12).any(): break
         found, j = distort(xy, distortion)
         good = (np.abs(target - found).max(-1) < 1e-7) & (j[..., 0, 0] * j[..., 1, 1] - j[..., 0, 1] * j[..., 1, 0] > 0)
     return np.where(good[..., None], xy, np.nan)
