@@ -3,13 +3,12 @@ import re
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from acae_nb.plots import (PALETTE, Pre, Section, contact_sheet, edge_sides, format_colours, latents_on_body, loss_curves, overlay, part_html, pose_figure, result_bars, side_colours,
-                           weights_picture, write_html, write_report)
+from acae_nb.plots import (PALETTE, contact_sheet, cut_out, edge_sides, format_colours, latents_on_body, loss_curves, overlay, overlay_grid, pair_squares, pose_figure, result_bars,
+                           seen_from_the_side, side_colours, weights_picture, write_html)
 from acae_nb.skeletons import load_skeleton, union
 
 COCO, H36M = load_skeleton("coco_17"), load_skeleton("h36m_17")
@@ -77,6 +76,44 @@ def test_results_weights_and_latents_draw():
     with pytest.raises(ValueError, match="weights: expected"): weights_picture(encoder, encoder, BOTH.labels)
 
 
+def test_cut_out_moves_points_with_the_picture():
+    image = np.zeros((60, 80, 3), np.uint8)
+    image[33, 44] = 255
+    for box in ([40, 30, 10, 8], [-5, -5, 60, 70], [0, 0, 80, 60]):
+        part, begin = cut_out(image, np.array(box, float))
+        x, y = np.array([44, 33]) - begin.astype(int)
+        assert part[y, x].tolist() == [255] * 3 and part.shape[0] <= 60 and part.shape[1] <= 80
+
+
+def test_overlay_grid_refuses_rows_of_another_length():
+    row = [(IMAGE, [(COCO, np.random.default_rng(0).uniform(0, 60, (17, 2)))]), (IMAGE, [])]
+    fig = overlay_grid([row, row], ["truth", "model"], ["a", "b"])
+    assert len(fig.axes) == 4 and [ax.get_title() for ax in fig.axes] == ["truth", "model", "", ""]
+    with pytest.raises(ValueError, match="row 1: expected 2, one a column, found 1"): overlay_grid([row, row[:1]], ["truth", "model"])
+
+
+def test_pair_squares_are_symmetric():
+    table = pd.DataFrame({"format_a": ["a", "a", "b"], "format_b": ["b", "c", "c"], "mm": [1.0, 2, 3]})
+    grid = pair_squares({"m": table}).axes[0].images[0].get_array().filled(np.nan)
+    np.testing.assert_array_equal(grid, [[np.nan, 1, 2], [1, np.nan, 3], [2, 3, np.nan]])
+
+
+def test_depth_runs_to_the_right_in_the_side_view():
+    pose = np.full((17, 3), np.nan)
+    nose, ankle = COCO.index("nose"), COCO.index("left_ankle")
+    pose[nose], pose[ankle] = [0, -500, 3000], [0, 500, 3400]                # the head up and near, a foot down and far
+    fig = seen_from_the_side([IMAGE], [np.full((17, 2), 20.0)], {"m": pose[None]}, COCO)
+    fig.draw_without_rendering()
+    to_px = fig.axes[1].transData.transform
+    (nose_x, nose_y), (foot_x, foot_y) = to_px([3000, -500]), to_px([3400, 500])
+    assert nose_x < foot_x and nose_y > foot_y and np.isclose((foot_x - nose_x) / 400, (nose_y - foot_y) / 1000)
+
+
+def test_hidden_names_wait_in_the_legend():
+    fig = pose_figure({"truth": (COCO, POSE), "model": (COCO, POSE)}, hidden=["model"])
+    assert {t.name: t.visible for t in fig.data} == {"truth": True, "model": "legendonly"}
+
+
 def trace_points(fig): return np.concatenate([np.c_[t.x, t.y, t.z] for t in fig.data if t.mode == "markers"]).astype(float)
 
 
@@ -121,21 +158,3 @@ def test_pages_work_offline(tmp_path):
     page = write_html(pose_figure({"coco": (COCO, np.stack([POSE, POSE]))}), tmp_path / "new" / "pose.html")
     assert not OUTSIDE.search(page.read_text()) and 'src="plotly.min.js"' in page.read_text()
     assert (tmp_path / "new" / "plotly.min.js").stat().st_size > 1e6
-
-
-def test_report_is_one_page_that_works_offline(tmp_path):
-    image = tmp_path / "x.png"
-    result_bars(TABLE).savefig(image)
-    parts = ["a < b & c", Pre("line 1\n  line <2>"), TABLE, result_bars(TABLE), pose_figure({"coco": (COCO, POSE)}), image]
-    text = write_report(tmp_path / "out" / "report.html", [Section("First <one>", parts), Section("Second", ["x"])], "A & B").read_text()
-    assert not OUTSIDE.search(text) and (tmp_path / "out" / "plotly.min.js").exists()
-    assert text.count("data:image/jpeg;base64,") == 1 and text.count("data:image/png;base64,") == 1 and "plotly-graph-div" in text
-    for escaped in ("a &lt; b &amp; c", "line &lt;2&gt;", "First &lt;one&gt;", "latent &amp; co &lt;b&gt;", "<title>A &amp; B</title>", "<h2 id='s1'>Second</h2>"): assert escaped in text
-    assert "nan" not in part_html(pd.DataFrame({"a": [np.nan]})).lower()
-    with pytest.raises(TypeError, match="found int"): write_report(tmp_path / "y.html", [Section("s", [3])])
-    assert not (tmp_path / "y.html").exists()
-
-
-def test_a_report_without_plotly_needs_no_script(tmp_path):
-    text = write_report(tmp_path / "report.html", [Section("s", ["x"])]).read_text()
-    assert "script" not in text and sorted(p.name for p in tmp_path.iterdir()) == ["report.html"]
