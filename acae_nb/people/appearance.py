@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SHOULDER', 'ELBOW', 'WRIST', 'HIP', 'KNEE', 'ANKLE', 'EYE', 'SOLE', 'in_arm', 'along_arm', 'neckline', 'top',
            'bottom', 'jacket', 'footwear', 'loose_top', 'loose_bottom', 'cloth_coordinates', 'Paint', 'matte', 'Cloth',
-           'Shoe', 'on_face', 'hair_field', 'lips_mask', 'brow_mask', 'beard_mask', 'Skin', 'Eyes', 'Hair', 'Surfaces',
-           'surfaces', 'Layer', 'layer', 'prune', 'Part', 'Look', 'dress', 'paint']
+           'Shoe', 'on_face', 'hair_field', 'lips_mask', 'brow_mask', 'beard_mask', 'Skin', 'Eyes', 'Hair', 'Layer',
+           'prune', 'Surfaces', 'surfaces', 'layer', 'Part', 'Look', 'dress', 'paint']
 
 # %% ../../nbs/people/appearance.ipynb #80ea65ff
 import math
@@ -281,23 +281,6 @@ class Hair:
         albedo = self.colour * (1 + .3 * streaks[:, :1] + .2 * locks[:, :1]).clip(.3, 2)
         return matte(albedo, normals + .25 * streaks + .2 * locks, .05, 14, .1)
 
-# %% ../../nbs/people/appearance.ipynb #922b19a9
-@dataclass(frozen=True)
-class Surfaces:
-    "The rig's surfaces that looks are made of: triangles over its vertices, and the `template` [V, 3] mm, every vertex's canonical position."
-    template: Float[np.ndarray, "V 3"]
-    skin: Int[np.ndarray, "F 3"]
-    eyes: Int[np.ndarray, "F 3"]
-    tights: Int[np.ndarray, "F 3"]
-    skirt: Int[np.ndarray, "F 3"]
-    hair: Int[np.ndarray, "F 3"]
-
-def surfaces(rig) -> Surfaces:
-    "Surfaces of a `Rig`."
-    among = lambda *names: np.isin(rig.faces, np.concatenate([rig.groups[n] for n in names])).all(1)
-    return Surfaces(rig.template.astype(np.float32), rig.faces[among("body")], rig.faces[among("helper-l-eye", "helper-r-eye")],
-                    *(rig.helpers[name][0] for name in ("tights", "skirt", "hair")))
-
 # %% ../../nbs/people/appearance.ipynb #b704b868
 @dataclass
 class Layer:
@@ -309,18 +292,42 @@ class Layer:
     cut: Float[np.ndarray, "V"]
     material: int
 
-def layer(template: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], inside: Callable, offset: Callable, material: int) -> Layer:
-    "The part of a rig surface (`faces` over its vertices) where `inside` is positive, standing off by `offset`, both functions of canonical points."
-    index, local = np.unique(faces, return_inverse=True)
-    canonical = template[index]
-    spread = np.broadcast_to(np.float32(offset(canonical)), len(index))
-    return prune(Layer(index.astype(np.int32), local.reshape(-1, 3).astype(np.int32), canonical, spread, np.float32(inside(canonical)), material))
-
 def prune(one: Layer) -> Layer:
     "A layer without the triangles that its `cut` removes whole."
-    faces = one.faces[(one.cut[one.faces] > 0).any(1)]
-    used, faces = np.unique(faces, return_inverse=True)
-    return Layer(one.index[used], faces.reshape(-1, 3).astype(np.int32), one.canonical[used], one.offset[used], one.cut[used], one.material)
+    faces = one.faces[(one.cut > 0)[one.faces].any(1)]
+    used = np.zeros(len(one.index), bool)
+    used[faces] = True
+    faces = (np.cumsum(used, dtype=np.int32) - 1)[faces]
+    return Layer(one.index[used], faces, one.canonical[used], one.offset[used], one.cut[used], one.material)
+
+# %% ../../nbs/people/appearance.ipynb #922b19a9
+@dataclass(frozen=True)
+class Surfaces:
+    "The rig's surfaces that looks are made of, whole and uncut, and the `template` [V, 3] mm: every vertex's canonical position."
+    template: Float[np.ndarray, "V 3"]
+    skin: Layer
+    scalp: Layer
+    eyes: Layer
+    tights: Layer
+    skirt: Layer
+    hair: Layer
+
+def surfaces(rig) -> Surfaces:
+    "Surfaces of a `Rig`."
+    template = rig.template.astype(np.float32)
+    def whole(faces):
+        index, local = np.unique(faces, return_inverse=True)
+        return Layer(index.astype(np.int32), local.reshape(-1, 3).astype(np.int32), template[index], np.zeros(len(index), np.float32), np.full(len(index), 99, np.float32), 0)
+    among = lambda *names: rig.faces[np.isin(rig.faces, np.concatenate([rig.groups[n] for n in names])).all(1)]
+    skin = among("body")
+    return Surfaces(template, whole(skin), whole(skin[(template[skin][:, :, 2] > 780).all(1)]), whole(among("helper-l-eye", "helper-r-eye")),
+                    *(whole(rig.helpers[name][0]) for name in ("tights", "skirt", "hair")))
+
+def layer(surface: Layer, inside: Callable, offset: Callable, material: int) -> Layer:
+    "The part of a surface where `inside` is positive, standing off by `offset`, both functions of canonical points."
+    part = prune(Layer(surface.index, surface.faces, surface.canonical, surface.offset, np.float32(inside(surface.canonical)), material))
+    part.offset = np.broadcast_to(np.float32(offset(part.canonical)), len(part.index))
+    return part
 
 # %% ../../nbs/people/appearance.ipynb #bb536fe3
 @dataclass
@@ -338,11 +345,11 @@ class Look:
     materials: list = field(default_factory=list)
     words: list[str] = field(default_factory=list)
 
-    def wear(self, template, faces, inside: Callable, offset: Callable, material, margin: float = 30.0):
+    def wear(self, surface: Layer, inside: Callable, offset: Callable, material, margin: float = 30.0):
         "Put a surface over all earlier layers; what lies more than `margin` mm inside its edge is not drawn (the skin: 16 mm)."
-        for one in self.layers:
-            one.cut = np.minimum(one.cut, (min(16.0, margin) if one is self.layers[0] and margin < 1e5 else margin) - inside(one.canonical)).astype(np.float32)
-        self.layers.append(layer(template, faces, inside, offset, self.number(material)))
+        for one in self.layers if margin < 1e5 else ():
+            one.cut = np.minimum(one.cut, (min(16.0, margin) if one is self.layers[0] else margin) - inside(one.canonical)).astype(np.float32)
+        self.layers.append(layer(surface, inside, offset, self.number(material)))
 
     def number(self, material) -> int:
         "The number of a material of this look; a new one is added."

@@ -17,7 +17,7 @@ import os
 import shutil
 import signal
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -170,20 +170,26 @@ def place_camera(plan: Collection, rng, index: int, person: Float[np.ndarray, "V
     position = np.array([centre[0] + r * np.cos(angle), centre[1] + r * np.sin(angle), rng.uniform(*plan.height)])
     return "", position, aim(position, centre + rng.normal(0, 120, 3), np.radians(rng.normal(0, plan.roll)))
 
-# %% ../../nbs/people/collections.ipynb #a0262e21
-def through_lens(camera: Camera, size: tuple[int, int]) -> tuple[View, np.ndarray | None]:
-    "The pinhole `View` to render, and where each pixel of the distorted picture [H, W, 2] lies in it (None: the same)."
-    if not camera.distortion.any(): return View(camera.intrinsics, camera.rotation, camera.position, size), None
+# %% ../../nbs/people/collections.ipynb #107ff37a
+def through_lens(camera: Camera, size: tuple[int, int]) -> tuple[Camera, View, np.ndarray | None]:
+    """The pinhole `View` to render, and where each pixel of the distorted picture [H, W, 2] lies in it (None: the same).
+
+    Also the camera: its distortion is halved as often as it takes to be invertible over the whole picture (very wide views).
+    """
     width, height = size
     grid = np.stack(np.meshgrid(np.linspace(0, width - 1, 25), np.linspace(0, height - 1, 25)), -1)
-    straight = undistort_points(grid, camera.intrinsics, camera.distortion)
-    if not np.isfinite(straight).all(): raise ValueError(f"distortion: expected a lens that can be inverted over the picture, found {camera.distortion[:2]}")
-    focal, low = camera.intrinsics[0, 0], straight.reshape(-1, 2).min(0)
+    while camera.distortion.any():
+        straight = undistort_points(grid, camera.intrinsics, camera.distortion)
+        focal, low = camera.intrinsics[0, 0], straight.reshape(-1, 2).min(0)
+        span = straight.reshape(-1, 2).max(0) - low
+        if np.isfinite(straight).all() and (focal * span < 1.6 * np.array(size)).all(): break
+        camera = replace(camera, distortion=camera.distortion / 2 if abs(camera.distortion).max() > .01 else np.zeros(4))
+    else: return camera, View(camera.intrinsics, camera.rotation, camera.position, size), None
     intrinsics = np.array([[focal, 0, 1 - focal * low[0]], [0, focal, 1 - focal * low[1]], [0, 0, 1]])
-    larger = tuple(int(v) for v in np.ceil(focal * (straight.reshape(-1, 2).max(0) - low) + 3))
+    larger = tuple(int(v) for v in np.ceil(focal * span + 3))
     spread = lambda n: np.maximum(0, 1 - abs(np.arange(n)[:, None] / (n - 1) * 24 - np.arange(25)))
     where = np.einsum("ya,abc,xb->yxc", spread(height), focal * straight + intrinsics[:2, 2], spread(width))
-    return View(intrinsics, camera.rotation, camera.position, larger), where.astype(np.float32)
+    return camera, View(intrinsics, camera.rotation, camera.position, larger), where.astype(np.float32)
 
 # %% ../../nbs/people/collections.ipynb #178fce55
 def render_example(plan: Collection, cast: Cast, index: int, posed: list, cameras, photos):
@@ -195,13 +201,12 @@ def render_example(plan: Collection, cast: Cast, index: int, posed: list, camera
     (subject, vertices, contact), (other_subject, other, other_contact) = posed
     look = cast.look(subject, int(rng.integers(3)))
     person = dress(look, vertices, cast.body.template)
-    lift = np.array([*(rng.uniform(-900, 900, 2) if cameras else (0.0, 0.0)), -person.vertices[:, 2].min() if contact else max(0, -person.vertices[:, 2].min())])
+    lift = np.array([*(rng.uniform(-1, 1, 2) * min(900, .3 * plan.distance[0]) if cameras else (0.0, 0.0)), -person.vertices[:, 2].min() if contact else max(0, -person.vertices[:, 2].min())])
     person.vertices = (person.vertices + lift).astype(np.float32)
     name, position, rotation = place_camera(plan, rng, index, person.vertices, cameras)
     intrinsics = frame_person(person.vertices, rotation, position, plan.size, rng.uniform(*plan.fill), rng.uniform(-.9, .9, 2))
-    k1 = plan.distortion * rng.uniform(.7, 1.3) if not cameras else plan.distortion * (1 + .1 * int(name[6:]))
-    camera = Camera(intrinsics, np.array([k1, -.3 * k1 * abs(k1), 0, 0]), rotation, position, np.array([0, 0, 1.0]))
-    view, where = through_lens(camera, plan.size)
+    k1 = plan.distortion * (rng.uniform(.7, 1.3) if not cameras else 1 + .1 * int(name[6:]))
+    camera, view, where = through_lens(Camera(intrinsics, np.array([k1, -.3 * k1 * abs(k1), 0, 0]), rotation, position, np.array([0, 0, 1.0])), plan.size)
     scenery = np.random.default_rng([plan.seed, 5, index if not plan.backdrops else int(rng.integers(plan.backdrops))])
     kinds, shares = list(plan.places), np.array(list(plan.places.values()), float)
     kind = kinds[scenery.choice(len(kinds), p=shares / shares.sum())]

@@ -47,6 +47,14 @@ class Sky:
         cloud = np.clip(solid_noise(plane, 70)[:, :1] * .6 + solid_noise(plane, 22)[:, :1] * .3 + 2 * self.clouds - 1, 0, 1) * np.clip(up * 5 - .4, 0, 1)
         return (colour * (1 - cloud) + 1.25 * self.horizon.mean() * cloud).astype(np.float32)
 
+# %% ../../nbs/people/places.ipynb #7074f13c
+_BOX_SIDES = [((-.5, -.5, 0), 0, 2, 1), ((.5, -.5, 0), 1, 2, 1), ((.5, .5, 0), 0, 2, -1), ((-.5, .5, 0), 1, 2, -1), ((-.5, -.5, 1), 0, 1, 1), ((-.5, .5, 0), 0, 1, -1)]   # corner, axes, direction
+_BOX = np.concatenate([np.array(c) + np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) @ np.stack([np.eye(3)[a] * (d if b == 2 else 1), np.eye(3)[b] * (1 if b == 2 else d)]) for c, a, b, d in _BOX_SIDES])
+_BOX_AXES = np.array([[a, b] for _, a, b, _ in _BOX_SIDES])
+_BOX_UV = np.float64([[0, 0], [1, 0], [1, 1], [0, 1]])
+_BOX_NORMALS = np.float64([[0, -1, 0], [1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, 0, 1], [0, 0, -1]])
+_BOX_FACES = np.concatenate([np.int32([[0, 1, 2], [0, 2, 3]]) + 4 * k for k in range(6)])
+
 # %% ../../nbs/people/places.ipynb #6228bd94
 @dataclass
 class Place:
@@ -80,12 +88,12 @@ class Place:
 
     def box(self, centre, size, material: int, yaw: float = 0.0, rng=None):
         "A box (mm) standing with its lower face's middle at `centre`, turned by `yaw` radians."
-        c, s = math.cos(yaw), math.sin(yaw)
-        x, y, z = (np.array(v) * w for v, w in zip(([c, s, 0], [-s, c, 0], [0, 0, 1.0]), size))
-        low = np.float64(centre) - x / 2 - y / 2
-        shift = (0, 0) if rng is None else rng.uniform(0, 2000, 2)
-        for corner, a, b in ((low, x, z), (low + x, y, z), (low + x + y, -x, z), (low + y, -y, z), (low + z, x, y), (low + y, x, -y)):
-            self.quad(corner, a, b, material, shift)
+        turn = np.array([[math.cos(yaw), math.sin(yaw), 0], [-math.sin(yaw), math.cos(yaw), 0], [0, 0, 1]])
+        points = np.float32((_BOX * size) @ turn + centre)
+        lengths = np.array(size)[_BOX_AXES]
+        shift = np.zeros(2) if rng is None else rng.uniform(0, 2000, 2)
+        flat = np.concatenate([_BOX_UV * lengths[:, None] + shift, np.zeros((6, 4, 1))], 2).reshape(-1, 3)
+        self.meshes.append(Mesh(points, _BOX_FACES, np.float32(np.repeat(_BOX_NORMALS @ turn, 4, 0)), np.float32(flat), np.full(24, 99, np.float32), np.full(12, material, np.int32)))
 
     def lump(self, centre, radii, material: int, rng):
         "A round thing (tree crown, bush) with an uneven outline."

@@ -198,7 +198,9 @@ def _fill_depth(pixels, depth, faces, cut, nearest):
                     continue
                 nearest[y, x] = max(nearest[y, x], wi * depth[i] + wj * depth[j] + wk * depth[k])
 
-# %% ../../nbs/people/rasterizer.ipynb #cf78bd93
+# %% ../../nbs/people/rasterizer.ipynb #53a2f8cd
+_TAPS = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1], [0, 0], [0, -1], [-1, 0], [1, 0], [0, 1]])
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def lit_fraction(point, depth, matrix, bias, softness):
     "Share of nine taps around `point` [3] that see the light of a shadow map."
@@ -209,14 +211,16 @@ def lit_fraction(point, depth, matrix, bias, softness):
         return 1.0
     z = matrix[2, 0] * point[0] + matrix[2, 1] * point[1] + matrix[2, 2] * point[2] + matrix[2, 3] + bias
     seen = 0
-    for dy in range(-1, 2):
-        for dx in range(-1, 2):
-            column, row = int(math.floor(x + dx * softness + .5)), int(math.floor(y + dy * softness + .5))
-            if column < 0 or row < 0 or column >= size or row >= size or depth[row, column] < z:
-                seen += 1
+    for k in range(9):
+        if k == 4 and (seen == 0 or seen == 4):                 # the four corners agree
+            return seen / 4
+        dx, dy = _TAPS[k, 0], _TAPS[k, 1]
+        column, row = int(math.floor(x + dx * softness + .5)), int(math.floor(y + dy * softness + .5))
+        if column < 0 or row < 0 or column >= size or row >= size or depth[row, column] < z:
+            seen += 1
     return seen / 9
 
-# %% ../../nbs/people/rasterizer.ipynb #6f97f420
+# %% ../../nbs/people/rasterizer.ipynb #cf78bd93
 @njit(cache=True, nogil=True, error_model="numpy")
 def shade(points, normals, albedo, gloss, wrap, openness, eye, to_light, light_colour, sky, ground, depth, matrix, bias, softness):
     """Light [N, 3] (linear RGB) that N fragments send to the eye.

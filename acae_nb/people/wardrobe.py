@@ -52,10 +52,9 @@ def brim():
 # %% ../../nbs/people/wardrobe.ipynb #e03838b5
 def _shell(body, look, material, thickness, low=None, recede=0.0, reach=35.0, rough=.12, margin=1e6):
     "Add a layer over the scalp: hair or a cap. `low` (mm above the eyes) cuts it there instead of at the hairline."
-    head = body.skin[(body.template[body.skin][:, :, 2] > 780).all(1)]
     inside = (lambda p: hair_field(p, recede)) if low is None else (lambda p: on_face(p)[2] - low - .22 * (on_face(p)[1] + 20) * -1)
     grown = lambda p: 1.5 + thickness * np.clip(inside(p) / reach, 0, 1) ** .6 * (1 + rough * solid_noise(p, 40)[:, 0])
-    look.wear(body.template, head, inside, grown, material, margin)
+    look.wear(body.scalp, inside, grown, material, margin)
 
 # %% ../../nbs/people/wardrobe.ipynb #96b40258
 def off_face(p):
@@ -65,16 +64,16 @@ def off_face(p):
 
 # %% ../../nbs/people/wardrobe.ipynb #f6d45a1e
 def add_hair(look: Look, body, rng, skin: Skin, male: bool, style: str):
-    "Hair of a `style`: bald, shaved, short, full, afro, bob, long, ponytail, bun, or under a cap."
+    "Hair of a `style`: bald, shaved, short, full, afro, bob, long, ponytail, bun, or flat (under a cap)."
     look.words.append(style)
     skin.scalp = 0.12 if style == "bald" else .8
     if style in ("bald", "shaved"): return
-    material = Hair(skin.hair, (7, 7, 7) if style == "afro" else (5, 40, 40) if style in ("short", "full", "cap") else (5, 5, 60))
-    thickness = dict(short=rng.uniform(7, 13), full=rng.uniform(15, 26), afro=rng.uniform(38, 62), bob=15, long=13, ponytail=9, bun=9, cap=4)[style]
+    material = Hair(skin.hair, (7, 7, 7) if style == "afro" else (5, 40, 40) if style in ("short", "full", "flat") else (5, 5, 60))
+    thickness = dict(short=rng.uniform(7, 13), full=rng.uniform(15, 26), afro=rng.uniform(38, 62), bob=15, long=13, ponytail=9, bun=9, flat=4)[style]
     _shell(body, look, material, thickness, recede=skin.recede, reach=60 if style == "afro" else 30, rough=.3 if style in ("full", "afro") else .1)
     if style in ("bob", "long"):
         end = 800 - rng.uniform(0, 25) if style == "bob" else rng.uniform(480, 720)
-        look.wear(body.template, body.hair, lambda p: np.minimum(p[:, 2] - end - 8 * solid_noise(p, 12)[:, 0], off_face(p)), lambda p: 6.0, material, margin=1e6)
+        look.wear(body.hair, lambda p: np.minimum(p[:, 2] - end - 8 * solid_noise(p, 12)[:, 0], off_face(p)), lambda p: 6.0, material, margin=1e6)
     if style == "ponytail":
         for k in range(5):
             look.parts.append(Part(*ellipsoid([0, 92 + 16 * np.sin(k * .9), 968 - 42 * k], [24 - 2.5 * k, 22 - 2 * k, 36]), look.number(material)))
@@ -119,7 +118,7 @@ def add_bottom(look: Look, body, rng, style: str, length: str):
     else: fabric = Cloth(cloth(rng, "plain", NEUTRAL[rng.choice([0, 0, 1, 2, 5])] if rng.random() < .6 else None), folds=.08 if tight else .25, gloss=.06 if tight else .02,
                          stripe=None if rng.random() < .6 else shades(rng, .3, .8, .5))
     fit, flare = (0, 0) if tight else (rng.uniform(3, 12), rng.uniform(0, 22) if length == "long" else rng.uniform(0, 30))
-    look.wear(body.template, body.tights, bottom(rng.uniform(228, 262), end), loose_bottom(fit, flare), fabric)
+    look.wear(body.tights, bottom(rng.uniform(228, 262), end), loose_bottom(fit, flare), fabric)
     look.words.append(f"{length} trousers")
 
 # %% ../../nbs/people/wardrobe.ipynb #7acb5c4b
@@ -140,35 +139,35 @@ def add_top(look: Look, body, rng, style: str, kind: str, tucked: bool = False):
     fit = dict(suit=0, tank=rng.uniform(0, 7), tee=rng.uniform(3, 14), longsleeve=rng.uniform(2, 9), sweater=rng.uniform(8, 16), shirt=rng.uniform(6, 13), hoodie=rng.uniform(12, 22))[kind]
     hem = 225.0 if tucked else rng.uniform(120, 185)
     offset = loose_top(min(fit, 6) if tucked else fit)
-    look.wear(body.template, body.tights, top(sleeve, hem, neck), offset if not tucked else (lambda p: np.where(p[:, 2] < 270, 2, offset(p))), fabric)
+    look.wear(body.tights, top(sleeve, hem, neck), offset if not tucked else (lambda p: np.where(p[:, 2] < 270, 2, offset(p))), fabric)
     look.words.append(f"{pattern} {kind}" + " tucked in" * tucked)
 
 # %% ../../nbs/people/wardrobe.ipynb #56b43064
 def add_jacket(look: Look, body, rng, style: str):
     "A jacket or cardigan worn open over the top."
     fabric = Cloth(cloth(rng, "plain" if rng.random() < .7 else "melange", NEUTRAL[rng.integers(9)] if rng.random() < .6 else None), folds=.3, gloss=.03)
-    look.wear(body.template, body.tights, jacket(540, rng.uniform(60, 170), rng.uniform(25, 60)), loose_top(rng.uniform(17, 24)), fabric)
+    look.wear(body.tights, jacket(540, rng.uniform(60, 170), rng.uniform(25, 60)), loose_top(rng.uniform(17, 24)), fabric)
     look.words.append("jacket")
 
 def add_dress(look: Look, body, rng, skirt_only: bool):
     "A skirt, or a dress with the bodice of the same cloth."
     fabric = Cloth(cloth(rng, str(rng.choice(["plain", "floral", "dots", "stripes", "checks"]))), folds=.3)
     end = rng.uniform(-600, -120)
-    look.wear(body.template, body.skirt, lambda p: p[:, 2] - end, lambda p: 4.0, fabric, margin=1e6)
-    if not skirt_only: look.wear(body.template, body.tights, top(rng.choice([-18, 120, 300]), 215, str(rng.choice(["crew", "v", "wide"]))), loose_top(1), fabric)
+    look.wear(body.skirt, lambda p: p[:, 2] - end, lambda p: 4.0, fabric, margin=1e6)
+    if not skirt_only: look.wear(body.tights, top(rng.choice([-18, 120, 300]), 215, str(rng.choice(["crew", "v", "wide"]))), loose_top(1), fabric)
     look.words.append("skirt" if skirt_only else "dress")
 
 # %% ../../nbs/people/wardrobe.ipynb #f8f307df
 def add_footwear(look: Look, body, rng, style: str, bare_legs: bool):
     "Shoes with a sole, boots, sometimes socks or bare feet."
     if bare_legs and rng.random() < .55 and style != "lab":
-        look.wear(body.template, body.tights, footwear(rng.choice([140.0, 190.0, 330.0])), lambda p: 1.5, Cloth(cloth(rng, "plain", NEUTRAL[rng.choice([0, 3, 4])]), folds=.1))
+        look.wear(body.tights, footwear(rng.choice([140.0, 190.0, 330.0])), lambda p: 1.5, Cloth(cloth(rng, "plain", NEUTRAL[rng.choice([0, 3, 4])]), folds=.1))
     upper = NEUTRAL[rng.integers(9)] if style != "sport" or rng.random() < .5 else shades(rng, .05, .7, .9)
     dark = style == "formal"
     shoe = Shoe(NEUTRAL[rng.choice([0, 6])] if dark else upper, NEUTRAL[0] if dark else NEUTRAL[rng.choice([0, 3, 4])], upper if dark else shades(rng, .2, .8, .6), .2 if dark else .06)
     height = 210.0 if style == "outdoor" and rng.random() < .5 else rng.uniform(75, 95)
     sole = lambda p: 4 + 7 * (p[:, 2] < SOLE + 12) + 3 * (p[:, 1] < -170)
-    look.wear(body.template, body.tights, footwear(height), sole, shoe)
+    look.wear(body.tights, footwear(height), sole, shoe)
     look.words.append("boots" if height > 150 else "shoes")
 
 # %% ../../nbs/people/wardrobe.ipynb #7e34292a
@@ -182,7 +181,7 @@ def random_look(body, rng: np.random.Generator, style: str, male: bool, african:
     iris = np.float32([[.05, .025, .012], [.1, .06, .03], [.08, .14, .2], [.1, .14, .07]])[rng.choice(4, p=[.5, .2, .2, .1])]
     look, bare = Look(), False
     everywhere, close = (lambda p: np.full(len(p), 99.0)), (lambda p: 0.0)
-    look.wear(body.template, body.skin, everywhere, close, skin)
+    look.wear(body.skin, everywhere, close, skin)
     gown = style != "formal" and not male and rng.random() < .2
     kinds = dict(casual=["tee", "tee", "longsleeve", "shirt", "sweater", "hoodie", "tank"], sport=["tee", "tank", "suit", "longsleeve", "hoodie"], formal=["shirt"],
                  lab=["suit", "tank", "tee"], outdoor=["hoodie", "sweater", "longsleeve", "shirt"])[style]
@@ -202,9 +201,9 @@ def random_look(body, rng: np.random.Generator, style: str, male: bool, african:
     haircut = str(rng.choice(["short", "full", "shaved", "bald", "afro"], p=[.42, .25, .15, .1, .08]) if male else rng.choice(["long", "bob", "ponytail", "bun", "full", "afro", "short"], p=[.25, .15, .2, .12, .12, .06, .1]))
     if haircut == "afro" and african < .3: haircut = "full"
     capped = rng.random() < dict(casual=.06, sport=.1, formal=0, lab=.05, outdoor=.35)[style]
-    if capped and haircut in ("full", "afro", "bun", "ponytail"): haircut = "cap"
+    if capped and haircut in ("full", "afro", "bun", "ponytail"): haircut = "flat"
     add_hair(look, body, rng, skin, male, haircut)
     if capped: add_cap(look, body, rng)
-    look.wear(body.template, body.eyes, everywhere, close, Eyes(iris), margin=1e6)
+    look.wear(body.eyes, everywhere, close, Eyes(iris), margin=1e6)
     look.layers = [prune(one) for one in look.layers]
     return look
