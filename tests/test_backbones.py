@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from acae_nb.backbones import (PaddedConv2d, backbone_from, conv_norm, efficientnet_lite0, efficientnet_v2_l, efficientnet_v2_m, efficientnet_v2_s,
+from acae_nb.backbones import (PaddedConv2d, backbone_from, conv_norm, efficientnet_lite0, efficientnet_lite0_joined, efficientnet_v2_l, efficientnet_v2_m, efficientnet_v2_s,
                                lite0_names, load_lite0_weights, resnet50, tiny_backbone)
 from acae_nb.pose_model import PoseModel, SeparateJoints
 
-ALL = [tiny_backbone, efficientnet_lite0, efficientnet_v2_s, efficientnet_v2_m, efficientnet_v2_l, resnet50]
+ALL = [tiny_backbone, efficientnet_lite0, efficientnet_lite0_joined, efficientnet_v2_s, efficientnet_v2_m, efficientnet_v2_l, resnet50]
 WEIGHTS = sorted((Path(__file__).resolve().parent.parent / "data").rglob("efficientnet-lite0-*.pth"))
 needs_weights = pytest.mark.skipif(not WEIGHTS, reason="data/ is not fetched: no weights of EfficientNet-Lite0")
 
@@ -148,6 +148,33 @@ def test_folded_norm_is_the_norm(kernel, stride, groups, centered):
     x = torch.randn(2, 8, 16, 16, dtype=torch.float64)
     with torch.no_grad(): folded = unit(x)
     assert torch.allclose(folded, unit(x), atol=1e-10)
+
+
+def test_joined_cells_see_both_resolutions():
+    torch.manual_seed(0)
+    backbone = efficientnet_lite0_joined(channels=64).eval()
+    x = torch.randn(3, 3, 96, 96)
+    fine = x
+    for part in backbone.features[:6]: fine = part(fine)
+    coarse = fine
+    for part in backbone.features[6:]: coarse = part(coarse)
+    assert fine.shape[1:] == (112, 6, 6) and coarse.shape[1:] == (320, 3, 3)
+    unfolded = backbone.from_coarse(coarse).reshape(3, 64, 2, 2, 3, 3).permute(0, 1, 4, 2, 5, 3).reshape(3, 64, 6, 6)
+    assert torch.allclose(backbone(x), backbone.after(backbone.from_fine(fine) + unfolded), atol=1e-5)
+    backbone.train().freeze_until(8)(x).sum().backward()
+    assert backbone.from_coarse.weight.grad is not None and backbone.features[3][0].block[0][0].weight.grad is None
+
+
+def test_depthwise_filters_stay_in_float32_under_autocast_on_cpu():
+    torch.manual_seed(0)
+    unit = conv_norm(16, 16, 5, groups=16, activation=torch.nn.ReLU6)
+    x = torch.randn(4, 16, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16): low = unit[0](x.bfloat16())
+    assert low.dtype == torch.float32 and torch.equal(low, unit[0](x.bfloat16().float()))
+    backbone = efficientnet_lite0_joined().train()
+    with torch.autocast("cpu", torch.bfloat16): features = backbone(torch.randn(2, 3, 64, 64))
+    features.float().sum().backward()
+    assert all(p.grad.isfinite().all() for p in backbone.parameters())
 
 
 def test_centred_padding_shifts_an_even_convolution_by_one_pixel():
