@@ -100,8 +100,9 @@ def test_dvc_disagreement_stops(toy, monkeypatch, tmp_path):
     S.fetch(**toy); S.check_dvc(toy["folder"])                           # no data.dvc: nothing to ask
     (tmp_path / "data.dvc").write_text("outs: []")
     say = lambda code, out: lambda *a, **k: subprocess.CompletedProcess(a, code, out, "no repository")
-    monkeypatch.setattr(S.subprocess, "run", say(0, "{}\n")); S.check_dvc(toy["folder"])
-    monkeypatch.setattr(S.subprocess, "run", say(0, '{"data.dvc": [{"changed outs": {"data": "modified"}}]}'))
+    for clean in ("{}\n", '{"not_in_cache": ["data/"]}', '{"uncommitted": {"modified": ["models/"]}}'):   # a fresh clone has nothing in DVC's cache
+        monkeypatch.setattr(S.subprocess, "run", say(0, clean)); S.check_dvc(toy["folder"])
+    monkeypatch.setattr(S.subprocess, "run", say(0, '{"not_in_cache": ["data/"], "uncommitted": {"modified": ["data/"]}}'))
     with pytest.raises(RuntimeError, match="data is not what .*data.dvc pins.*modified"): S.check_dvc(toy["folder"])
     monkeypatch.setattr(S.subprocess, "run", say(255, ""))
     with pytest.raises(RuntimeError, match="no repository"): S.check_dvc(toy["folder"])

@@ -105,9 +105,10 @@ def check_dvc(folder: str | Path) -> None:
     "Raise RuntimeError unless DVC agrees that the folder is what `<folder>.dvc` pins (nothing to do where there is no such file)."
     folder = Path(folder).resolve(); pin = folder.with_name(folder.name + ".dvc")
     if not pin.exists(): return
-    found = subprocess.run([sys.executable, "-m", "dvc", "status", "--json", pin.name], cwd=folder.parent, capture_output=True, text=True)
-    if found.returncode: raise RuntimeError(f"dvc status {pin} ended with code {found.returncode}: {found.stderr.strip()}")
-    if found.stdout.strip() != "{}": raise RuntimeError(f"{folder} is not what {pin} pins: {found.stdout.strip()}. Expected the content of this version's sample data: "
+    found = subprocess.run([sys.executable, "-m", "dvc", "data", "status", "--json"], cwd=folder.parent, capture_output=True, text=True)
+    if found.returncode: raise RuntimeError(f"dvc data status in {folder.parent} ended with code {found.returncode}: {found.stderr.strip()}")
+    changed = {kind: paths for kind, paths in json.loads(found.stdout or "{}").get("uncommitted", {}).items() if f"{folder.name}/" in paths}
+    if changed: raise RuntimeError(f"{folder} is not what {pin} pins: {json.dumps(changed)}. Expected the content of this version's sample data: "
                                                         f"restore {pin.name} (git checkout {pin.name}) or, after a deliberate change of the plan, run `dvc add {folder.name}`")
 
 # %% ../../nbs/people/sample_data.ipynb #09928c10
