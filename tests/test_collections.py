@@ -107,14 +107,14 @@ def test_any_number_of_processes_gives_the_same_bytes_and_chunks_are_taken_up(sm
     import acae_nb.people.collections as module
     done, first = [], module._save_chunk
 
-    def killed(chunk, path):
-        if chunk == 1: raise KeyboardInterrupt
-        done.append(chunk)
-        return first(chunk, path)
+    def killed(*state):
+        if state[-2] == 1: raise KeyboardInterrupt
+        done.append(state[-2])
+        return first(*state)
     monkeypatch.setattr(module, "_save_chunk", killed)
     with pytest.raises(KeyboardInterrupt): render_collection(PARAMS, rig, clips, tmp_path / "small", processes=1)
     assert not (tmp_path / "small").exists() and done == [0]
-    monkeypatch.setattr(module, "_save_chunk", lambda chunk, path: done.append(chunk) or first(chunk, path))
+    monkeypatch.setattr(module, "_save_chunk", lambda *state: done.append(state[-2]) or first(*state))
     render_collection(PARAMS, rig, clips, tmp_path / "small", processes=1)
     assert done == [0, 1]
     for name in ("images.bin", "table.arrow"): assert (tmp_path / "small" / name).read_bytes() == (small / name).read_bytes()

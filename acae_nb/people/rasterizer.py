@@ -122,8 +122,9 @@ def interpolate(where: Int[np.ndarray, "N"], face: Int[np.ndarray, "H W"], weigh
 # %% ../../nbs/people/rasterizer.ipynb #63262e2e
 def clip_near(mesh: Mesh, depth: Float[np.ndarray, "V"], near: float) -> Mesh:
     "`mesh` with the part nearer than `near` removed; `depth` [V] is each vertex's distance along the view axis."
-    inside = depth[mesh.faces] >= near
-    crossing = np.flatnonzero(inside.any(1) & ~inside.all(1))
+    a, b, c = (depth >= near)[mesh.faces.T]
+    keep = a & b & c
+    crossing = np.flatnonzero((a | b | c) & ~keep)
     attributes = np.concatenate([mesh.vertices, mesh.normals, mesh.canonical, mesh.cut[:, None]], 1)
     new_points, new_faces, new_material = [], [], []
     for f in crossing:
@@ -138,7 +139,6 @@ def clip_near(mesh: Mesh, depth: Float[np.ndarray, "V"], near: float) -> Mesh:
         new_faces += [[first, first + i, first + i + 1] for i in range(1, len(polygon) - 1)]
         new_material += [mesh.material[f]] * (len(polygon) - 2)
     if new_points: attributes = np.concatenate([attributes, np.stack(new_points)])
-    keep = inside.all(1)
     faces = np.concatenate([mesh.faces[keep], np.array(new_faces, np.int32).reshape(-1, 3)]).astype(np.int32)
     a = attributes.astype(np.float32)
     return Mesh(a[:, :3], faces, a[:, 3:6], a[:, 6:9], a[:, 9], np.concatenate([mesh.material[keep], np.array(new_material, np.int32)]))
@@ -166,8 +166,9 @@ def shadow_map(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]
     "Shadow map [size, size] of these triangles (mm) for a light far away in the direction `to_light`; `softness` in cells of the map."
     rotation = light_frame(to_light)
     seen = vertices @ rotation.T.astype(vertices.dtype)
-    used = seen[np.unique(faces)]
-    low, high = used.min(0), used.max(0)
+    touched = np.zeros(len(seen), bool)
+    touched[faces] = True
+    low, high = (np.array([bound(column) for column in seen[touched].T]) for bound in (np.min, np.max))
     scale = (size - 9) / max(high[:2] - low[:2])
     offset = np.array([4 - low[0] * scale, 4 - low[1] * scale, 1 - low[2]])
     matrix = np.concatenate([rotation * [[scale], [scale], [1]], offset[:, None]], 1).astype(np.float32)

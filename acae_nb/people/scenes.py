@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['View', 'aim', 'frame_person', 'Light', 'random_light', 'floor_openness', 'directions', 'by_material', 'put',
-           'footprints', 'photograph', 'shade_of', 'Finish', 'random_finish', 'develop']
+           'footprints', 'photograph', 'sky_picture', 'shade_of', 'Finish', 'random_finish', 'develop']
 
 # %% ../../nbs/people/scenes.ipynb #80ea65ff
 import math
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from numba import njit
 
 from .appearance import Look, dress, paint
@@ -37,7 +37,8 @@ def aim(position: Float[np.ndarray, "3"], target: Float[np.ndarray, "3"], roll: 
     c, s = math.cos(roll), math.sin(roll)
     return np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]) @ np.stack([x, np.cross(z, x), z])
 
-def frame_person(points: Float[np.ndarray, "N 3"], rotation, position, size: tuple[int, int], fill: float, shift: Float[np.ndarray, "2"]) -> Float[np.ndarray, "3 3"]:
+def frame_person(points: Float[np.ndarray, "N 3"], rotation: Float[np.ndarray, "3 3"], position: Float[np.ndarray, "3"], size: tuple[int, int],
+                 fill: float, shift: Float[np.ndarray, "2"]) -> Float[np.ndarray, "3 3"]:
     """Intrinsics of the crop of a larger photograph in which `points` (world mm) fill the share `fill` of the picture.
 
     Zoom and principal point are free, as they are when one crops; `shift` in [-1, 1] moves the person within the room that is left.
@@ -79,15 +80,15 @@ def random_light(rng: np.random.Generator, outdoors: bool, overcast: float = 0.0
 def floor_openness(points: Float[np.ndarray, "N 3"], meshes: list[Mesh], cell: float = 40.0) -> Float[np.ndarray, "N"]:
     "Share [N] of ambient light that reaches floor points under people, by the lowest vertex over each cell (mm)."
     corners = np.concatenate([m.vertices for m in meshes])
-    low = corners[:, :2].min(0) - 400
-    shape = np.ceil((corners[:, :2].max(0) + 400 - low) / cell).astype(int) + 1
+    low = np.array([corners[:, 0].min(), corners[:, 1].min()]) - 400
+    shape = np.ceil((np.array([corners[:, 0].max(), corners[:, 1].max()]) + 400 - low) / cell).astype(int) + 1
     lowest, where = np.full(shape, 2000.0), ((corners[:, :2] - low) / cell).astype(int)
     np.minimum.at(lowest, (where[:, 0], where[:, 1]), np.maximum(corners[:, 2], 0))
     near, wide = np.exp(-lowest / 60), np.exp(-lowest / 400)
     dark = .55 * cv2.GaussianBlur(near, (0, 0), 1.1) + .45 * cv2.GaussianBlur(wide, (0, 0), 3.5)
     at = np.float32((points[:, :2] - low) / cell - .5)
-    shadow = cv2.remap(dark, at[None, :, 1], at[None, :, 0], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[0] if len(at) < 32000 else np.concatenate(
-        [cv2.remap(dark, at[None, i:i + 32000, 1], at[None, i:i + 32000, 0], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[0] for i in range(0, len(at), 32000)])
+    rows = [at[None, i:i + 32000] for i in range(0, len(at), 32000)]                   # OpenCV's pictures end at 32767
+    shadow = np.concatenate([cv2.remap(dark, r[..., 1], r[..., 0], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[0] for r in rows])
     return (1 - .85 * np.clip(shadow, 0, 1)).astype(np.float32)
 
 # %% ../../nbs/people/scenes.ipynb #381eb167
@@ -101,12 +102,13 @@ def _see(mesh: Mesh, view: View, scale: int):
 def directions(view: View) -> Float[np.ndarray, "N 3"]:
     "Unit world directions [H * W, 3] of all pixels, row by row."
     x, y = np.meshgrid(np.arange(view.size[0]), np.arange(view.size[1]))
-    ray = np.stack([(x - view.intrinsics[0, 2]) / view.intrinsics[0, 0], (y - view.intrinsics[1, 2]) / view.intrinsics[1, 1], np.ones_like(x, float)], -1).reshape(-1, 3) @ view.rotation
+    ray = np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3) @ np.linalg.inv(view.intrinsics).T @ view.rotation
     return ray / np.linalg.norm(ray, axis=1, keepdims=True)
 
 # %% ../../nbs/people/scenes.ipynb #d20392f5
 @njit(cache=True, nogil=True)
-def by_material(face: Int[np.ndarray, "H W"], faces: Int[np.ndarray, "F 3"], normals: Float[np.ndarray, "V 3"], material: Int[np.ndarray, "F"], count: int, first_scene: int, scale: int):
+def by_material(face: Int[np.ndarray, "H W"], faces: Int[np.ndarray, "F 3"], normals: Float[np.ndarray, "V 3"], material: Int[np.ndarray, "F"],
+                count: int, first_scene: int, scale: int):
     "Fragments to paint: flat sub-pixel numbers [N] grouped by material, their materials [N] (increasing), and whether each stands for a whole pixel [N]."
     height, width = face.shape
     how = np.zeros((height, width), np.uint8)                       # 1: paint this sub-pixel, 2: paint it for the whole pixel
@@ -142,7 +144,8 @@ def by_material(face: Int[np.ndarray, "H W"], faces: Int[np.ndarray, "F 3"], nor
     return where, kind, whole
 
 @njit(cache=True, nogil=True)
-def put(fine: Float[np.ndarray, "H W 3"], where: Int[np.ndarray, "N"], whole, colour: Float[np.ndarray, "N 3"], depth: Float[np.ndarray, "N"], scale: int, fog: float, haze: Float[np.ndarray, "3"]):
+def put(fine: Float[np.ndarray, "H W 3"], where: Int[np.ndarray, "N"], whole: Bool[np.ndarray, "N"], colour: Float[np.ndarray, "N 3"],
+        depth: Float[np.ndarray, "N"], scale: int, fog: float, haze: Float[np.ndarray, "3"]):
     "Write fragments into the picture `fine` (in place), dimmed by fog of that length (mm) and colour."
     width = fine.shape[1]
     for n in range(len(where)):
@@ -155,7 +158,8 @@ def put(fine: Float[np.ndarray, "H W 3"], where: Int[np.ndarray, "N"], whole, co
                 for column in range(x, x + size): fine[row, column, c] = value
 
 @njit(cache=True, nogil=True)
-def footprints(f: Float[np.ndarray, "N C"], depth: Float[np.ndarray, "N"], whole, scale: int, eye: Float[np.ndarray, "3"], focal: float) -> Float[np.ndarray, "N"]:
+def footprints(f: Float[np.ndarray, "N C"], depth: Float[np.ndarray, "N"], whole: Bool[np.ndarray, "N"], scale: int,
+               eye: Float[np.ndarray, "3"], focal: float) -> Float[np.ndarray, "N"]:
     "Width of surface (mm) [N] that each sub-pixel sees: `f` starts with points and normals; slanted surfaces show more."
     out = np.empty(len(f), np.float32)
     for n in range(len(f)):
@@ -165,8 +169,9 @@ def footprints(f: Float[np.ndarray, "N C"], depth: Float[np.ndarray, "N"], whole
         out[n] = depth[n] / focal / max(cosine, .12) * (scale if whole[n] else 1)
     return out
 
-# %% ../../nbs/people/scenes.ipynb #36a54512
-def photograph(view: View, people: list[Mesh], looks: list[Look], place: Place, light: Light, scale: int = 2) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"], float]:
+# %% ../../nbs/people/scenes.ipynb #bd623dc3
+def photograph(view: View, people: list[Mesh], looks: list[Look], place: Place, light: Light,
+               scale: int = 2) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"], float]:
     """Linear light [H, W, 3] of dressed people (`people[i]` in `looks[i]`) in a place.
 
     Also the coverage [H, W] of the first person, and the share of that person's surface that nothing hides, between 0 and 1.
@@ -196,14 +201,20 @@ def photograph(view: View, people: list[Mesh], looks: list[Look], place: Place, 
         fine[:] = cv2.resize(place.photo, (width, height))
         colour[floor] = fine.reshape(-1, 3)[where[floor]] * shade_of(colour[floor], coat.albedo[floor], light)
     if place.sky is not None:
-        half, haze = View(np.diag([.5, .5, 1]) @ view.intrinsics, view.rotation, view.position, (-(-view.size[0] // 2), -(-view.size[1] // 2))), place.sky.horizon
-        if (face < 0).any(): fine[:] = cv2.resize(place.sky.colours(directions(half)).reshape(half.size[1], half.size[0], 3), (width, height))
+        haze = place.sky.horizon
+        if (face < 0).any(): fine[:] = cv2.resize(sky_picture(place.sky, view), (width, height))
     put(fine, where, whole, colour, depth, scale, place.fog, haze)
     own = ((face >= 0) & (face < len(people[0].faces))).astype(np.float32)
     picture, coverage = cv2.resize(fine, view.size, interpolation=cv2.INTER_AREA), cv2.resize(own, view.size, interpolation=cv2.INTER_AREA)
     return picture, coverage, _visible(meshes[0], view, own[::scale, ::scale].sum())
 
-# %% ../../nbs/people/scenes.ipynb #fba8675b
+# %% ../../nbs/people/scenes.ipynb #64976ebe
+def sky_picture(sky, view: View) -> Float[np.ndarray, "h w 3"]:
+    "The sky behind a view, at half its resolution."
+    size = -(-view.size[0] // 2), -(-view.size[1] // 2)
+    half = View(np.diag([size[0] / view.size[0], size[1] / view.size[1], 1]) @ view.intrinsics, view.rotation, view.position, size)
+    return sky.colours(directions(half)).reshape(size[1], size[0], 3)
+
 def _visible(person: Mesh, view: View, found: float) -> float:
     "Share of the person's pixels that nothing else hides."
     px, inverse_depth = _see(person, view, 1)
@@ -213,7 +224,9 @@ def _visible(person: Mesh, view: View, found: float) -> float:
 def _shadow(people: list[Mesh], scene: Mesh, light: Light):
     "Shadow map over the people and the furniture near them."
     centre = people[0].vertices.mean(0)
-    casts = (np.abs(scene.vertices[scene.faces][:, :, :2] - centre[:2]).max((1, 2)) < 2200) & (scene.vertices[scene.faces][:, :, 2].max(1) > 20)
+    x, y, z = scene.vertices.T
+    near, (a, b, c) = (np.abs(x - centre[0]) < 2200) & (np.abs(y - centre[1]) < 2200), scene.faces.T
+    casts = near[a] & near[b] & near[c] & ((z[a] > 20) | (z[b] > 20) | (z[c] > 20))
     meshes = list(people)
     if casts.any(): meshes.append(Mesh(scene.vertices, scene.faces[casts], scene.normals, scene.canonical, scene.cut, scene.material[casts]))
     all_ = join(meshes)
@@ -238,11 +251,12 @@ class Finish:
 
 def random_finish(rng: np.random.Generator, grain: float = 1.0) -> Finish:
     "Draw a `Finish`; `grain` scales blur and noise."
-    return Finish(math.exp(rng.normal(math.log(.2), .38)), np.exp(rng.normal(0, .05, 3)), grain * rng.uniform(.25, .85), grain * rng.uniform(.002, .022), rng.uniform(0, .3), int(rng.integers(80, 96)), rng.uniform(.1, .6))
+    return Finish(target=math.exp(rng.normal(math.log(.2), .38)), balance=np.exp(rng.normal(0, .05, 3)), blur=grain * rng.uniform(.25, .85),
+                  noise=grain * rng.uniform(.002, .022), falloff=rng.uniform(0, .3), quality=int(rng.integers(80, 96)), contrast=rng.uniform(.1, .6))
 
 def develop(light: Float[np.ndarray, "H W 3"], coverage: Float[np.ndarray, "H W"], finish: Finish, rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
     "RGB photograph of linear `light`, exposed for the person (`coverage`)."
-    grey = light.mean(2)
+    grey = light @ np.full(3, 1 / 3, np.float32)
     person, bright = float((grey * coverage).sum() / (coverage.sum() + 1e-3)), float(np.percentile(grey[::4, ::4], 92))
     gain = finish.target / max(person, 1e-3) ** .5 / max(float(grey.mean()), 1e-3) ** .5
     gain = min(gain, .95 / max(bright, 1e-3))

@@ -205,11 +205,13 @@ def carpet(rng, size=256):
 
 def concrete(rng, size=256):
     "Grey, blotchy, with fine grain."
-    return np.float32([.36, .35, .33]) * rng.uniform(.5, 1.3) * (1 + .03 * tileable_noise(rng, size, 45) + .06 * tileable_noise(rng, size, 2) + .03 * tileable_noise(rng, size, 8))[..., None]
+    noise = .03 * tileable_noise(rng, size, 45) + .06 * tileable_noise(rng, size, 2) + .03 * tileable_noise(rng, size, 8)
+    return np.float32([.36, .35, .33]) * rng.uniform(.5, 1.3) * (1 + noise)[..., None]
 
 def asphalt(rng, size=256):
     "Dark grey with light grains."
-    return np.float32([.12, .12, .125]) * rng.uniform(.6, 1.6) * (1 + .25 * tileable_noise(rng, size, 1.5) + .08 * tileable_noise(rng, size, 60)).clip(.3, 3)[..., None]
+    noise = .25 * tileable_noise(rng, size, 1.5) + .08 * tileable_noise(rng, size, 60)
+    return np.float32([.12, .12, .125]) * rng.uniform(.6, 1.6) * (1 + noise).clip(.3, 3)[..., None]
 
 def sand(rng, size=256):
     "Beach or clay court."
