@@ -103,7 +103,7 @@ def on_device(matrix) -> Float[Tensor, "a b"]: return torch.as_tensor(matrix).fl
 # %% ../nbs/09_recipes.ipynb #0ecd0a89
 def make_backbone(name: str, weights: str | None = None, frozen: int = 0, **options) -> torch.nn.Module:
     "The backbone function `name` of acae_nb.backbones with its options, frozen up to stride `frozen`. Raises ValueError for an unknown one."
-    known = [n for n in ("efficientnet_lite0", "efficientnet_v2_s", "efficientnet_v2_m", "efficientnet_v2_l", "resnet50")]
+    known = ["efficientnet_lite0", "efficientnet_lite0_joined", "efficientnet_v2_s", "efficientnet_v2_m", "efficientnet_v2_l", "resnet50"]
     if name not in known: raise ValueError(f"backbone: expected one of {known}, found {name!r}")
     if weights is not None: options["weights"] = weights
     return getattr(backbones, name)(**options).freeze_until(frozen)
