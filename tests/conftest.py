@@ -16,6 +16,13 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def own_style():
+    "What a test or notebook sets of matplotlib's style ends with it."
+    import matplotlib
+    with matplotlib.rc_context(): yield
+
+
 @pytest.fixture(scope="session")
 def conformance():
     """`conformance("soft_argmax")` -> (arrays, facts) of one case in ../shared/conformance; skips where it is absent."""
