@@ -94,8 +94,8 @@ def run(key: str, model: PoseModel, loss_fn: Callable, groups: list, sets: Train
 
 # %% ../nbs/09_recipes.ipynb #b1ac3b6b
 def initialise(p: dict) -> None:
-    "Threads and the seed of the weights."
-    torch.set_num_threads(p["threads"] or os.cpu_count())
+    "This process's share of the threads, and the seed of the weights."
+    torch.set_num_threads(max(1, (p["threads"] or os.cpu_count()) // world_size()))
     torch.manual_seed(p["seed"])
 
 def on_device(matrix) -> Float[Tensor, "a b"]: return torch.as_tensor(matrix).float().to(local_device())
