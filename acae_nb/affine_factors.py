@@ -138,8 +138,8 @@ def surrogate(moments: Moments, factors: Factors) -> float:
     size = sum(unfold(*w, *s).abs().sum() for w, s in ((factors.encoder, (factors.latents, moments.sides)), (factors.decoder, (moments.sides, factors.latents))))
     return float(2 * sigma[:p].sum() + sigma[p:].sum() + moments.price * size)
 
-# %% ../nbs/05a_affine_factors.ipynb #6febccc7
-def candidate_latents(moments: Moments, neighbours=4):
+# %% ../nbs/05a_affine_factors.ipynb #0b587bc1
+def candidate_latents(moments: Moments, neighbours=1):
     """Means of every point with its 0..neighbours-1 nearest: left points [K, p] (their mirror images follow) and central points [K, e]."""
     p, e = moments.sides.pairs, len(moments.even)
     def means(points, gram):
@@ -156,8 +156,8 @@ def explained(moment: Float[Tensor, "J J"], rows: Float[Tensor, "K J"], ridge: f
     gram = cross @ rows.T + torch.diag(ridge * (rows ** 2).sum(1))
     return cross.T @ torch.linalg.solve(gram, cross)
 
-# %% ../nbs/05a_affine_factors.ipynb #b4d3ceb7
-def choose_latents(moments: Moments, n_pairs, n_center, neighbours=4, exchanges=30) -> Factors:
+# %% ../nbs/05a_affine_factors.ipynb #1be2076b
+def choose_latents(moments: Moments, n_pairs, n_center, neighbours=1, exchanges=30) -> Factors:
     """Greedy choice and exchange of latents by the sum of residual standard deviations, then the least-squares decoder."""
     sides, p = moments.sides, moments.sides.pairs
     left, center = candidate_latents(moments, neighbours)
@@ -261,12 +261,15 @@ def encoder_step(moments: Moments, factors: Factors, rigour, rho, inner=5) -> Fa
         dual = dual[0] + x - sparse[0], dual[1] + y - sparse[1]
     return replace(factors, encoder=(x, y), encoder_dual=dual, sparse_encoder=sparse)
 
-# %% ../nbs/05a_affine_factors.ipynb #526c8118
-def alternate(moments: Moments, factors: Factors, rounds: int, coupling=20., check=10, further=0.5) -> Factors:
-    """Rounds of decoder and encoder steps with extrapolation; returns the state of lowest surrogate that was seen every `check` rounds."""
+# %% ../nbs/05a_affine_factors.ipynb #f9684001
+def alternate(moments: Moments, factors: Factors, rounds: int, coupling=20., check=10, further=0.5, rounding=(0.15, 0.15)) -> Factors:
+    """Rounds of decoder and encoder steps with extrapolation; returns the state of lowest surrogate that was seen every `check` rounds.
+
+    rounding: standard deviations are rounded off at zero by this share of their mean, at first and at last."""
     best, best_value, before = factors, surrogate(moments, factors), None
     for done in range(1, rounds + 1):
-        sigma = spread(moments, factors); smooth = (sigma ** 2 + (0.15 * sigma.mean()) ** 2 + 1e-16).sqrt()
+        sigma = spread(moments, factors); share = rounding[0] + (rounding[1] - rounding[0]) * done / rounds
+        smooth = (sigma ** 2 + (share * sigma.mean()) ** 2 + 1e-16).sqrt()
         rho = coupling * float((moments.price * smooth / moments.cost + smooth ** 2).mean())
         factors = decoder_step(moments, factors, moments.cost / smooth, rho)
         now = factors = encoder_step(moments, factors, moments.cost / smooth, rho / 2)
