@@ -102,6 +102,14 @@ class Bridge:
         if bad: raise UndeterminedJoints("the given joints do not determine " + ", ".join(f"{table.index[j]!r} (expected error {table['expected mm'].iloc[j]:.0f} mm)" for j in bad[:8]) + (f" and {len(bad) - 8} more" if len(bad) > 8 else ""))
         return fill_missing(points.transpose(1, 2), self.acae.decoder, self.latent_moment, self.std).transpose(1, 2).numpy(), table
 
+    def left_out(self, poses: Float[np.ndarray, "N J 3"]) -> Float[np.ndarray, "N J"]:
+        """Distance in mm between each joint and what all the *other* joints say about it (closed form of leaving one out)."""
+        decoder, size = self.acae.decoder.double(), len(self.latent_moment); weight = 1 / (self.std ** 2 + 1e-8)
+        prior = torch.linalg.inv(self.latent_moment + 1e2 * self.latent_moment.diagonal().max() + 1e-6 * torch.eye(size, dtype=torch.float64))
+        smooth = decoder @ torch.linalg.solve(prior + decoder.T @ (decoder * weight[:, None]), decoder.T * weight)
+        points = torch.as_tensor(np.asarray(poses)).double(); points = points - points.mean(1, keepdim=True)
+        return ((points - torch.matmul(smooth, points)).norm(dim=-1) / (1 - smooth.diagonal()).clamp(min=1e-9)).numpy()
+
     def indices(self, which):
         """Joint indices from indices or names. Raises ValueError for an unknown name."""
         unknown = [j for j in which if isinstance(j, str) and j not in self.acae.joints]

@@ -97,3 +97,11 @@ def test_formats_to_formats_and_curve(people):
     assert isinstance(matrix, pd.DataFrame) and (np.diag(matrix) == 0).all() and matrix.to_numpy().max() < 60
     curve = latent_curve(poses[:500], None, [(0, 4), (0, 12)], held_out, rounds=20)
     assert curve["residual mm"].is_monotonic_decreasing and list(curve.latents) == [4, 12]
+
+
+def test_left_out_is_what_leaving_one_out_gives(people):
+    _, held_out, joints, _, _, bridge = people; at = 27
+    others = held_out.astype(float); others[:, at] = np.nan
+    predicted = bridge.complete(others, most_mm=np.inf)[0][:, at]
+    wanted = np.linalg.norm(held_out[:, at] - predicted, axis=1)
+    assert np.allclose(bridge.left_out(held_out)[:, at], wanted, rtol=1e-2, atol=0.2)
