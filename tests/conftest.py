@@ -10,6 +10,21 @@ REPO = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("ACAE_NB_SHARED", REPO.parent / "shared"))
 
 
+def pytest_addoption(parser):
+    parser.addoption("--nightly", action="store_true", help="also the long forms of tests (hundreds of mutations per format and the like)")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--nightly"):
+        for item in items:
+            if "nightly" in item.keywords: item.add_marker(pytest.mark.skip(reason="a long test: pytest --nightly"))
+
+
+@pytest.fixture
+def nightly(request):
+    return request.config.getoption("--nightly")
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     import torch
