@@ -155,12 +155,12 @@ class Block(nn.Module):
 
 # %% ../nbs/06_backbones.ipynb #a0fcb8b3
 def efficientnet_parts(stem: int, stages: list[Stage], last: int, activation, squeeze: bool, stride: int = 32,
-                       drop_path: float = 0., momentum: float = 0.01, centered_halving: int = -1) -> tuple[list[nn.Module], list[int]]:
+                       drop_path: float = 0., momentum: float = 0.01, centered_halving: int | None = -1) -> tuple[list[nn.Module], list[int]]:
     "The parts of an EfficientNet (stem, stages, last 1x1 convolution unless `last` is 0) and the stride after each."
     if stride not in (16, 32): raise ValueError(f"stride: expected 16 or 32, found {stride}")
     halvings = [i for i, stage in enumerate(stages) if stage.stride == 2]
     if stride == 16: stages = [s._replace(stride=1) if i == halvings[-1] else s for i, s in enumerate(stages)]
-    centered = halvings[centered_halving if stride == 32 else -2]
+    centered = None if centered_halving is None else halvings[centered_halving if stride == 32 else -2]
     parts, strides = [conv_norm(3, stem, 3, 2, activation=activation, momentum=momentum)], [2]
     n_blocks, done = sum(stage.repeats for stage in stages), 0
     for i, stage in enumerate(stages):
@@ -259,34 +259,35 @@ def efficientnet_lite0_joined(weights: str | Path | None = None, channels: int =
     if weights is not None: load_lite0_weights(backbone, weights)
     return backbone
 
-# %% ../nbs/06_backbones.ipynb #4b7aee0b
-def _efficientnet_v2(name: str, stem: int, rows: tuple, stride: int, drop_path: float, momentum: float) -> Backbone:
+# %% ../nbs/06_backbones.ipynb #825791bd
+def _efficientnet_v2(name: str, stem: int, rows: tuple, stride: int, drop_path: float, momentum: float, centered: bool) -> Backbone:
     stages = [Stage(*row) for row in rows]
-    parts, strides = efficientnet_parts(stem, stages, 1280, nn.SiLU, True, stride, drop_path, momentum)
-    backbone = Backbone(parts, strides, 1280, .5, .5, {"name": name, "options": {"stride": stride, "drop_path": drop_path, "momentum": momentum}})
+    parts, strides = efficientnet_parts(stem, stages, 1280, nn.SiLU, True, stride, drop_path, momentum, -1 if centered else None)
+    options = {"stride": stride, "drop_path": drop_path, "momentum": momentum, "centered": centered}
+    backbone = Backbone(parts, strides, 1280, .5, .5, {"name": name, "options": options})
     _initialise(backbone)
     return backbone
 
-# %% ../nbs/06_backbones.ipynb #621dc08d
-def efficientnet_v2_s(stride: int = 32, drop_path: float = 0.2, momentum: float = 0.01) -> Backbone:
+# %% ../nbs/06_backbones.ipynb #3148bf83
+def efficientnet_v2_s(stride: int = 32, drop_path: float = 0.2, momentum: float = 0.01, centered: bool = True) -> Backbone:
     "EfficientNetV2-S, 20 M weights, random (arXiv 2104.00298, table 4)."
     rows = (("fused", 1, 3, 1, 24, 24, 2), ("fused", 4, 3, 2, 24, 48, 4), ("fused", 4, 3, 2, 48, 64, 4), ("mobile", 4, 3, 2, 64, 128, 6),
             ("mobile", 6, 3, 1, 128, 160, 9), ("mobile", 6, 3, 2, 160, 256, 15))
-    return _efficientnet_v2("efficientnet_v2_s", 24, rows, stride, drop_path, momentum)
+    return _efficientnet_v2("efficientnet_v2_s", 24, rows, stride, drop_path, momentum, centered)
 
-# %% ../nbs/06_backbones.ipynb #9165757f
-def efficientnet_v2_m(stride: int = 32, drop_path: float = 0.2, momentum: float = 0.01) -> Backbone:
+# %% ../nbs/06_backbones.ipynb #6bcd06f2
+def efficientnet_v2_m(stride: int = 32, drop_path: float = 0.2, momentum: float = 0.01, centered: bool = True) -> Backbone:
     "EfficientNetV2-M, 53 M weights, random."
     rows = (("fused", 1, 3, 1, 24, 24, 3), ("fused", 4, 3, 2, 24, 48, 5), ("fused", 4, 3, 2, 48, 80, 5), ("mobile", 4, 3, 2, 80, 160, 7),
             ("mobile", 6, 3, 1, 160, 176, 14), ("mobile", 6, 3, 2, 176, 304, 18), ("mobile", 6, 3, 1, 304, 512, 5))
-    return _efficientnet_v2("efficientnet_v2_m", 24, rows, stride, drop_path, momentum)
+    return _efficientnet_v2("efficientnet_v2_m", 24, rows, stride, drop_path, momentum, centered)
 
-# %% ../nbs/06_backbones.ipynb #bd9e4d2a
-def efficientnet_v2_l(stride: int = 32, drop_path: float = 0.2, momentum: float = 0.01) -> Backbone:
+# %% ../nbs/06_backbones.ipynb #449ee901
+def efficientnet_v2_l(stride: int = 32, drop_path: float = 0.2, momentum: float = 0.01, centered: bool = True) -> Backbone:
     "EfficientNetV2-L, 117 M weights, random."
     rows = (("fused", 1, 3, 1, 32, 32, 4), ("fused", 4, 3, 2, 32, 64, 7), ("fused", 4, 3, 2, 64, 96, 7), ("mobile", 4, 3, 2, 96, 192, 10),
             ("mobile", 6, 3, 1, 192, 224, 19), ("mobile", 6, 3, 2, 224, 384, 25), ("mobile", 6, 3, 1, 384, 640, 7))
-    return _efficientnet_v2("efficientnet_v2_l", 32, rows, stride, drop_path, momentum)
+    return _efficientnet_v2("efficientnet_v2_l", 32, rows, stride, drop_path, momentum, centered)
 
 # %% ../nbs/06_backbones.ipynb #0a131d22
 class Bottleneck(nn.Module):
