@@ -242,7 +242,7 @@ def difference(a, b):
     (a, pixels_a), (b, pixels_b) = a, b
     out = [f.name for f in fields(a) if f.name not in ("camera", "example_id") and not same(getattr(a, f.name), getattr(b, f.name))]
     out += [name for name in CAMERA if not same(getattr(a.camera, name), getattr(b.camera, name))]
-    return out + ["picture"] * (pixels_a.shape != pixels_b.shape or (pixels_a != pixels_b).any())
+    return out + ["picture"] * bool(pixels_a.shape != pixels_b.shape or (pixels_a != pixels_b).any())
 
 
 def same(a, b):

@@ -81,16 +81,19 @@ class _Video:
             self.stream = self.file.streams.video[0]
             self.stream.codec_context.thread_count = 1
             packets = [p for p in self.file.demux(self.stream) if p.size and not p.is_discard]
-            self.times = sorted(p.pts for p in packets)
-            self.keys = sorted(p.pts for p in packets if p.is_keyframe)
-            if not self.times: raise ValueError("no frames")
+            if not packets: raise ValueError("no frames")
+            self.stamped = self.file.format.name != "avi" and all(p.pts is not None for p in packets)      # AVI states no times
+            self.times = sorted(p.pts for p in packets) if self.stamped else list(range(len(packets)))
+            self.keys = sorted(p.pts for p in packets if p.is_keyframe) if self.stamped else [0]
             self.size = self.stream.codec_context.width, self.stream.codec_context.height
             self.frames, self.at = iter(()), len(self.times)
 
     def _start(self, time: int):
-        self.file.seek(time, stream=self.stream, backward=True)
+        self.file.seek(time if self.stamped else 0, stream=self.stream, backward=True)
         self.stream.codec_context.flush_buffers()
-        self.frames, self.at = self.file.decode(self.stream), 0
+        decoded = self.file.decode(self.stream)
+        self.frames = ((f.pts, f) for f in decoded if f.pts is not None) if self.stamped else enumerate(decoded)
+        self.at = 0
 
     def frame(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         if not 0 <= index < len(self.times): raise NativeError(self.path, f"frame {index}", f"one of the {len(self.times)} frames of this video", "none")
@@ -98,9 +101,9 @@ class _Video:
         key = max((k for k in self.keys if k <= time), default=self.times[0])
         with reading(self.path, f"video with a frame {index}"):
             if not (self.at <= index and (index - self.at < 8 or key <= self.times[self.at])): self._start(time)
-            for frame in self.frames:
-                if frame.pts is None or frame.pts < time: continue
-                if frame.pts > time: break
+            for found, frame in self.frames:
+                if found < time: continue
+                if found > time: break
                 if frame.is_corrupt: raise ValueError("damaged")
                 self.at = index + 1
                 return frame.to_ndarray(format="rgb24")

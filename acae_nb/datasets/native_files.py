@@ -11,7 +11,6 @@ import itertools
 import json
 import math
 import pickle
-import pickletools
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -138,7 +137,7 @@ class _Record:
     def __setstate__(self, state): self.state = state
     def __setitem__(self, key, value): self.items[key] = value
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
     def __init__(self, file, path, names, encoding):
         super().__init__(file, encoding=encoding)
         self.path, self.names = path, names
@@ -206,14 +205,8 @@ def load_pickle(path: str | Path, encoding: str = "latin1", also: dict | None = 
 
     `also`: further names, "module.name": function(args, state, items) -> value, of which only records are made as well.
     NativeError when it is damaged or asks for anything else, with the name it asked for."""
-    builders = BUILDERS | (also or {})
     with reading(path, "pickle"):
-        data = Path(path).read_bytes()
-        memo = itertools.count()
-        for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > next(memo) + 1 << 8:
-                raise ValueError(f"memo index {argument}")
-        return _build(_Unpickler(BytesIO(data), path, builders, encoding).load(), builders, {})
+        return _build(_Unpickler(BytesIO(Path(path).read_bytes()), path, BUILDERS | (also or {}), encoding).load(), BUILDERS | (also or {}), {})
 
 # %% ../../nbs/datasets/native_files.ipynb #371942d4
 def field(data, path: str | Path, key: str, shape: tuple | None = None, kind: type = float) -> np.ndarray:
