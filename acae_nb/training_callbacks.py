@@ -6,8 +6,8 @@
 __all__ = ['CSVLog', 'LossLog', 'TimingLog', 'Progress', 'GhostBatchNorm2d', 'use_ghost_batch_norm', 'FreezeBatchNorm',
            'FrozenModules', 'MaxNormKernels', 'AverageWeights']
 
-# %% ../nbs/09_training_callbacks.ipynb #b3d795ec
-import os, time
+# %% ../nbs/09_training_callbacks.ipynb #240ae684
+import time
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from .distributed import average_buffers, rank, world_size
+from .files import write_whole
 from .training import Callback
 
 # %% ../nbs/09_training_callbacks.ipynb #5b63c3f3
@@ -28,9 +29,7 @@ class CSVLog:
         lines = [line for line in old.splitlines(keepends=True) if line.endswith("\n")]
         self.header = lines[0].strip().split(",") if lines else None
         text = "".join(lines[:1] + [line for line in lines[1:] if int(line.split(",")[0]) <= step])
-        for path in self.paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(f".{os.getpid()}.tmp"); temporary.write_text(text); os.replace(temporary, path)
+        for path in self.paths: write_whole(path, text)
     def add(self, row: dict) -> None:
         "Append a row in one write. Raises ValueError when its columns are not those of the file."
         if self.header not in (None, list(row)): raise ValueError(f"{self.paths[-1]}: expected columns {self.header}, found {list(row)}")
@@ -109,7 +108,7 @@ def use_ghost_batch_norm(model: nn.Module, ghost: int = 16) -> nn.Module:
     if not found: raise ValueError("use_ghost_batch_norm: expected a BatchNorm2d in the model, found none")
     for parent, name, norm in found:
         new = GhostBatchNorm2d(norm.num_features, norm.eps, norm.momentum).to(norm.weight)
-        new.load_state_dict(norm.state_dict()); new.ghost = ghost; setattr(parent, name, new)
+        new.load_state_dict(norm.state_dict()); new.ghost = ghost; setattr(parent, name, new.train(norm.training).requires_grad_(norm.weight.requires_grad))
     return model
 
 # %% ../nbs/09_training_callbacks.ipynb #dff24dfb

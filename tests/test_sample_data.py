@@ -51,7 +51,7 @@ def test_fetch_is_deterministic_and_keeps_what_is_right(toy, tmp_path):
 
 def test_fetch_resumes_and_repairs(toy):
     S.fetch(**toy); whole = contents(toy["folder"])
-    (toy["folder"] / "a.txt").unlink(); (toy["folder"] / "sub/b.bin").write_bytes(b"cut"); (toy["folder"] / "sub/b.bin.partial").write_bytes(b"half")
+    (toy["folder"] / "a.txt").unlink(); (toy["folder"] / "sub/b.bin").write_bytes(b"cut"); (toy["folder"] / "sub/.b.bin.1.tmp").write_bytes(b"half")
     (toy["folder"] / "MANIFEST.json").unlink()
     S.fetch(**toy)
     assert contents(toy["folder"]) == whole

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from ..images import checked_image
 from ..skeletons import Skeleton, load_skeleton
 
 # %% ../../nbs/people/blazepose.ipynb #c71ff273
@@ -89,8 +90,8 @@ class BlazePose:
         self.detector, self.landmarker = Network(Path(folder) / "pose_detection.tflite"), Network(Path(folder) / "pose_landmark_full.tflite")
 
     def detect(self, image: UInt8[np.ndarray, "H W 3"], threshold: float = 0.5) -> list[Detection]:
-        "People in an RGB image, best first; of overlapping faces (IoU > 0.3) only the best."
-        h, w = image.shape[:2]; side = max(h, w); pad = np.array([(side - w) // 2, (side - h) // 2])
+        "People in an RGB image, best first; of overlapping faces (IoU > 0.3) only the best. ValueError for another kind of picture."
+        h, w = checked_image(image).shape[:2]; side = max(h, w); pad = np.array([(side - w) // 2, (side - h) // 2])
         square = np.zeros((side, side, 3), np.uint8); square[pad[1]:pad[1] + h, pad[0]:pad[0] + w] = image
         out = self.detector(cv2.resize(square, (224, 224), interpolation=cv2.INTER_AREA) / 127.5 - 1)
         score = 1 / (1 + np.exp(-out[2254, 1][:, 0].clip(-50, 50)))
@@ -111,7 +112,7 @@ class BlazePose:
         x, y = np.array([-up[1], up[0]]) / radius, -up / radius                  # right and down of the upright crop, in the image
         to_image = np.stack([x, y], 1) * (2.5 * radius / 256)
         offset = centre - to_image @ [127.5, 127.5]
-        crop = cv2.warpAffine(image, np.c_[to_image, offset], (256, 256), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        crop = cv2.warpAffine(checked_image(image), np.c_[to_image, offset], (256, 256), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         out = self.landmarker(crop / 255)
         rows = out[195,].reshape(39, 5).astype(float)
         px = (rows[:, :2] - 0.5) @ to_image.T + offset

@@ -14,10 +14,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from ..files import write_whole
+from ..names import near
 from .formats import regressor, rig_formats, rig_skeleton
-from ..skeletons import Skeleton, near, union
+from ..skeletons import Skeleton, union
 
 # %% ../../nbs/people/body.ipynb #f3961687
 def _blend_shapes(model) -> dict[str, np.ndarray]:
@@ -100,9 +102,7 @@ def export_rig(
     arrays |= sparse("skinning", skinning) | _blend_shapes(model) | textures
     header = dict(kind="acae_nb body rig 1", bones=list(model.bone_labels), bone_parents=[int(p) for p in model.bone_parents],
                   phenotypes=list(model.phenotype_labels), formats=list(formats), parts=part_names)
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True); part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, part, {"rig": json.dumps(header)})
-    os.replace(part, path)
+    write_whole(path, save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, {"rig": json.dumps(header)}))
 
 # %% ../../nbs/people/body.ipynb #b494f3e8
 @dataclass(frozen=True, repr=False)
@@ -254,7 +254,7 @@ def _joints(self, vertices: Float[np.ndarray, "B V 3"], formats: str | tuple[str
     "Joint positions in the frame of the vertices; of several formats side by side as in `skeleton`. Raises KeyError for an unknown format."
     names = (formats,) if isinstance(formats, str) else tuple(formats)
     for f in names:
-        if f not in self.joint_regressors: raise KeyError(f"the rig has no format {f!r}: {near(f, self.formats)}it has {list(self.formats)}")
+        if f not in self.joint_regressors: raise KeyError(f"the rig has no format {f!r}: {near(f, self.formats)}: it has {list(self.formats)}")
     return np.concatenate([np.stack([self.joint_regressors[f] @ v for v in vertices]) for f in names], 1)
 
 Rig.skeleton, Rig.joints = _skeleton, _joints

@@ -4,17 +4,13 @@
 
 # %% auto #0
 __all__ = ['CHECKS', 'CHUNK', 'Collection', 'read_collection', 'Cast', 'fixed_cameras', 'place_camera', 'neighbour', 'Shot',
-           'render_example', 'render_chunk', 'fingerprint', 'render_collection', 'write_table']
+           'render_example', 'render_chunk', 'render_collection', 'write_table']
 
-# %% ../../nbs/people/collections.ipynb #f59fa79f
-import ctypes
+# %% ../../nbs/people/collections.ipynb #110a8502
 import functools
-import hashlib
-import json
 import multiprocessing
 import os
 import shutil
-import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
@@ -27,6 +23,9 @@ from tqdm import tqdm
 
 from ..cameras import Camera
 from ..examples import Example, ExampleWriter, encode_mask
+from ..files import fingerprint, whole_file
+from ..names import near
+from ..processes import die_with_parent
 from .appearance import Look, dress, surfaces
 from .body import Rig, random_phenotypes
 from .motion import Motion, clip_weight, sample_poses
@@ -35,7 +34,6 @@ from .retarget import pose_people
 from .scenes import View, aim, develop, frame_person, photograph, random_finish, random_light
 from .staging import block_view, crop_photo, lift_of, seat_under, through_lens
 from .wardrobe import STYLES, random_look
-from ..skeletons import near
 
 # %% ../../nbs/people/collections.ipynb #922b19a9
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def read_collection(params: dict, formats: tuple[str, ...], clips=None, name: st
     `formats`: the skeleton formats the rig has; `clips`: names of the clips there are (None: not checked).
     """
     known, faults = {f.name: f for f in fields(Collection)}, []
-    faults += [f"unknown key {key!r}: {near(key, tuple(known))}expected one of {sorted(known)}" for key in params if key not in known]
+    faults += [f"unknown key {key!r}{near(key, known)}: expected one of {sorted(known)}" for key in params if key not in known]
     faults += [f"missing key {key!r}" for key in ("skeleton", "images", "seed") if key not in params]
     for key, (good, expected) in CHECKS.items():
         if key in params and not good(params[key]): faults.append(f"{key}: expected {expected}, found {params[key]!r}")
@@ -242,28 +240,18 @@ def render_chunk(plan: Collection, cast: Cast, clips: list[Motion], photos, chun
 
 # %% ../../nbs/people/collections.ipynb #aeb19b65
 def _save_chunk(plan, cast, clips, photos, chunk: int, path: Path) -> int:
-    arrays, part = render_chunk(plan, cast, clips, photos, chunk), path.with_suffix(".tmp")
-    with open(part, "wb") as file: np.savez(file, **arrays)
-    os.replace(part, path)
+    arrays = render_chunk(plan, cast, clips, photos, chunk)
+    with whole_file(path) as file: np.savez(file, **arrays)
     return len(arrays["lengths"])
 
 _WORKER = []    # what a worker process works with: plan, cast, clips, photos
 
 def _start_worker(parent: int, plan, rig, clips, photos):
-    if hasattr(ctypes.CDLL(None), "prctl"): ctypes.CDLL(None).prctl(1, signal.SIGKILL)     # PR_SET_PDEATHSIG: die with the parent,
-    if os.getppid() != parent: os._exit(1)                                                 # also if it died before this line
+    die_with_parent(parent)
     cv2.setNumThreads(1)
     _WORKER[:] = plan, Cast(plan, rig), clips, photos
 
 def _work(chunk: int, path: Path) -> int: return _save_chunk(*_WORKER, chunk, path)
-
-# %% ../../nbs/people/collections.ipynb #5d6855eb
-def fingerprint(plan: Collection, rig: Rig, clips: list[Motion], photos) -> str:
-    "Of everything that the pictures depend on: description, body, clips, photographs and the code of this package's people."
-    digest = hashlib.sha256(json.dumps(asdict(plan), sort_keys=True).encode())
-    for array in (rig.template, rig.shapes[:, ::97], *(c.positions for c in clips), *photos): digest.update(np.ascontiguousarray(array).tobytes())
-    for source in sorted(Path(str(files("acae_nb.people"))).glob("*.py")): digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]
 
 # %% ../../nbs/people/collections.ipynb #dec62608
 def render_collection(
@@ -282,7 +270,9 @@ def render_collection(
     folder = Path(folder)
     plan = read_collection(params, rig.formats, {c.name for c in clips}, folder.name)
     if plan.places.get("photo") and not len(photos): raise ValueError(f"{folder.name}: places: 'photo' needs pictures, found none")
-    work = folder.parent / f".{folder.name}.chunks-{fingerprint(plan, rig, clips, photos)}"
+    code = sorted(Path(str(files("acae_nb.people"))).glob("*.py"))
+    arrays = [rig.template, rig.shapes[:, ::97], *(c.positions for c in clips), *photos]
+    work = folder.parent / f".{folder.name}.chunks-{fingerprint(asdict(plan), modules=code, arrays=arrays)}"
     for old in folder.parent.glob(f".{folder.name}.chunks-*"):
         if old != work: shutil.rmtree(old)
     work.mkdir(parents=True, exist_ok=True)

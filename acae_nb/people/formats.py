@@ -13,7 +13,8 @@ from typing import Mapping
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
-from ..skeletons import Skeleton, load_skeleton, near
+from ..names import near
+from ..skeletons import Skeleton, load_skeleton
 
 # %% ../../nbs/people/formats.ipynb #c71ff273
 @cache
@@ -29,7 +30,7 @@ def rig_formats() -> tuple[str, ...]:
 def rig_skeleton(name: str) -> Skeleton:
     "Skeleton of one of `rig_formats`. Raises KeyError that suggests near names and lists all."
     if name not in rig_formats():
-        raise KeyError(f"no rig format {name!r}: {near(name, rig_formats())}there are {len(rig_formats())}: {', '.join(rig_formats())}")
+        raise KeyError(f"no rig format {name!r}{near(name, rig_formats())}: there are {len(rig_formats())}: {', '.join(rig_formats())}")
     own = _tables()["skeletons"].get(name)
     if own is None: return load_skeleton(name)
     return Skeleton.from_dict(dict(name=name, **{k: own[k] for k in Skeleton.__dataclass_fields__ if k in own}))
@@ -58,7 +59,7 @@ def regressor(
     "Vertex regressor of a format. Raises KeyError naming format and joint where a recipe uses an unknown point."
     def row(joint, name):
         if name.startswith("#"): return csr_array(([1.0], ([0], [int(name[1:])])), shape=(1, n_vertices))
-        if name not in points: raise KeyError(f"{format}/{joint}: no point {name!r}: {near(name, list(points))}")
+        if name not in points: raise KeyError(f"{format}/{joint}: no point {name!r}{near(name, points)}")
         return points[name]
     rows = [sum(weight * row(joint, name) for name, weight in parse_recipe(recipe).items())
             for joint, recipe in _tables()["points"][format].items()]
