@@ -209,6 +209,15 @@ class ExampleTable:
         joints = self.column("joints3d")[rows]
         return joints + self.column("origin")[rows][..., None, :] if "origin" in self else joints
 
+    def camera_joints3d(self, skeleton: Skeleton) -> Float[np.ndarray, "N J 3"]:
+        "Labels (mm, float32) in each picture's camera frame, in the columns of `skeleton`; NaN for a joint that this table does not label."
+        own, joints = {label: i for i, label in enumerate(self.skeleton.labels)}, np.full((len(self), len(skeleton), 3), np.nan, np.float32)
+        columns = [j for j, label in enumerate(skeleton.labels) if label in own and "joints3d" in self]
+        if columns:
+            directions = self.world_joints3d()[:, [own[skeleton.labels[j]] for j in columns]] - self.column("position")[:, None]
+            joints[:, columns] = directions @ self.column("rotation").swapaxes(1, 2)
+        return joints
+
     def rows_where(self, **values: str) -> np.ndarray:
         "Indices of the rows whose text columns have these values, for example `split='test'`."
         same = np.ones(len(self), bool)
