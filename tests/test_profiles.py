@@ -1,0 +1,55 @@
+"""The profiles against params.yaml and dvc.yaml of this repository."""
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from acae_nb.profiles import apply_profile, check_pipeline
+from acae_nb.stage import StageError
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """The parts of this repository that the pipeline's definition consists of, in a folder of its own."""
+    for name in ("dvc.yaml", "params.yaml", "data.dvc"): shutil.copy(REPO / name, tmp_path)
+    for name in ("profiles", "nbs/pipeline"): shutil.copytree(REPO / name, tmp_path / name)
+    for name in {d.split("/")[0] for d in ("acae_nb", "tests")}: (tmp_path / name).symlink_to(REPO / name)
+    monkeypatch.chdir(tmp_path)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], check=True)
+    return tmp_path
+
+
+def params(): return YAML(typ="safe").load(Path("params.yaml"))
+
+
+def test_default_and_smoke_pass_the_check(checkout):
+    default = check_pipeline()
+    apply_profile("smoke")
+    assert check_pipeline() == default and params()["train"]["steps"] < 100
+
+
+def test_the_papers_recipe_names_every_absent_data_set(checkout):
+    apply_profile("paper")
+    p = params()
+    quotas, sets = p["batches"]["quotas"], p["prepare"]["datasets"]
+    flat = {"mpii", "coco", "jrdb", "posetrack"}
+    assert sum(q for name, q in quotas.items() if name not in flat) == 96 and sum(quotas[name] for name in flat) == 32 and len(quotas) == 32
+    assert set(quotas) <= set(sets) and {Path(t).name for t in p["pseudo_label"]["tables"].values()} <= set(sets)
+    assert (p["train"]["steps"], p["finetune"]["steps"], p["train"]["learning_rate"]) == (400_000, 40_000, 2.121e-4) and p["people"]["collections"].keys() >= set(p["evaluate"]["tests"])
+    (checkout / "native/h36m").mkdir(parents=True)
+    with pytest.raises(StageError) as refusal: check_pipeline()
+    absent = {line.split()[0] for line in str(refusal.value).splitlines()[1:]}
+    assert absent == {s["folder"] for s in sets.values()} - {"native/h36m"} and "stage prepare@rich" in str(refusal.value)
+
+
+def test_readers_of_the_papers_data_sets():
+    """Every format of the profile is a reader of this package (those still to come are listed here)."""
+    from acae_nb.datasets.sources import native_formats
+    p = YAML(typ="safe").load(REPO / "profiles/paper.yaml")
+    missing = {s["format"] for s in p["prepare"]["datasets"].values()} - set(native_formats())
+    assert not missing, f"no reader in acae_nb.datasets for {sorted(missing)}"
