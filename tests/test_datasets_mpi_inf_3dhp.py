@@ -6,7 +6,7 @@ import scipy.io
 from mutations import check_mutations
 from native_scene import opencv_project, people, picture, ring, shows, write_image, write_video
 
-from acae_nb.datasets import mpi_inf_3dhp
+from acae_nb.datasets import mpi_inf_3dhp, mpi_inf_3dhp_test
 from acae_nb.datasets.native import NativeError
 
 SIZE, FRAMES = (64, 64), 3                       # the real ones are 2048 x 2048 px
@@ -94,10 +94,10 @@ def test_training_sequences(tmp_path):
 
 
 def test_test_sequences(tmp_path):
-    truth, rows = write_test(tmp_path), list(mpi_inf_3dhp.read(tmp_path, "test"))
+    truth, rows = write_test(tmp_path), list(mpi_inf_3dhp_test.read(tmp_path))
     check(truth, rows)
     assert [(e.sequence, e.split, e.subject, e.frame) for e, _ in rows] == [(f"{s}/{a}", "test", s, f) for s in ("TS2", "TS6") for a, f in (("Standing/Walking", 0), ("Miscellaneous", 2))]
-    with pytest.raises(ValueError, match="split"): mpi_inf_3dhp.read(tmp_path, "val")
+    assert len(list(mpi_inf_3dhp_test.read(tmp_path, sequences="TS6", poses="univ_annot3"))) == 2
 
 
 def test_a_video_that_ends_early(tmp_path):
@@ -122,8 +122,8 @@ def test_wrong_calibrations_are_named(tmp_path, old, new, words):
 
 
 def test_absent(tmp_path):
-    for split in ("train", "test"):
-        with pytest.raises(NativeError, match="MPI-INF-3DHP.*gvv.mpi-inf"): next(mpi_inf_3dhp.read(tmp_path / "none", split))
+    for reader in (mpi_inf_3dhp, mpi_inf_3dhp_test):
+        with pytest.raises(NativeError, match="MPI-INF-3DHP.*gvv.mpi-inf"): next(reader.read(tmp_path / "none"))
 
 
 def test_mutations_of_training_files(tmp_path, nightly):
@@ -131,4 +131,4 @@ def test_mutations_of_training_files(tmp_path, nightly):
 
 
 def test_mutations_of_test_files(tmp_path, nightly):
-    check_mutations(write_test, lambda root: mpi_inf_3dhp.read(root, "test"), tmp_path, n=200 if nightly else 10)
+    check_mutations(write_test, lambda root: mpi_inf_3dhp_test.read(root), tmp_path, n=200 if nightly else 10)
