@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ALIGNMENTS', 'SCORES', 'PAPER_MEASURES', 'joint_distances', 'root_relative', 'mean_centred', 'present', 'procrustes',
-           'scale_aligned', 'aligned_distances', 'pck', 'auc', 'auc31', 'worst_joint', 'Measure',
-           'distances_with_misses', 'measure', 'per_joint_table', 'acceleration_error', 'along_and_across',
+           'scale_aligned', 'true_bone_lengths', 'aligned_distances', 'pck', 'auc', 'auc31', 'auc50', 'worst_joint',
+           'Measure', 'distances_with_misses', 'measure', 'per_joint_table', 'acceleration_error', 'along_and_across',
            'format_inconsistency', 'near_pairs', 'joint_inconsistency', 'pair_disagreement']
 
 # %% ../nbs/10_metrics.ipynb #fc0298d2
@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 # %% ../nbs/10_metrics.ipynb #373ea6e2
 def joint_distances(pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.ndarray, "*batch joint 3"]) -> Float[np.ndarray, "*batch joint"]:
     "Euclidean distance of every joint, in the poses' unit (mm); NaN where either is missing."
-    offset = np.subtract(pred, true, dtype=np.float64)
+    offset = np.subtract(np.asarray(pred), np.asarray(true), dtype=np.float64)
     return np.sqrt(np.einsum("...k,...k->...", offset, offset))
 
 # %% ../nbs/10_metrics.ipynb #e1267fc1
@@ -46,7 +46,7 @@ def present(pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.ndarray, "
 def procrustes(pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.ndarray, "*batch joint 3"], valid: Bool[np.ndarray, "*batch joint"] | None = None,
                scale: bool = True, reflection: bool = False) -> Float[np.ndarray, "*batch joint 3"]:
     """`pred` after the best similarity transform onto `true` (rigid without `scale`; mirrored if that is nearer with `reflection`), fitted to the
-    `valid` joints (default: all present) and applied to all. NaN with a warning for poses of fewer than 3 valid joints or of coinciding points."""
+    `valid` joints (default: all present) and applied to all. NaN for poses without any valid joint; NaN with a warning for 1 or 2 of them or coinciding points."""
     pred, true = np.asarray(pred, np.float64), np.asarray(true, np.float64)
     seen = present(pred, true) if valid is None else np.asarray(valid) & present(pred, true)
     weight, count = seen[..., None], seen.sum(-1)[..., None, None]
@@ -61,8 +61,9 @@ def procrustes(pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.ndarray
             U, S = U * _third(sign)[..., None, :], S * _third(sign)
         size = S.sum(-1) / spread_p if scale else np.ones_like(spread_p)
         aligned = size[..., None, None] * ((pred - centre_p) @ (U @ Vt)) + centre_t
+    undetermined = bad & (count[..., 0, 0] > 0)
+    if undetermined.any(): warnings.warn(f"Procrustes: {int(undetermined.sum())} of {bad.size} poses have fewer than 3 valid joints or coinciding points: NaN", stacklevel=2)
     if bad.any():
-        warnings.warn(f"Procrustes: {int(bad.sum())} of {bad.size} poses have fewer than 3 valid joints or coinciding points: NaN", stacklevel=2)
         aligned = np.where(bad[..., None, None], np.nan, aligned)
     return aligned
 
@@ -72,23 +73,39 @@ def _third(sign):
 
 # %% ../nbs/10_metrics.ipynb #fbda8524
 def scale_aligned(pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.ndarray, "*batch joint 3"]) -> Float[np.ndarray, "*batch joint 3"]:
-    "`pred` times the least-squares factor <pred, true> / <pred, pred> over the joints present; poses must be centred already. NaN for an all-zero pose."
+    "`pred` times the least-squares factor <pred, true> / <pred, pred> over the joints present; poses must be centred already. NaN where no joint is present; NaN with a warning for an all-zero pose."
     pred, true = np.asarray(pred, np.float64), np.asarray(true, np.float64)
-    p = np.where(present(pred, true)[..., None], pred, 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        factor = np.einsum("...jk,...jk->...", p, np.nan_to_num(true)) / np.einsum("...jk,...jk->...", p, p)
+    seen = present(pred, true)
+    p = np.where(seen[..., None], pred, 0)
+    size = np.einsum("...jk,...jk->...", p, p)
+    flat = ~(size > 1e-12)
+    if (flat & seen.any(-1)).any(): warnings.warn(f"scale: {int((flat & seen.any(-1)).sum())} of {flat.size} poses have no extent: NaN", stacklevel=2)
+    factor = np.einsum("...jk,...jk->...", p, np.nan_to_num(true)) / np.where(flat, np.nan, size)
     return pred * factor[..., None, None]
+
+# %% ../nbs/10_metrics.ipynb #27611b5d
+def true_bone_lengths(pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.ndarray, "*batch joint 3"], bones: Sequence[tuple[int, int]]) -> Float[np.ndarray, "*batch joint 3"]:
+    "`pred` with the lengths of `true` for `bones` (joint, parent), given from the root outwards; other joints stay. NaN where a bone has no predicted direction or no true length."
+    pred = np.asarray(pred, np.float64)
+    scaled = pred.copy()
+    for joint, parent in bones:
+        direction = pred[..., joint, :] - pred[..., parent, :]
+        length = np.linalg.norm(direction, axis=-1, keepdims=True)
+        true_length = joint_distances(true[..., joint, :], true[..., parent, :])[..., None]
+        scaled[..., joint, :] = scaled[..., parent, :] + direction / np.where(length > 0, length, np.nan) * true_length
+    return scaled
 
 # %% ../nbs/10_metrics.ipynb #d7ae77bb
 ALIGNMENTS = {"absolute": "camera-space positions as they are", "root": "root joints (or means, where there is no root) moved to the origin",
-              "scale": "as root, then the best scale (N-MPJPE)", "similarity": "best rotation, translation and scale, no reflection (PA)"}
+              "scale": "as root, then the best scale (N-MPJPE)", "similarity": "best rotation, translation and scale, no reflection (PA), fitted to the joints that are scored",
+              "similarity of all": "as similarity, but always fitted to all joints of the format, also where only some are scored"}
 
 
 def aligned_distances(pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.ndarray, "*batch joint 3"], alignment: str, root: int | None) -> Float[np.ndarray, "*batch joint"]:
     "Joint distances [..., J] in mm after one of ALIGNMENTS; `root` is a joint index, or None to centre at the mean of the joints present in both."
     if alignment not in ALIGNMENTS: raise ValueError(f"alignment: expected one of {list(ALIGNMENTS)}, found {alignment!r}")
     if alignment == "absolute": return joint_distances(pred, true)
-    if alignment == "similarity": return joint_distances(procrustes(pred, true), true)
+    if alignment.startswith("similarity"): return joint_distances(procrustes(pred, true), true)
     if root is None:
         seen = present(pred, true)
         pred, true = mean_centred(pred, seen), mean_centred(true, seen)
@@ -111,13 +128,18 @@ def auc31(distances: Float[np.ndarray, "*batch"], t: float) -> Float[np.ndarray,
     return 100 * np.maximum(0, 1 - np.floor(30 * distances / t + 1) / 31)
 
 
+def auc50(distances: Float[np.ndarray, "*batch"], t: float) -> Float[np.ndarray, "*batch"]:
+    "Area under the PCK curve from 50 bins of t / 50 mm, each counted at its middle, in percent (the 3DPW script's AUC with t = 199)."
+    return 100 * np.maximum(0, 1 - (np.floor(50 * distances / t) + 0.5) / 50)
+
+
 def worst_joint(distances: Float[np.ndarray, "*batch joint"]) -> Float[np.ndarray, "*batch"]:
     "The largest distance of each pose over its labelled joints; NaN where there is none."
     largest = np.where(np.isnan(distances), -1, distances).max(-1)
     return np.where(largest < 0, np.nan, largest)
 
-# %% ../nbs/10_metrics.ipynb #ef670e5f
-SCORES = {"error": lambda d, t: np.where(np.isinf(d), np.nan, d), "pck": pck, "auc": auc, "auc31": auc31,
+# %% ../nbs/10_metrics.ipynb #e47b07d3
+SCORES = {"error": lambda d, t: np.where(np.isinf(d), np.nan, d), "pck": pck, "auc": auc, "auc31": auc31, "auc50": auc50,
           "cps": lambda d, t: pck(worst_joint(d), t), "cps_auc": lambda d, t: auc(worst_joint(d), t)}
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from acae_nb.metrics import (PAPER_MEASURES, Measure, acceleration_error, aligned_distances, auc31, distances_with_misses, format_inconsistency,
-                             joint_distances, joint_inconsistency, measure, near_pairs, pair_disagreement, per_joint_table, procrustes)
+                             joint_distances, joint_inconsistency, measure, near_pairs, pair_disagreement, per_joint_table, procrustes,
+                             true_bone_lengths)
 
 
 # ---- oracles: one pose, one joint at a time, the textbook formulas
@@ -45,6 +46,7 @@ def oracle_score(m, row):
     if m.score == "pck": return [100.0 * (d < t) for d in row]
     if m.score == "auc": return [100 * max(0, 1 - d / t) for d in row]
     if m.score == "auc31": return [np.mean([100.0 * (d < t * k / 30) for k in range(31)]) for d in row]
+    if m.score == "auc50": return [100 * np.mean([d < (k + 0.5) * t / 50 if int(d / t * 50) != k else 0.5 for k in range(50)]) for d in row]
     return [100.0 * (max(row) < t)] if m.score == "cps" else [100 * max(0, 1 - max(row) / t)]
 
 
@@ -60,7 +62,7 @@ def random_poses(seed=0, n=60, joints=17, missing=0.1):
 @pytest.mark.parametrize("root", [0, None])
 def test_every_measure_equals_the_oracle(root):
     pred, true = random_poses()
-    measures = [*PAPER_MEASURES, Measure("N-MPJPE", alignment="scale"), Measure("AUC31", "auc31", "root", 150), Measure("PA-CPS", "cps", "similarity", 180)]
+    measures = [*PAPER_MEASURES, Measure("N-MPJPE", alignment="scale"), Measure("AUC31", "auc31", "root", 150), Measure("PA-CPS", "cps", "similarity", 180), Measure("AUC50", "auc50", "root", 199)]
     found = measure(pred, true, measures, root, chunk=7)
     for m in measures:
         d = oracle_distances(pred, true, m.alignment, root)
@@ -80,6 +82,8 @@ def test_measure_of_a_subset_of_joints():
     assert np.isclose(subset, aligned_distances(pred, true, "root", 0)[:, [3, 5]].mean())
     alone = measure(pred, true, [Measure("PA", alignment="similarity", joints=("j3", "j5", "j6", "j9"))], 0, names)["PA"]
     assert np.isclose(alone, np.nanmean(oracle_distances(pred[:, [3, 5, 6, 9]], true[:, [3, 5, 6, 9]], "similarity", None)))   # fitted to the subset
+    of_all = measure(pred, true, [Measure("PA", alignment="similarity of all", joints=("j3", "j5", "j6", "j9"))], 0, names)["PA"]
+    assert np.isclose(of_all, oracle_distances(pred, true, "similarity", None)[:, [3, 5, 6, 9]].mean()) and of_all > alone
     with pytest.raises(ValueError, match="MPJPE: joints.*'wing'"): measure(pred, true, [Measure("MPJPE", joints=("wing",))], 0, names)
 
 
@@ -177,11 +181,51 @@ line = np.linspace(-1, 1, 10)[:, None] * [100.0, 200.0, 50.0]
     ("identical predicted points", np.ones((1, 10, 3)), line[None]),
     ("identical true points", line[None], np.full((1, 10, 3), 7.0)),
     ("one visible joint", np.where(np.arange(10)[:, None] < 1, line, np.nan)[None], line[None]),
-    ("two visible joints", np.where(np.arange(10)[:, None] < 2, line, np.nan)[None], line[None]),
-    ("nothing visible", np.full((1, 10, 3), np.nan), line[None])])
+    ("two visible joints", np.where(np.arange(10)[:, None] < 2, line, np.nan)[None], line[None])])
 def test_undetermined_alignment_is_nan_with_a_warning(name, pred, true):
     with pytest.warns(UserWarning, match="1 of 1 poses"):
         assert np.isnan(procrustes(pred, true)).all(), name
+
+
+def test_a_pose_that_is_not_there_is_nan_in_silence():
+    pred, true = random_poses(n=3, missing=0)
+    pred[1] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for alignment in ("similarity", "scale", "root"):
+            d = aligned_distances(pred, true, alignment, 0)
+            assert np.isnan(d[1]).all() and np.isfinite(d[[0, 2]]).all()
+
+
+def test_scale_of_a_pose_without_extent_is_nan_with_a_warning():
+    pred, true = random_poses(n=3, missing=0)
+    pred[1] = pred[1, :1]
+    with pytest.warns(UserWarning, match="scale: 1 of 3 poses have no extent"): d = aligned_distances(pred, true, "scale", 0)
+    assert np.isnan(d[1]).all() and np.isfinite(d[[0, 2]]).all()
+
+
+def test_true_bone_lengths_against_the_written_rule():
+    "A literal transcription, one pose and one bone at a time; lengths become the truth's, directions stay."
+    rng = np.random.default_rng(3)
+    pred, true = rng.normal(0, 300, (2, 20, 6, 3))
+    bones = [(1, 0), (2, 1), (3, 1), (4, 0), (5, 4)]
+    expected = pred.copy()
+    for n in range(20):
+        for joint, parent in bones:
+            bone = pred[n, joint] - pred[n, parent]
+            expected[n, joint] = expected[n, parent] + bone * np.linalg.norm(true[n, joint] - true[n, parent]) / np.linalg.norm(bone)
+    np.testing.assert_allclose(true_bone_lengths(pred, true, bones), expected, atol=1e-9)
+    np.testing.assert_allclose(true_bone_lengths(pred + 50, true * [1, -1, 1], bones), expected + 50, atol=1e-9)
+    pred[4, 1] = pred[4, 0]                                             # a bone of no length has no direction
+    found = true_bone_lengths(pred, true, bones)
+    assert np.isnan(found[4, 1:4]).all() and np.isfinite(found[4, [0, 4, 5]]).all() and np.isfinite(np.delete(found, 4, 0)).all()
+
+
+def test_torch_tensors_are_welcome():
+    import torch
+    pred, true = random_poses()
+    assert measure(torch.from_numpy(pred), torch.from_numpy(true)) == measure(pred, true)
+    assert np.array_equal(aligned_distances(torch.from_numpy(pred), torch.from_numpy(true), "similarity", 0), aligned_distances(pred, true, "similarity", 0), equal_nan=True)
 
 
 def test_collinear_points_have_a_defined_error():

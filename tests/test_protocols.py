@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from dataclasses import replace
 
+from acae_nb.benchmarks import HUMAN36M, MPI_INF_3DHP, MPI_INF_3DHP_UNIVERSAL
 from acae_nb.cameras import Camera, look_at_rotation
-from acae_nb.metrics import PAPER_MEASURES, Measure
-from acae_nb.protocols import (HUMAN36M, LIMBS, MPI_INF_3DHP, MPI_INF_3DHP_UNIVERSAL, FormatRule, Protocol, Result, compare, embedded_protocol, evaluate,
-                               evaluate_views, mean_pose, predict_mean_pose, recording_protocol)
+from acae_nb.metrics import PAPER_MEASURES, Measure, acceleration_error
+from acae_nb.protocols import (LIMBS, FormatRule, Matching, Protocol, Result, acceleration_errors, compare, embedded_protocol, evaluate, evaluate_views, mean_pose,
+                               predict_mean_pose, previous_poses, recording_protocol)
 from acae_nb.skeletons import load_skeleton, select, union
 
 
@@ -53,7 +54,8 @@ def test_a_union_is_measured_by_its_part():
 
 
 # ---- protocols are data
-@pytest.mark.parametrize("change", [dict(split="val"), dict(missing="miss"), dict(measures=PAPER_MEASURES[:3]), dict(near_radius_mm=10.0), dict(notes="x"), dict(frames="every 5th"),
+@pytest.mark.parametrize("change", [dict(split="val"), dict(missing="miss"), dict(measures=PAPER_MEASURES[:3]), dict(near_radius_mm=10.0), dict(notes="x"), dict(frames="every 5th"), dict(matching=Matching(40, ("neck",))),
+                                    dict(bones=(("spine", "pelvis"),)), dict(groups=("activity", "sequence"), motion=("acceleration error",)),
                                     dict(formats=(FormatRule("h36m_17", load_skeleton("h36m_17").joints, "neck"),))])
 def test_every_field_changes_the_hash(change):
     changed = replace(HUMAN36M, **change)
@@ -210,3 +212,60 @@ def test_no_suspicion_of_honest_predictions(three):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for p in (pred, poor, true): evaluate(p, true, three, embedded_protocol(three), {"collection": ["a"] * 40})
+
+
+# ---- sequences
+def test_previous_poses_against_a_loop():
+    rng = np.random.default_rng(0)
+    pred = rng.normal(size=(60, 5, 3))
+    pred[rng.random(60) < 0.4] = np.nan
+    pred[7, 2] = np.nan                                                         # a pose with one joint missing is a prediction
+    sequence = rng.integers(0, 3, 60)
+    expected, last = pred.copy(), {}
+    for n in range(60):
+        if np.isnan(pred[n]).all() and sequence[n] in last: expected[n] = last[sequence[n]]
+        elif not np.isnan(pred[n]).all(): last[sequence[n]] = pred[n]
+    np.testing.assert_array_equal(previous_poses(pred, sequence), expected)
+
+
+def test_a_protocol_that_fills_with_the_previous_pose():
+    h36m = load_skeleton("h36m_17")
+    pred, true = people(h36m)
+    protocol = replace(HUMAN36M, groups=("sequence",), missing="previous")
+    repeated = pred.copy(); repeated[5] = pred[4]
+    holes = pred.copy(); holes[5] = np.nan
+    groups = {"sequence": ["a"] * 20 + ["b"] * 20}
+    assert evaluate(holes, true, h36m, protocol, groups).overall == evaluate(repeated, true, h36m, protocol, groups).overall
+    holes[20] = np.nan                                                          # the first of its sequence has none before it
+    with pytest.raises(ValueError, match=r"1 poses with NaN, first \[20\]"): evaluate(holes, true, h36m, protocol, groups)
+
+
+def test_acceleration_is_measured_over_consecutive_frames():
+    rng = np.random.default_rng(1)
+    pred, true = rng.normal(size=(2, 9, 4, 3))
+    sequence, frame = list("aaaaaabbb"), [1, 2, 3, 10, 11, 12, 1, 2, 3]
+    found = acceleration_errors(pred, true, 0, sequence, frame)
+    own = lambda rows: acceleration_error(pred[rows] - pred[rows][:, :1], true[rows] - true[rows][:, :1])
+    assert np.allclose(found.to_numpy(), [(own(slice(0, 3)) + own(slice(3, 6))) / 2, own(slice(6, 9))])
+    assert np.isnan(acceleration_errors(pred, true, 0, sequence, [1, 2, 4, 6, 8, 10, 1, 3, 5])).all()
+
+
+def test_motion_needs_frames_and_sequences():
+    h36m = load_skeleton("h36m_17")
+    pred, true = people(h36m)
+    moving = replace(HUMAN36M, groups=("sequence",), motion=("acceleration error",))
+    with pytest.raises(ValueError, match="frames: expected 40 frame numbers"): evaluate(pred, true, h36m, moving, {"sequence": ["a"] * 40})
+    assert evaluate(pred, true, h36m, moving, {"sequence": ["a"] * 40}, range(40)).overall["acceleration error"] > 0
+    for bad in (dict(motion=("acceleration error",)), dict(averaging="mean of sequences"), dict(missing="previous")):
+        with pytest.raises(ValueError, match="expected 'sequence' among them"): replace(HUMAN36M, **bad)
+    with pytest.raises(ValueError, match="motion: expected some of"): replace(HUMAN36M, motion=("speed",))
+
+
+def test_mean_of_sequences_is_not_the_pooled_mean():
+    h36m = load_skeleton("h36m_17")
+    pred, true = people(h36m)
+    pred[:10] += np.random.default_rng(0).normal(0, 200, pred[:10].shape)
+    groups = {"sequence": ["short"] * 10 + ["long"] * 30}
+    pooled, means = (evaluate(pred, true, h36m, replace(HUMAN36M, groups=("sequence",), averaging=a), groups) for a in ("pooled", "mean of sequences"))
+    assert np.isclose(means.overall["MPJPE"], means.groups["sequence"]["MPJPE"].mean()) and means.overall["MPJPE"] > pooled.overall["MPJPE"] + 10
+    assert np.isclose(pooled.overall["MPJPE"], np.average(pooled.groups["sequence"]["MPJPE"], weights=[10, 30]))
