@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from acae_nb.backbones import efficientnet_lite0, tiny_backbone
 from acae_nb.cameras import project
-from acae_nb.pose_model import (DecodedPoints, HeatmapHead, HybridPoints, PoseModel, SeparateJoints, combine_points, heatmap_to_image,
+from acae_nb.pose_model import (DecodedPoints, HeatmapHead, HybridPoints, PoseModel, SeparateJoints, combine_points, heatmap_coordinates, heatmap_to_image,
                                 heatmap_to_metric, is_within_view, load_pose_model, reconstruct_absolute, reference_full_perspective,
                                 reference_weak_perspective, rms_over_batch, rms_per_example, save_pose_model, soft_argmax, start_from)
 from acae_nb.skeletons import Skeleton
@@ -84,7 +84,7 @@ def test_conformance_head(conformance):
     head = HeatmapHead(1280, 24)
     head.conv_final.load_state_dict({"weight": a["weight"], "bias": a["bias"]})
     torch.set_num_threads(2)
-    with torch.no_grad(): image, metric = head(a["features"])
+    with torch.no_grad(): image, metric = heatmap_coordinates(head(a["features"]))
     torch.set_num_threads(1)
     px, relative = heatmap_to_image(image, 256, 32), heatmap_to_metric(metric, 256, 32)
     absolute = reconstruct_absolute(px, relative, a["intrinsics"], is_within_view(px, 256, 32), rms=rms_over_batch)
@@ -235,9 +235,9 @@ def test_crop_size_is_read_off_the_images():
     model = PoseModel(tiny_backbone(), SeparateJoints(6)).eval()
     for size in (64, 128, 256):
         images, k = crops(2, size)
-        with torch.no_grad(): px, relative = model.points(images)
+        with torch.no_grad(): px, relative = model.points(model.heatmaps(images), images.shape[-1])
         assert px.min() >= 16 and px.max() <= size - 16 and relative.max() <= 2200
-        same = model.points(images / 255)[0]
+        same = model.points(model.heatmaps(images / 255), images.shape[-1])[0]
         assert (same - px).abs().max() < 1e-2
 
 
@@ -256,7 +256,7 @@ def test_start_from_keeps_the_joints_and_combines_the_latents():
     hybrid = start_from(PoseModel(tiny_backbone(), HybridPoints(encoder, affine(12, 5))), trained, encoder).eval()
     images, k = crops()
     with torch.no_grad():
-        for mine, theirs in zip(hybrid.points(images), trained.points(images)): assert (mine[:, 5:] - theirs).abs().max() < .01
+        for mine, theirs in zip(*(m.points(m.heatmaps(images), images.shape[-1]) for m in (hybrid, trained))): assert (mine[:, 5:] - theirs).abs().max() < .01
         features = torch.randn(1, 32, 4, 4)
         logits = trained.heatmap_heads.conv_final(features).reshape(9, 12, 16)
         mine = hybrid.heatmap_heads.conv_final(features).reshape(9, 17, 16)[:, :5]
