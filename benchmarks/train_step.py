@@ -14,24 +14,23 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 
 import torch
-from torch import nn
 
 from acae_nb import backbones
 from acae_nb.losses import separate_loss
-from acae_nb.pose_model import HeatmapHead, PoseModel, SeparateJoints
+from acae_nb.pose_model import PoseModel, SeparateJoints, heatmap_to_image, heatmap_to_metric
 
 
-class NaiveHead(HeatmapHead):
+class NaiveModel(PoseModel):
     """The same answer with softmax volumes [b, j, d, h, w] written out and weighted by a coordinate volume for each axis."""
-    def forward(self, features):
-        volumes = self.conv_final(features).float().unflatten(1, (1 + self.depth, self.n_points))
+    def points(self, heatmaps, size):
         def mean(logits):
-            logits = logits.movedim(2, 1)
+            logits = logits.movedim(2, 1).float()
             p = logits.flatten(2).softmax(-1).reshape(logits.shape)
             axes = torch.meshgrid(*[torch.linspace(0, 1, n, device=p.device) if n > 1 else torch.zeros(1, device=p.device)
                                     for n in p.shape[2:]], indexing="ij")
             return torch.stack([(p * axis).sum((2, 3, 4)) for axis in axes[::-1]], -1)
-        return mean(volumes[:, :1])[..., :2], mean(volumes[:, 1:])
+        geometry = size, self.backbone.stride
+        return heatmap_to_image(mean(heatmaps[:, :1])[..., :2], *geometry), heatmap_to_metric(mean(heatmaps[:, 1:]), *geometry)
 
 
 def make_batch(a):
@@ -49,10 +48,9 @@ def variants(a, batch, pooling):
     """name -> a function that makes one step."""
     autocast = (lambda: torch.autocast(a.device, torch.bfloat16)) if a.bf16 else nullcontext
     compiled = torch.compile if a.compile else (lambda module: module)
-    def full(head):
+    def full(kind):
         torch.manual_seed(0)
-        model = PoseModel(getattr(backbones, a.backbone)(), SeparateJoints(a.joints))
-        model.heatmap_heads = head(model.backbone.out_channels, a.joints)
+        model = kind(getattr(backbones, a.backbone)(), SeparateJoints(a.joints))
         model = model.to(a.device, memory_format=torch.channels_last).train()
         run, optimiser = compiled(model), torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
         def step():
@@ -72,8 +70,8 @@ def variants(a, batch, pooling):
         for p in backbone.parameters(): p.grad = None
     def alone_forward():
         with torch.no_grad(), autocast(): run(backbone.normalise(batch.images))
-    step, forward = full(HeatmapHead)
-    return {"backbone forward+backward": alone, "full step": step, "full step, naive head": full(NaiveHead)[0],
+    step, forward = full(PoseModel)
+    return {"backbone forward+backward": alone, "full step": step, "full step, naive head": full(NaiveModel)[0],
             "backbone forward": alone_forward, "full forward": forward}
 
 
