@@ -57,6 +57,16 @@ def vertex_normals(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F
 
 # %% ../../nbs/people/rasterizer.ipynb #ee32d15a
 @njit(cache=True, nogil=True, error_model="numpy")
+def _corners(pixels, i, j, k, width, height):
+    "Corners, doubled area and the range of pixels of a triangle; the range is empty where the triangle has no area or is not in the image."
+    xi, yi, xj, yj, xk, yk = pixels[i, 0], pixels[i, 1], pixels[j, 0], pixels[j, 1], pixels[k, 0], pixels[k, 1]
+    left, right = max(0, int(math.ceil(min(xi, xj, xk)))), min(width - 1, int(math.floor(max(xi, xj, xk))))
+    top, bottom = max(0, int(math.ceil(min(yi, yj, yk)))), min(height - 1, int(math.floor(max(yi, yj, yk))))
+    area = (xj - xi) * (yk - yi) - (xk - xi) * (yj - yi)
+    return xi, yi, xj, yj, xk, yk, area, left, (right if abs(area) >= 1e-12 else left - 1), top, bottom
+
+# %% ../../nbs/people/rasterizer.ipynb #3a76ceee
+@njit(cache=True, nogil=True, error_model="numpy")
 def _fill(pixels, inverse_depth, faces, cut, nearest, face, weights):
     height, width = nearest.shape
     for f in range(faces.shape[0]):
@@ -64,11 +74,8 @@ def _fill(pixels, inverse_depth, faces, cut, nearest, face, weights):
         zi, zj, zk = inverse_depth[i], inverse_depth[j], inverse_depth[k]
         if zi <= 0 or zj <= 0 or zk <= 0 or (cut[i] < 0 and cut[j] < 0 and cut[k] < 0):
             continue
-        xi, yi, xj, yj, xk, yk = pixels[i, 0], pixels[i, 1], pixels[j, 0], pixels[j, 1], pixels[k, 0], pixels[k, 1]
-        left, right = max(0, int(math.ceil(min(xi, xj, xk)))), min(width - 1, int(math.floor(max(xi, xj, xk))))
-        top, bottom = max(0, int(math.ceil(min(yi, yj, yk)))), min(height - 1, int(math.floor(max(yi, yj, yk))))
-        area = (xj - xi) * (yk - yi) - (xk - xi) * (yj - yi)
-        if left > right or top > bottom or abs(area) < 1e-12:
+        xi, yi, xj, yj, xk, yk, area, left, right, top, bottom = _corners(pixels, i, j, k, width, height)
+        if left > right or top > bottom:
             continue
         step_i, step_j = (yj - yk) / area, (yk - yi) / area
         whole = cut[i] >= 0 and cut[j] >= 0 and cut[k] >= 0
@@ -104,7 +111,7 @@ def rasterize(pixels: Float[np.ndarray, "V 2"], inverse_depth: Float[np.ndarray,
     _fill(pixels.astype(np.float64), inverse_depth.astype(np.float64), faces, cut, nearest, face, weights)
     return face, weights, nearest
 
-# %% ../../nbs/people/rasterizer.ipynb #3a76ceee
+# %% ../../nbs/people/rasterizer.ipynb #125f15a8
 @njit(cache=True, nogil=True, error_model="numpy")
 def interpolate(where: Int[np.ndarray, "N"], face: Int[np.ndarray, "H W"], weights: Float[np.ndarray, "H W 2"],
                 faces: Int[np.ndarray, "F 3"], attributes: Float[np.ndarray, "V C"]) -> Float[np.ndarray, "N C"]:
@@ -176,7 +183,7 @@ def shadow_map(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]
     _fill_depth(seen[:, :2].astype(np.float64) * scale + offset[:2], seen[:, 2].astype(np.float64) + offset[2], faces, cut, nearest)
     return ShadowMap(nearest, matrix, bias, softness)
 
-# %% ../../nbs/people/rasterizer.ipynb #125f15a8
+# %% ../../nbs/people/rasterizer.ipynb #cf78bd93
 @njit(cache=True, nogil=True, error_model="numpy")
 def _fill_depth(pixels, depth, faces, cut, nearest):
     height, width = nearest.shape
@@ -184,11 +191,8 @@ def _fill_depth(pixels, depth, faces, cut, nearest):
         i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
         if cut[i] < 0 and cut[j] < 0 and cut[k] < 0:
             continue
-        xi, yi, xj, yj, xk, yk = pixels[i, 0], pixels[i, 1], pixels[j, 0], pixels[j, 1], pixels[k, 0], pixels[k, 1]
-        left, right = max(0, int(math.ceil(min(xi, xj, xk)))), min(width - 1, int(math.floor(max(xi, xj, xk))))
-        top, bottom = max(0, int(math.ceil(min(yi, yj, yk)))), min(height - 1, int(math.floor(max(yi, yj, yk))))
-        area = (xj - xi) * (yk - yi) - (xk - xi) * (yj - yi)
-        if left > right or top > bottom or abs(area) < 1e-12:
+        xi, yi, xj, yj, xk, yk, area, left, right, top, bottom = _corners(pixels, i, j, k, width, height)
+        if left > right or top > bottom:
             continue
         for y in range(top, bottom + 1):
             for x in range(left, right + 1):
@@ -221,7 +225,7 @@ def lit_fraction(point, depth, matrix, bias, softness):
             seen += 1
     return seen / 9
 
-# %% ../../nbs/people/rasterizer.ipynb #cf78bd93
+# %% ../../nbs/people/rasterizer.ipynb #6f97f420
 @njit(cache=True, nogil=True, error_model="numpy")
 def shade(points, normals, albedo, gloss, wrap, openness, eye, to_light, light_colour, sky, ground, depth, matrix, bias, softness):
     """Light [N, 3] (linear RGB) that N fragments send to the eye.
