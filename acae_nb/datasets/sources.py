@@ -5,16 +5,13 @@
 # %% auto #0
 __all__ = ['native_formats', 'reader_of', 'open_source']
 
-# %% ../../nbs/datasets/sources.ipynb #702321c6
-import importlib, re
-from collections.abc import Callable, Iterator
-from functools import partial
+# %% ../../nbs/datasets/sources.ipynb #c2fa3953
+import importlib, inspect, re
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
-
-from ..examples import Example, ExampleTable
+from ..example_rows import Example
 from ..names import near
 from ..skeletons import Skeleton, load_skeleton
 
@@ -28,18 +25,18 @@ def native_formats() -> list[str]:
 def reader_of(format: str):
     "The module acae_nb.datasets.FORMAT. ValueError naming near ones where there is none."
     known = native_formats()
-    if format not in known: raise ValueError(f"format: expected 'examples' or one of {known}, found {format!r}{near(format, known)}")
+    if format not in known: raise ValueError(f"format: expected one of {known}, found {format!r}{near(format, known)}")
     return importlib.import_module(f"acae_nb.datasets.{format}")
 
-# %% ../../nbs/datasets/sources.ipynb #360d20f2
-def open_source(format: str, folder: str | Path, **options) -> tuple[Skeleton, Iterator[tuple[Example, Callable[[], np.ndarray]]]]:
-    """(skeleton, rows) of a data set; a row is an example and a function that gives its picture (RGB uint8). `options` go to the
-    reader, for example `split`. Raises what the reader raises (NativeError names file and field), FileNotFoundError for an absent folder."""
-    if not Path(folder).is_dir(): raise FileNotFoundError(f"{folder}: expected the folder of a data set of format {format!r}, found nothing")
-    if format == "examples":
-        if options: raise ValueError(f"{folder}: expected no options for an example table, found {sorted(options)}")
-        table = ExampleTable.open(folder)
-        return table.skeleton, ((table[i], partial(table.image, i)) for i in range(len(table)))
+# %% ../../nbs/datasets/sources.ipynb #1d845a84
+def open_source(format: str, folder: str | Path, **options) -> tuple[Skeleton, Iterator[tuple[Example, object]]]:
+    """(skeleton, rows) of a data set; a row is an example and its picture, which has `.load()`, `.size` and `.jpeg()`. `options` go to
+    the reader, for example `split`. ValueError for a format or an option there is not; the reader raises NativeError for what is absent
+    or damaged, naming the file and how to get it."""
     module = reader_of(format)
-    skeleton = module.skeleton() if hasattr(module, "skeleton") else load_skeleton(module.SKELETON)
-    return skeleton, ((example, picture.load) for example, picture in module.read(folder, **options))
+    unknown = set(options) - set(inspect.signature(module.read).parameters)
+    if unknown and not any(p.kind == p.VAR_KEYWORD for p in inspect.signature(module.read).parameters.values()):
+        raise ValueError(f"{format}: expected options {list(inspect.signature(module.read).parameters)[1:]}, found {sorted(unknown)}")
+    if not hasattr(module, "skeleton"): skeleton = load_skeleton(module.SKELETON)
+    else: skeleton = module.skeleton(folder) if inspect.signature(module.skeleton).parameters else module.skeleton()
+    return skeleton, module.read(folder, **options)
