@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 REPO = Path(__file__).resolve().parent.parent
 WORDS = {"acae_nb/names.py", "acae_nb/processes.py"}           # words of messages, and how processes end: no result depends on them
 SEEN = {"acae_nb/plots.py", "acae_nb/training_views.py"}      # pictures in executed notebooks and in reports/, no outputs of a stage
-STAGES = YAML(typ="safe").load(REPO / "dvc.yaml")["stages"]
+STAGES, PARAMS = YAML(typ="safe").load(REPO / "dvc.yaml")["stages"], YAML(typ="safe").load(REPO / "params.yaml")
 
 
 def imported(tree, package=()):
@@ -43,8 +43,10 @@ def test_a_stage_depends_on_what_it_imports(name):
     stage = STAGES[name].get("do", STAGES[name])
     cells = json.loads((REPO / f"nbs/pipeline/{name}.ipynb").read_text())["cells"]
     code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
-    needed = all_imported(imported(ast.parse(code))) - WORDS - (SEEN if name != "report" else set())
+    readers = {f"acae_nb/datasets/{item['format']}.py" for item in PARAMS["prepare"]["datasets"].values()} if name == "prepare" else set()
+    needed = all_imported(imported(ast.parse(code)) | readers) - readers - WORDS - (SEEN if name != "report" else set())
     given = {d for d in stage["deps"] if d.startswith("acae_nb/") and d.endswith(".py")}
+    if readers: given.remove("acae_nb/datasets/${item.format}.py")                  # the reader itself, by its name
     if name == "prepare":     # the reader is imported by its name in params.yaml
         readers = {f"acae_nb/datasets/{source['format']}.py" for source in YAML(typ="safe").load(REPO / "params.yaml")["prepare"]["datasets"].values()}
         needed, given = needed | all_imported(readers) - WORDS, given - {"acae_nb/datasets/${item.format}.py"} | readers
