@@ -36,10 +36,11 @@ class NetpbmFile:
     def _read(self):
         with reading(self.path, "PGM or PPM picture"):
             data = Path(self.path).read_bytes()
-            kind, width, height, most = re.match(rb"P([56])\s+(?:#.*\s)*(\d+)\s+(?:#.*\s)*(\d+)\s+(\d+)\s", data).groups()
+            head = re.match(rb"P([56])\s+(?:#.*\s)*(\d+)\s+(?:#.*\s)*(\d+)\s+(\d+)\s", data)
+            kind, width, height, most = head.groups()
             shape = (int(height), int(width)) if kind == b"5" else (int(height), int(width), 3)
-            if most != b"255" or not 0 < np.prod(shape) < len(data): raise ValueError(f"{len(data)} bytes for {shape} values up to {most.decode()}")
-            values = np.frombuffer(data[-int(np.prod(shape)):], np.uint8).reshape(shape)
+            if most != b"255" or np.prod(shape) != len(data) - head.end() or not np.prod(shape): raise ValueError(f"{len(data)} bytes for {shape} values up to {most.decode()}")
+            values = np.frombuffer(data[head.end():], np.uint8).reshape(shape)
             if not values[-1].any(): raise ValueError("zeros at the end, where a sensor has noise")
             return values
 
