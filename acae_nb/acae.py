@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['BODY', 'affine_rows', 'ACAE', 'check_weights', 'save_acae', 'load_acae', 'sparsity', 'lambda_of_sums', 'blocks',
-           'joint_errors', 'objective', 'check_poses', 'mirror_table', 'FitReport', 'pose_moments', 'check_latents',
-           'joint_spread', 'filler', 'pruned', 'name_latents', 'fit_acae', 'stick_people']
+           'joint_errors', 'objective', 'check_poses', 'check_joint_weights', 'mirror_table', 'FitReport',
+           'pose_moments', 'check_latents', 'joint_spread', 'filler', 'pruned', 'name_latents', 'fit_acae',
+           'stick_people']
 
 # %% ../nbs/05_acae.ipynb #a70a506a
 import json
@@ -21,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .affine_factors import Moments, Sides, alternate, choose_latents, moment_of_distances, sparse, spread, unfold
+from .affine_factors import Moments, Sides, alternate, choose_latents, exchange_latents, moment_of_distances, sparse, spread, unfold
 from .affine_polish import Loss, batches, fill_missing, polish, projected, spatial
 
 # %% ../nbs/05_acae.ipynb #c544b071
@@ -138,11 +139,22 @@ def check_poses(poses, joints, loss: Loss = projected, chunk=2000) -> bool:
         if missing.any():
             holes = True; known = ~missing.all(2)
             if (missing.any(2) & known).any(): refuse(missing.any(2) & known, "has only some of its coordinates")
+            if not known.any(1).all(): raise ValueError(f"poses: pose {start + int((~known.any(1)).argmax())} shows no joint at all (all NaN); leave it out")
             seen += known.sum(0)
         else: seen += len(part)
         if loss.needs_depth and (part[..., 2] <= 0).any(): refuse(part[..., 2] <= 0, "has z <= 0: the projected loss needs camera-frame poses in front of the camera (loss=spatial does not)")
     if (seen == 0).any(): raise ValueError(f"poses: joint {joints[int((seen == 0).argmax())]!r} is missing (NaN) in every pose")
     return holes
+
+# %% ../nbs/05_acae.ipynb #56c5f146
+def check_joint_weights(weights, joints) -> np.ndarray:
+    """Importance of every joint, mean one; None weighs all alike. Raises ValueError naming a joint whose weight is not positive."""
+    if weights is None: return np.ones(len(joints))
+    weights = np.asarray(weights, dtype=float)
+    if weights.shape != (len(joints),): raise ValueError(f"weights: expected {len(joints)} numbers, one for each joint, found shape {list(weights.shape)}")
+    bad = ~(np.isfinite(weights) & (weights > 0))
+    if bad.any(): raise ValueError(f"weights: expected a positive number for joint {joints[int(bad.argmax())]!r}, found {weights[int(bad.argmax())]}")
+    return weights / weights.mean()
 
 # %% ../nbs/05_acae.ipynb #82f0e0c8
 def mirror_table(mirror, n_joints, joints=None) -> np.ndarray:
@@ -243,19 +255,19 @@ def name_latents(encoder: Float[Tensor, "L J"], latents: Sides, joints) -> tuple
 
 # %% ../nbs/05_acae.ipynb #75c119fc
 def fit_acae(poses: Float[np.ndarray, "N J 3"], mirror=None, n_latent_sided=40, n_latent_center=8, lambda_sparse=0.6, loss: Loss = projected,
-             weights=None, joints=None, seed=0, rounds=200, polish_steps=800, batch=64, prune=0., most=20_000) -> tuple[ACAE, FitReport]:
+             weights=None, joints=None, seed=0, rounds=200, exchanges=0, polish_steps=800, batch=64, prune=0., most=20_000) -> tuple[ACAE, FitReport]:
     """Fits an ACAE (arXiv 2212.14474) to poses in mm; with `projected` in the camera frame. NaN marks joints that a pose lacks.
 
     poses: numpy, torch or memory-mapped, read in blocks; moments and report use at most `most` of them. mirror: a Skeleton, the mirror index of
-    every joint, or None (no left and right: all latents central). weights [J]: importance of joints.
-    prune: weights below it become zero, the others of the row make up for them. Raises ValueError naming the joint that does not fit.
+    every joint, or None (no left and right: all latents central). weights [J]: importance of joints. exchanges: how often to try another joint in
+    the place of a latent; a lower total for more time. prune: weights below it become zero, the others of the row make up for them. Raises ValueError naming the joint that does not fit.
     """
     began, phases = time.process_time(), []
     joints = tuple(joints if joints is not None else getattr(mirror, "labels", None) or [f"joint {j}" for j in range((*np.shape(poses), 0, 0)[1])])
     holes = check_poses(poses, joints, loss); sides = Sides.of_mirror(mirror_table(mirror, len(joints), joints))
     if mirror is None: n_latent_sided, n_latent_center = 0, n_latent_sided + n_latent_center
     check_latents(sides, n_latent_sided, n_latent_center)
-    weights = np.ones(len(joints)) if weights is None else np.asarray(weights, dtype=float) / np.mean(weights)
+    weights = check_joint_weights(weights, joints)
     order = np.random.default_rng(seed).permutation(len(poses)); rows = np.sort(order[:most]); few = rows[::max(1, len(rows) // 2000)]
     def folded(**known): return Moments.of(pose_moments(poses, rows, joints, loss, **known), sides, n_latent_sided + n_latent_center, lambda_sparse, weights)
     moments = folded()
@@ -271,6 +283,9 @@ def fit_acae(poses: Float[np.ndarray, "N J 3"], mirror=None, n_latent_sided=40, 
     note("start", measure(tidy(factors.unfolded(sides)), few))
     factors = alternate(moments, factors, max(0, rounds - 20), rounding=(0.15, 0.02)); found = [tidy(w) for w in (factors.unfolded(sides), sparse(moments, factors))]
     scores = [measure(pair, few) for pair in found]; note("alternating", min(scores))
+    if exchanges:
+        factors = alternate(moments, exchange_latents(moments, factors, exchanges), rounds, rounding=(0.02, 0.02))
+        found += [tidy(factors.unfolded(sides))]; scores += [measure(found[-1], few)]; note("exchanged", min(scores))
     if polish_steps:
         seated = torch.cat([sides.left, sides.right, sides.center]); source = batches(poses, order, seated, batch, polish_steps, seed)
         better = polish(moments, factors, source, loss, torch.as_tensor(weights)[seated].float(), polish_steps, fill=fill(factors, seated)).unfolded(sides)

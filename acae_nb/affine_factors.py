@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Sides', 'fold', 'unfold', 'moment_of_distances', 'shortest_paths', 'Moments', 'Factors', 'spread', 'surrogate',
-           'candidate_latents', 'explained', 'choose_latents', 'least_squares_decoder', 'shrink', 'decoder_step',
-           'encoder_step', 'alternate', 'ahead', 'sparse']
+           'explained', 'explained_alone', 'LatentSearch', 'choose_latents', 'least_squares_decoder', 'shrink',
+           'decoder_step', 'encoder_step', 'alternate', 'ahead', 'exchange_latents', 'sparse']
 
 # %% ../nbs/05a_affine_factors.ipynb #80ea65ff
 import math
@@ -138,17 +138,6 @@ def surrogate(moments: Moments, factors: Factors) -> float:
     size = sum(unfold(*w, *s).abs().sum() for w, s in ((factors.encoder, (factors.latents, moments.sides)), (factors.decoder, (moments.sides, factors.latents))))
     return float(2 * sigma[:p].sum() + sigma[p:].sum() + moments.price * size)
 
-# %% ../nbs/05a_affine_factors.ipynb #0b587bc1
-def candidate_latents(moments: Moments, neighbours=1):
-    """Means of every point with its 0..neighbours-1 nearest: left points [K, p] (their mirror images follow) and central points [K, e]."""
-    p, e = moments.sides.pairs, len(moments.even)
-    def means(points, gram):
-        near = torch.argsort(gram.diagonal()[:, None] + gram.diagonal() - 2 * gram, dim=1, stable=True)
-        rows = [points[near[:, :k]].mean(1) for k in range(1, min(neighbours, len(points)) + 1)]
-        return torch.unique(torch.cat(rows).mul(1e9).round().div(1e9), dim=0) if rows and len(points) else points
-    eye = torch.eye(e, dtype=torch.float64); middle = eye.clone(); middle[:p] /= math.sqrt(2)
-    return (means(eye[:p, :p], (moments.even[:p, :p] + moments.odd) / 2) if p else eye[:0, :0]), means(middle, middle @ moments.even @ middle.T)
-
 # %% ../nbs/05a_affine_factors.ipynb #6e5f9cc0
 def explained(moment: Float[Tensor, "J J"], rows: Float[Tensor, "K J"], ridge: float) -> Tensor:
     """What least squares on the given combinations explains of a moment."""
@@ -156,53 +145,77 @@ def explained(moment: Float[Tensor, "J J"], rows: Float[Tensor, "K J"], ridge: f
     gram = cross @ rows.T + torch.diag(ridge * (rows ** 2).sum(1))
     return cross.T @ torch.linalg.solve(gram, cross)
 
-# %% ../nbs/05a_affine_factors.ipynb #1be2076b
-def choose_latents(moments: Moments, n_pairs, n_center, neighbours=1, exchanges=30) -> Factors:
+# %% ../nbs/05a_affine_factors.ipynb #631fc3a8
+def explained_alone(moment: Float[Tensor, "J J"], rows: Float[Tensor, "K J"], ridge: float) -> Float[Tensor, "K J"]:
+    """What only row k explains, as a vector v_k: without that row, v_k v_k' more of the moment is left over."""
+    cross = rows @ moment
+    inverse = torch.linalg.inv(cross @ rows.T + torch.diag(ridge * (rows ** 2).sum(1)))
+    return (inverse @ cross) / inverse.diagonal()[:, None].sqrt()
+
+# %% ../nbs/05a_affine_factors.ipynb #ed053735
+class LatentSearch:
+    """Judges latents, given as folded encoder rows (even [l, e], odd [q, p]), by the sum of standard deviations that least squares leaves."""
+    def __init__(self, moments: Moments):
+        self.odd, self.p, one = moments.odd, moments.sides.pairs, moments.sides.ones
+        self.even = moments.even + 1e3 * moments.even.diagonal().max() * torch.outer(one, one)     # a huge translation makes every fit affine
+        self.cost = torch.cat([2 * moments.cost[:self.p], moments.cost[self.p:]]); self.ridge = 1e-6 * float(moments.even.diagonal().mean())
+
+    def left_over(self, rows): return self.even - explained(self.even, rows[0], self.ridge), self.odd - explained(self.odd, rows[1], self.ridge)
+
+    def sigma(self, even, odd):
+        """Standard deviations [e] from the diagonals of what is left over."""
+        var = even.clone(); var[:self.p] = (var[:self.p] + odd) / 2
+        return var.clamp(min=0).sqrt()
+
+    def total(self, rows): return float(self.cost @ self.sigma(*(left.diagonal() for left in self.left_over(rows))))
+
+    def savings(self, even, odd):
+        """What each pair of joints [p] and each central point [e] would save as one more latent, given what is left over."""
+        def part(moment): return torch.where(moment.diagonal() > self.ridge, moment ** 2 / moment.diagonal(), 0.).T
+        sigma, middle = self.sigma(even.diagonal(), odd.diagonal()), part(even); middle[:, :self.p] /= 2
+        pair = middle[:self.p].clone(); pair[:, :self.p] += part(odd) / 2
+        return tuple((sigma - (sigma ** 2 - v).clamp(min=0).sqrt()) @ self.cost for v in (pair, middle))
+
+    def added(self, rows, joint, paired):
+        """The rows with one more: a pair of joints, or a central point (the middle of a pair, for a sided joint)."""
+        (even, odd), at = rows, len(rows[1]) if paired else len(rows[0])
+        even = torch.cat([even[:at], torch.eye(even.shape[1], dtype=even.dtype)[[joint]], even[at:]])
+        return even, torch.cat([odd, torch.eye(self.p, dtype=odd.dtype)[[joint]]]) if paired else odd
+
+    def exchanges(self, rows, leaving=6, each=1):
+        """Exchanges of a latent for a joint, best first: (total, (latent, joint), rows). Only the `leaving` latents that are missed least, and
+        the `each` best joints in the place of each."""
+        (even, odd), found, rest = rows, [], self.left_over(rows)
+        own = explained_alone(self.even, even, self.ridge), explained_alone(self.odd, odd, self.ridge)
+        extra = [(v, own[1][i] if i < len(odd) else self.odd.new_zeros(self.p)) for i, v in enumerate(own[0])]
+        totals = [float(self.cost @ self.sigma(*(left.diagonal() + v ** 2 for left, v in zip(rest, pair)))) for pair in extra]
+        for i in sorted(range(len(even)), key=totals.__getitem__)[:leaving]:
+            saved = self.savings(*(left + torch.outer(v, v) for left, v in zip(rest, extra[i])))[0 if i < len(odd) else 1]
+            kept = torch.cat([even[:i], even[i + 1:]]), torch.cat([odd[:i], odd[i + 1:]])
+            best = torch.topk(saved, min(each, len(saved)))
+            found += [(totals[i] - v, (i, j), self.added(kept, j, i < len(odd))) for v, j in zip(best.values.tolist(), best.indices.tolist())]
+        return sorted(found, key=lambda exchange: exchange[:2])
+
+# %% ../nbs/05a_affine_factors.ipynb #6954268b
+def choose_latents(moments: Moments, n_pairs, n_center, exchanges=30) -> Factors:
     """Greedy choice and exchange of latents by the sum of residual standard deviations, then the least-squares decoder."""
-    sides, p = moments.sides, moments.sides.pairs
-    left, center = candidate_latents(moments, neighbours)
-    pair_even = torch.cat([left, left.new_zeros(len(left), len(sides.center))], 1) / math.sqrt(2); pair_odd = left / math.sqrt(2)
-    ridge = 1e-6 * float(moments.even.diagonal().mean()); far = 1e3 * float(moments.even.diagonal().max())
-    even = moments.even + far * torch.outer(sides.ones, sides.ones)          # a huge translation makes every fit affine
-    cost = torch.cat([2 * moments.cost[:p], moments.cost[p:]])
-
-    def left_over(pairs, centers):
-        rows = torch.cat([pair_even[pairs], center[centers]])
-        return even - explained(even, rows, ridge), moments.odd - explained(moments.odd, pair_odd[pairs], ridge)
-    def std(even, odd): v = even.diagonal().clone(); v[:p] = (v[:p] + odd.diagonal()) / 2; return v.clamp(min=0).sqrt()
-    def total(pairs, centers): return float(cost @ std(*left_over(pairs, centers)))
-    def gains(even, odd):
-        def part(rows, moment):
-            cross = rows @ moment; norm = (cross * rows).sum(1, keepdim=True)
-            return torch.where(norm > ridge * (rows ** 2).sum(1, keepdim=True), cross ** 2 / norm, 0.)
-        sigma = std(even, odd); pair, mid = part(pair_even, even), part(center, even)
-        pair[:, :p] = (pair[:, :p] + part(pair_odd, odd)) / 2; mid[:, :p] /= 2
-        return tuple((sigma - (sigma ** 2 - v).clamp(min=0).sqrt()) @ cost for v in (pair, mid))
-
-    pairs, centers = [], []
-    while len(pairs) < n_pairs or len(centers) < n_center:
-        by_pair, by_center = gains(*left_over(pairs, centers)); by_pair[pairs] = by_center[centers] = -1
-        best_pair, best_center = by_pair.max() / 2 if len(pairs) < n_pairs else -2, by_center.max() if len(centers) < n_center else -2
-        if best_pair >= best_center: pairs.append(int(by_pair.argmax()))
-        else: centers.append(int(by_center.argmax()))
-    best = total(pairs, centers)
+    search = LatentSearch(moments); rows = moments.even[:0], moments.odd[:0]
+    while len(rows[0]) < n_pairs + n_center:
+        (by_pair, by_center), pairs = search.savings(*search.left_over(rows)), len(rows[1])
+        best_pair = by_pair.max() / 2 if pairs < n_pairs else -1
+        paired = best_pair >= (by_center.max() if len(rows[0]) - pairs < n_center else -1)
+        rows = search.added(rows, int((by_pair if paired else by_center).argmax()), paired)
+    best = search.total(rows)
     for _ in range(exchanges):
-        trials = []
-        for chosen, which in ((pairs, 0), (centers, 1)):
-            without = [chosen[:i] + chosen[i + 1:] for i in range(len(chosen))]
-            both = [(w, centers) if which == 0 else (pairs, w) for w in without]
-            for i in sorted(range(len(both)), key=lambda i: total(*both[i]))[:3]:
-                add = int(gains(*left_over(*both[i]))[which].argmax())
-                new = (both[i][0] + [add], both[i][1]) if which == 0 else (both[i][0], both[i][1] + [add])
-                trials.append((total(*new), new))
-        if not trials or min(trials)[0] >= best * (1 - 1e-6): break
-        best, (pairs, centers) = min(trials)
-    return least_squares_decoder(moments, torch.cat([pair_even[pairs] * math.sqrt(2), center[centers]]), left[pairs], n_center)
+        total, _, better = search.exchanges(rows)[0]
+        if total >= best * (1 - 1e-6): break
+        best, rows = search.total(better), better
+    return least_squares_decoder(moments, *rows)
 
-# %% ../nbs/05a_affine_factors.ipynb #d7088010
-def least_squares_decoder(moments: Moments, even: Float[Tensor, "l e"], odd: Float[Tensor, "p q"], n_center) -> Factors:
+# %% ../nbs/05a_affine_factors.ipynb #64426d43
+def least_squares_decoder(moments: Moments, even: Float[Tensor, "l e"], odd: Float[Tensor, "q p"]) -> Factors:
     """Factors with the given (folded) encoder and the least-squares decoder whose rows sum to one."""
-    n = len(odd); latents = Sides(torch.arange(n), torch.arange(n, 2 * n), torch.arange(2 * n, 2 * n + n_center))
+    n, n_center = len(odd), len(even) - len(odd); latents = Sides(torch.arange(n), torch.arange(n, 2 * n), torch.arange(2 * n, 2 * n + n_center))
     even = even * (latents.ones / (even @ moments.sides.ones))[:, None]
     def solve(rows, moment, translation, own):
         gram = rows @ moment @ rows.T; gram.diagonal().add_(1e-6 * float(moments.even.diagonal().mean()))
@@ -286,6 +299,22 @@ def ahead(now: Factors, before: Factors, further: float) -> Factors:
     """The state `further` times the last change beyond `now`."""
     def go(a, b): return tuple(x + further * (x - y) for x, y in zip(a, b))
     return replace(now, encoder=go(now.encoder, before.encoder), decoder=go(now.decoder, before.decoder))
+
+# %% ../nbs/05a_affine_factors.ipynb #a46397cd
+def exchange_latents(moments: Moments, factors: Factors, trials: int, rounds=20, each=3) -> Factors:
+    """Tries `trials` exchanges of a latent for a joint, each with `rounds` of alternating; keeps those after which the surrogate is lower."""
+    search, best, tried = LatentSearch(moments), surrogate(moments, factors), set()
+    def anew(rows): return alternate(moments, least_squares_decoder(moments, *rows), rounds, rounding=(0.15, 0.02))
+    def promising():
+        fresh = [(swap, rows) for _, swap, rows in search.exchanges(factors.encoder, len(factors.encoder[0]), each) if swap not in tried]
+        return surrogate(moments, anew(factors.encoder)), fresh
+    bar, fresh = promising()
+    while trials > 0 and fresh:
+        swap, rows = fresh.pop(0); tried.add(swap); trials -= 1; new = anew(rows)
+        if surrogate(moments, new) > bar * (1 - 1e-4): continue
+        new = alternate(moments, new, 3 * rounds, rounding=(0.02, 0.02)); value = surrogate(moments, new)
+        if value < best: best, factors = value, new; tried.clear(); bar, fresh = promising()
+    return factors
 
 # %% ../nbs/05a_affine_factors.ipynb #d79d0db5
 def sparse(moments: Moments, factors: Factors):

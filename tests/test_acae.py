@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acae_nb.acae import (ACAE, affine_rows, check_poses, fit_acae, lambda_of_sums, load_acae, mirror_table, objective, save_acae, sparsity)
-from acae_nb.affine_factors import Sides, fold, moment_of_distances, unfold
+from acae_nb.affine_factors import (LatentSearch, Moments, Sides, alternate, choose_latents, exchange_latents, fold, least_squares_decoder,
+                                    moment_of_distances, surrogate, unfold)
 from acae_nb.affine_polish import fill_missing, projected, spatial
 
 MIRROR = np.array([1, 0, 3, 2, 5, 4, 7, 6, 8, 9])
@@ -172,6 +173,7 @@ NAMES = ["lhip", "rhip", "lknee", "rknee", "lank", "rank", "lwri", "rwri", "head
     (half_hole, "'rknee' in pose 7 has only some"),
     (lambda p: p - np.float32([0, 0, 8000]), "'lhip' in pose 0 has z <= 0"),
     (lambda p: np.where(np.arange(10)[:, None] == 9, np.inf, p), "'pelvis' in pose 0 is infinite"),
+    (lambda p: np.where(np.arange(300)[:, None, None] == 5, np.nan, p), "pose 5 shows no joint at all"),
     (strangers, "'lhip' shares no pose|'head' shares no pose"),
 ])
 def test_says_what_is_wrong_with_poses(spoil, message):
@@ -181,6 +183,8 @@ def test_says_what_is_wrong_with_poses(spoil, message):
 def test_says_what_is_wrong_with_the_rest(tmp_path):
     with pytest.raises(ValueError, match="'nose' mirrors to 'lear', but 'lear' mirrors to 'rear'"): mirror_table([1, 2, 0], 3, ["nose", "lear", "rear"])
     with pytest.raises(ValueError, match="n_latent_sided: expected an even number up to 8"): fit_acae(small_poses(), MIRROR, n_latent_sided=40)
+    with pytest.raises(ValueError, match="weights: expected 10 numbers.*found shape .3."): fit_acae(small_poses(), MIRROR, weights=[1, 2, 3], **QUICK)
+    with pytest.raises(ValueError, match="positive number for joint 'rhip', found -2"): fit_acae(small_poses(), MIRROR, joints=NAMES, weights=[1, -2] + [1] * 8, **QUICK)
     with pytest.raises(ValueError, match="decoder.*sum to one"): ACAE(torch.ones(2, 3) / 3, torch.ones(3, 2))
     with pytest.raises(ValueError, match="expected 2 latents and 3 joints"): ACAE(torch.ones(2, 3) / 3, torch.ones(3, 2) / 2, joints=["a"])
     from safetensors.torch import save_file
@@ -203,3 +207,42 @@ def test_fill_missing_leaves_seen_joints_and_recovers_decodable_ones():
     holed = whole.clone(); holed[:, :, 4:6] = float("nan")
     full = fill_missing(holed, decoder, torch.eye(3) * 0.09, torch.full((9,), 1e-3))
     assert torch.equal(full[:, :, :4], whole[:, :, :4]) and (full - whole).abs().max() < 5
+
+
+def some_moments(seed=0):
+    """Moments of ten joints near lines between five hidden points."""
+    g = torch.Generator().manual_seed(seed); mix = torch.randn(10, 5, generator=g).double().mul(2).softmax(1)
+    return Moments.of(mix @ mix.T * 0.1 + 1e-4 * torch.eye(10).double(), Sides.of_mirror(MIRROR), 4)
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=15, deadline=None)
+def test_exchanges_cost_what_they_say(seed):
+    search, g = LatentSearch(some_moments(seed)), torch.Generator().manual_seed(seed)
+    rows = torch.rand(4, 6, generator=g).double(), torch.rand(2, 4, generator=g).double()
+    for total, (latent, joint), better in search.exchanges(rows, leaving=4, each=2):
+        assert total == pytest.approx(search.total(better), rel=0.02, abs=1e-6) and [len(r) for r in better] == [4, 2]
+
+
+def test_exchanging_latents_escapes_a_bad_start_and_never_loses():
+    for seed in range(3):
+        moments = some_moments(seed); eye = torch.eye(6).double()
+        bad = alternate(moments, least_squares_decoder(moments, eye[[0, 1, 4, 5]], torch.eye(4).double()[[0, 1]]), 40)
+        better, good = exchange_latents(moments, bad, trials=12), alternate(moments, choose_latents(moments, 2, 2), 40)
+        assert surrogate(moments, better) <= surrogate(moments, bad)
+        assert surrogate(moments, better) <= surrogate(moments, good) * 1.02
+        assert torch.equal(exchange_latents(moments, bad, trials=0).encoder[0], bad.encoder[0])
+
+
+@given(st.integers(0, 10**6), st.sampled_from(["random", "few", "flat", "repeated", "far", "holes"]))
+@settings(max_examples=12, deadline=None)
+def test_fitted_rows_sum_to_one_on_any_poses(seed, kind):
+    rng = np.random.default_rng(seed); poses = rng.normal(size=(60, 6, 3)) * 200 + [0, 0, 3000]
+    if kind == "few": poses = poses[:4]
+    if kind == "flat": poses[..., rng.integers(0, 2)] = 0
+    if kind == "repeated": poses[:, rng.integers(0, 6)] = poses[:, rng.integers(0, 6)]
+    if kind == "far": poses[..., 2] *= 10 ** rng.uniform(-2, 4)
+    if kind == "holes": poses[rng.random((60, 6)) < 0.4] = np.nan; poses = poses[~np.isnan(poses).all((1, 2))]
+    acae, report = fit_acae(poses, [1, 0, 2, 3, 4, 5], 2, 2, loss=spatial, rounds=6, exchanges=2, polish_steps=3)
+    for w in (acae.encoder, acae.decoder): assert torch.isfinite(w).all() and (w.double().sum(1) - 1).abs().max() < 1e-6
+    assert np.isfinite(report.total)
