@@ -43,7 +43,7 @@ def test_the_papers_recipe_names_every_absent_data_set(checkout):
     assert (p["train"]["steps"], p["finetune"]["steps"], p["train"]["learning_rate"]) == (400_000, 40_000, 2.121e-4) and p["people"]["collections"].keys() >= set(p["evaluate"]["tests"])
     (checkout / "native/h36m").mkdir(parents=True)
     with pytest.raises(StageError) as refusal: check_pipeline()
-    absent = {line.split()[0] for line in str(refusal.value).splitlines()[1:]}
+    absent = {path for path in (line.split()[0] for line in str(refusal.value).splitlines()[1:]) if path.startswith("native/")}      # a reader not yet written is named too
     assert absent == {s["folder"] for s in sets.values()} - {"native/h36m"} and "stage prepare@rich" in str(refusal.value)
 
 
