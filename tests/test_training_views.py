@@ -83,3 +83,14 @@ def test_tensorboard_gets_the_rows_of_the_log_also_after_a_resume(tmp_path, monk
 def test_tensorboard_without_its_package_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ImportError, match=r"pip install 'acae_nb\[tensorboard\]'"): TensorBoard(tmp_path)
+
+
+def test_the_real_tensorboard_reads_back_the_log(tmp_path):
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    assert toy_training.run(tmp_path, stop=7, callbacks=[TensorBoard(tmp_path / "board", 2)]) is None       # steps 2, 4, 6; the checkpoint is of step 7
+    t = toy_training.run(tmp_path, callbacks=[TensorBoard(tmp_path / "board", 2)])
+    events = EventAccumulator(str(tmp_path / "board")); events.Reload()
+    rows = events.Scalars("loss/total")
+    assert [r.step for r in rows] == [2, 4, 6, 8, 10, 12] and np.isclose(rows[-1].value, float(t.values["total"]))
+    assert np.isclose(events.Scalars("learning_rate/all")[0].value, t.groups[0].rate(1))
