@@ -12,7 +12,7 @@ from acae_nb.datasets import aist
 from acae_nb.datasets.native import NativeError
 
 SIZE, LENS = (96, 64), [-0.09, 0.03, 0.001, 0.0, 0.0]
-SEQUENCES = {"gBR_sBM_cAll_d04_mBR0_ch01": ("train", 60), "gPO_sFM_cAll_d11_mPO2_ch10": ("train", 30), "gWA_sBM_cAll_d26_mWA2_ch05": ("test", 60), "gLO_sBM_cAll_d13_mLO1_ch02": ("train", 60)}
+SEQUENCES = {"gBR_sBM_cAll_d04_mBR0_ch01": ("train", 60), "gPO_sFM_cAll_d11_mPO2_ch10": ("train", 30), "gWA_sBM_cAll_d26_mWA2_ch05": ("test", 60), "gLO_sBM_cAll_d13_mLO1_ch02": ("val", 60)}
 IGNORED, N = "gLO_sBM_cAll_d13_mLO1_ch02", 4
 
 
