@@ -21,9 +21,12 @@ from ..example_rows import Example
 SKELETON = "human4d_32"
 ACCESS = "https://tofis.github.io/human4d_dataset"
 
-def read_joints(path: str | Path) -> Float[np.ndarray, "person 32 3"]:
-    "World mm of everybody in one frame. NativeError unless they have 33 points each."
-    return np.delete(checked(load_npz(path), path, "array", (None, 33, 3)), 15, axis=1)
+def read_joints(
+    path: str | Path,
+    people: int,  # 1, or 2 in the folders of two actors, like S34
+) -> Float[np.ndarray, "person 32 3"]:
+    "World mm of everybody in one frame. NativeError unless there are so many people of 33 points."
+    return np.delete(checked(load_npz(path), path, "array", (people, 33, 3)), 15, axis=1)
 
 # %% ../../nbs/datasets/human4d.ipynb #3be6301e
 def read_camera(repository: str | Path, extrinsics: str | Path) -> Camera:
@@ -67,7 +70,7 @@ def read(
 def _one_image(recording, path, camera, name, number, picture):
     if not path.exists(): return
     subject, sequence = recording.parent.name, recording.name
-    joints, size = read_joints(path), picture.size
+    joints, size = read_joints(path, len(subject) - 1), picture.size
     for person, pose in enumerate(joints):
         if (box := box_of(camera.project(pose), size)) is not None:
             yield row(path, Example(f"{subject}/{sequence}/{name}/{number}/{person}", "human4d", "train", subject if len(joints) == 1 else f"{subject} {person}",
