@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['latent_curve', 'latent_table', 'joint_table', 'same_points', 'UndeterminedJoints', 'Bridge', 'format_to_format',
-           'disagreement', 'calibration']
+           'disagreement', 'calibration', 'ExpectedError']
 
 # %% ../nbs/05c_bridging.ipynb #49ac0dd2
 from dataclasses import dataclass
@@ -140,3 +140,23 @@ def calibration(disagreement: Float[np.ndarray, "N J"], error: Float[np.ndarray,
     place = np.minimum(np.argsort(np.argsort(d, kind="stable"), kind="stable") * bins // len(d), bins - 1)
     table = pd.DataFrame({"bin": place, "disagreement mm": d, "error mm": e}).groupby("bin").mean()
     return table, float(spearmanr(d, e).statistic)
+
+# %% ../nbs/05c_bridging.ipynb #fcb934b9
+@dataclass
+class ExpectedError:
+    """Expected error in mm of each joint of each pose: `level` [J] + `own` * distance + `whole` * mean distance of the pose (distances as of `left_out`)."""
+    level: Float[np.ndarray, "J"]
+    own: float
+    whole: float
+
+    @classmethod
+    def of(cls, distance: Float[np.ndarray, "N J"], error: Float[np.ndarray, "N J"]):
+        """Least squares on poses whose true errors [N, J] (mm) are known; two slopes for all joints together, so that few poses are enough."""
+        if distance.shape != error.shape or len(error) < 3: raise ValueError(f"expected distances and errors of at least 3 poses in one shape, found {list(distance.shape)} and {list(error.shape)}")
+        causes = np.stack([distance, np.broadcast_to(distance.mean(1, keepdims=True), distance.shape)]); middle = causes.mean(1)
+        own, whole = np.linalg.lstsq((causes - middle[:, None]).reshape(2, -1).T, (error - error.mean(0)).ravel(), rcond=None)[0]
+        return cls(error.mean(0) - own * middle[0] - whole * middle[1], float(own), float(whole))
+
+    def __call__(self, distance: Float[np.ndarray, "N J"]) -> Float[np.ndarray, "N J"]:
+        """Never below zero."""
+        return np.maximum(self.level + self.own * distance + self.whole * distance.mean(1, keepdims=True), 0)

@@ -1,23 +1,38 @@
 """The published ACAE recipe beside `fit_acae`, one process, one thread: time to an equal total, final totals, memory.
 
-    python benchmarks/acae.py POSES.npz [POSES.npz ...] [--steps 40000] [--published-total 0.02283] [--rounds 200 --polish 800]
+    python benchmarks/acae.py POSES [POSES ...] [--steps 40000] [--published-total 0.02283] [--rounds 200 --exchanges 0 --polish 800]
 
-POSES.npz holds poses_train [N, J, 3] and poses_test (mm, camera frame), and joint_names whose first letter l/r tells the side
-(../shared/acae_poses/make_poses.py writes such files). The recipe is that of arXiv 2212.14474 as its authors code it, its schedule compressed
+POSES: an npz file with poses_train [N, J, 3] and poses_test (mm, camera frame), and joint_names whose first letter l/r tells the side
+(../shared/acae_poses/make_poses.py writes such files); or a folder of pseudo-labels of the pipeline (artifacts/pseudo_labels: poses.npy and
+skeleton.json, below it too), of which every tenth pose is kept for the test. The recipe is that of arXiv 2212.14474 as its authors code it, its schedule compressed
 to --steps: weights from U(-0.1, 1) divided by their sum, Adam at batch 32 with 3e-2, 3e-3, 3e-4, a third each. `--published-total`
 skips the recipe and compares with a total that was measured before.
 """
 import argparse
+import json
 import resource
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from acae_nb.acae import ACAE, fit_acae, objective
+from acae_nb.skeletons import Skeleton
 
 
 def load(path):
+    """Poses for the fit and for the test, joint names, mirror table."""
+    return load_pseudo_labels(Path(path)) if Path(path).is_dir() else load_npz(path)
+
+
+def load_pseudo_labels(folder):
+    files = sorted(folder.rglob("poses.npy")); skeleton = Skeleton.from_dict(json.loads((files[0].parent / "skeleton.json").read_text()))
+    poses = np.concatenate([np.load(file, allow_pickle=False) for file in files]); test = np.arange(len(poses)) % 10 == 9
+    return poses[~test], poses[test], list(skeleton.labels), np.array(skeleton.mirror)
+
+
+def load_npz(path):
     with np.load(path, allow_pickle=False) as file:
         train, test, names = file["poses_train"], file["poses_test"], [str(n) for n in file["joint_names"]]
     other = {"l": "r", "r": "l"}; at = {n: i for i, n in enumerate(names)}
@@ -57,12 +72,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("poses", nargs="+"); parser.add_argument("--steps", type=int, default=40_000); parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--published-total", type=float); parser.add_argument("--rounds", type=int, default=200); parser.add_argument("--polish", type=int, default=800)
+    parser.add_argument("--exchanges", type=int, default=0)
     args = parser.parse_args(); torch.set_num_threads(1)
     for path in args.poses:
         train, test, joints, mirror = load(path); J = len(joints); floor = 0.6 * (1 / J + 1 / 48)
         print(f"\n{path}: {len(train)} poses of {J} joints, {train.nbytes / 2**20:.0f} MB; floor of the sparsity term {floor:.6f}", flush=True)
         before = peak_mb()
-        acae, report = fit_acae(train, mirror, joints=joints, seed=args.seed, rounds=args.rounds, polish_steps=args.polish)
+        acae, report = fit_acae(train, mirror, joints=joints, seed=args.seed, rounds=args.rounds, exchanges=args.exchanges, polish_steps=args.polish)
         total, grown = objective(acae, train), peak_mb() - before
         print(report.phases.to_string(index=False, float_format="{:.6f}".format))
         print(f"ours       total {total:.6f} (test {objective(acae, test):.6f})  {report.seconds:6.1f} CPU-s  peak memory +{grown:.0f} MB ({grown * 2**20 / train.nbytes:.2f} of the data)", flush=True)

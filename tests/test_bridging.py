@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from acae_nb.acae import ACAE, affine_rows, fit_acae, stick_people
-from acae_nb.bridging import (Bridge, UndeterminedJoints, calibration, disagreement, format_to_format, joint_table, latent_curve, latent_table, same_points)
+from acae_nb.bridging import (Bridge, ExpectedError, UndeterminedJoints, calibration, disagreement, format_to_format, joint_table, latent_curve, latent_table, same_points)
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +105,12 @@ def test_left_out_is_what_leaving_one_out_gives(people):
     predicted = bridge.complete(others, most_mm=np.inf)[0][:, at]
     wanted = np.linalg.norm(held_out[:, at] - predicted, axis=1)
     assert np.allclose(bridge.left_out(held_out)[:, at], wanted, rtol=1e-2, atol=0.2)
+
+
+def test_expected_errors_are_learned_in_millimetres():
+    rng = np.random.default_rng(0); distance, level = rng.gamma(2, 10, (400, 8)), np.arange(8) * 10
+    error = level + 0.5 * distance + 1.5 * distance.mean(1, keepdims=True) + rng.normal(size=distance.shape)
+    expected = ExpectedError.of(distance[:50], error[:50])
+    assert np.allclose([expected.own, expected.whole], [0.5, 1.5], atol=0.1) and np.abs(expected(distance[50:]) - error[50:]).mean() < 1.5
+    assert (ExpectedError(level * 0. - 5, 0., 0.)(distance) == 0).all()
+    with pytest.raises(ValueError, match=r"one shape, found \[50, 8\] and \[49, 8\]"): ExpectedError.of(distance[:50], error[:49])
