@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DONE', 'PROBLEMS', 'WRONG', 'PARTLY', 'compare_skeletons', 'skeletons', 'answer', 'draw', 'Overlays', 'pictures_of',
-           'predict', 'validate', 'evaluate', 'read_poses_npz', 'fit_acae', 'export', 'main']
+           'predict', 'validate', 'evaluate', 'read_poses_npz', 'fit_acae', 'export', 'card', 'main']
 
 # %% ../nbs/16_cli.ipynb #ccac3cc1
 import argparse
@@ -97,14 +97,13 @@ def pictures_of(path: str | Path) -> tuple[list[str] | None, Iterator[np.ndarray
 def predict(arguments) -> int:
     "acae-nb predict INPUT -o OUT: poses of a picture, a folder or a video as CSV, Parquet, COCO JSON, C3D or TRC."
     import torch
-    from acae_nb.detection import BlazePoseDetector
-    from acae_nb.outputs import write_c3d, write_coco, write_trc, writer_of
-    from acae_nb.poses_from_images import ONE_LOOK, WITH_MIRROR, PoseEstimator, crops_within, spread_looks
+    from .detection import BlazePoseDetector
+    from .outputs import write_c3d, write_coco, write_trc, writer_of
+    from .poses_from_images import PoseEstimator, crops_within
     write = writer_of(arguments.output)
     names, pictures, count, rate = pictures_of(arguments.input)
-    looks = {1: ONE_LOOK, 2: WITH_MIRROR}.get(arguments.looks) or spread_looks(arguments.looks)
     detector = None if arguments.box else BlazePoseDetector(arguments.detector)
-    estimator = PoseEstimator.load(arguments.model, acae=arguments.acae, looks=looks, detector=detector, device=arguments.device, precision=getattr(torch, arguments.precision), field_of_view_deg=arguments.field_of_view)
+    estimator = PoseEstimator.load(arguments.model, acae=arguments.acae, looks=arguments.looks, detector=detector, device=arguments.device, precision=getattr(torch, arguments.precision), field_of_view_deg=arguments.field_of_view)
     if arguments.memory: estimator.chunk = crops_within(arguments.memory, estimator.model, estimator.size)
     estimator.joints_of(arguments.skeleton)
     overlays = Overlays(arguments.overlay, rate) if arguments.overlay else None
@@ -131,10 +130,10 @@ def validate(arguments) -> int:
     "acae-nb validate FOLDER: every problem of an example table (table.arrow), or of a folder of one's own data."
     folder = Path(arguments.folder)
     if (folder / "table.arrow").exists():
-        from acae_nb.examples import validate as problems_of
+        from .examples import validate as problems_of
         problems = problems_of(folder, arguments.decode)
     elif folder.is_dir():
-        from acae_nb.datasets.own import validate_folder
+        from .datasets.own import validate_folder
         problems = validate_folder(folder)
     else: raise FileNotFoundError(f"{folder}: expected a folder, found none")
     answer(arguments, {"folder": str(folder), "problems": [str(p) for p in problems]}, "\n".join(map(str, problems)) or f"{folder}: no problem")
@@ -143,7 +142,7 @@ def validate(arguments) -> int:
 
 def evaluate(arguments) -> int:
     "acae-nb evaluate PREDICTIONS TRUTH --protocol NAME: measures one file of poses against another."
-    from acae_nb.prediction_files import evaluate_files, result_text
+    from .prediction_files import evaluate_files, result_text
     result = evaluate_files(arguments.predictions, arguments.truth, arguments.protocol, arguments.output)
     answer(arguments, {"protocol": result.protocol.name, "poses": int(result.poses), **{k: float(v) for k, v in result.overall.items()}}, result_text(result))
     return DONE
@@ -163,7 +162,7 @@ def read_poses_npz(path: str | Path) -> tuple[np.ndarray, Skeleton | None, list[
 
 def fit_acae(arguments) -> int:
     "acae-nb fit-acae POSES.npz -o acae.safetensors: latent points that explain all joints of many poses."
-    from acae_nb.acae import fit_acae as fit, save_acae
+    from .acae import fit_acae as fit, save_acae
     poses, skeleton, names = read_poses_npz(arguments.poses)
     acae, report = fit(poses, skeleton, arguments.sided, arguments.central, arguments.sparsity, joints=names, seed=arguments.seed)
     save_acae(acae, arguments.output)
@@ -174,14 +173,26 @@ def fit_acae(arguments) -> int:
 
 def export(arguments) -> int:
     "acae-nb export MODEL -o crop.onnx (or crop.pt2): the crop model for other programs."
-    from acae_nb.export import export_onnx, export_torch, largest_difference
-    from acae_nb.poses_from_images import PoseEstimator
+    from .export import export_onnx, export_torch, largest_difference
+    from .poses_from_images import PoseEstimator
     writer = {".onnx": export_onnx, ".pt2": export_torch}.get(Path(arguments.output).suffix)
     if writer is None: raise ValueError(f"{arguments.output}: expected a name that ends in .onnx or .pt2")
     estimator = PoseEstimator.load(arguments.model)
     path = writer(estimator, arguments.output)
     off = largest_difference(estimator, path) if arguments.check and writer is export_onnx else None
     answer(arguments, {"output": str(path), "bytes": path.stat().st_size, "largest_difference_mm": off}, f"{path}: {path.stat().st_size / 1e6:.1f} MB" + (f", differs from torch by at most {off:.4f} mm" if off is not None else ""))
+    return DONE
+
+# %% ../nbs/16_cli.ipynb #c0f6d3d6
+def card(arguments) -> int:
+    "acae-nb card MODEL RESULTS.json: a model card from the model's description and measured results (benchmark -> measure -> number)."
+    from .publishing import model_card
+    try: results = json.loads(arguments.results.read_text())
+    except ValueError as error: raise ValueError(f"{arguments.results}: expected JSON, found {error}") from error
+    if not isinstance(results, dict) or not all(isinstance(r, dict) and all(isinstance(v, (int, float)) for v in r.values()) for r in results.values()):
+        raise ValueError(f"{arguments.results}: expected {{benchmark: {{measure: number}}}}, found {str(results)[:80]}")
+    text = model_card(arguments.model, results)
+    answer(arguments, {"output": str(arguments.model / "README.md"), "benchmarks": list(results)}, text)
     return DONE
 
 # %% ../nbs/16_cli.ipynb #2a62cad3
@@ -211,6 +222,8 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--sparsity", type=float, default=0.6); p.add_argument("--seed", type=int, default=0)
     p = verb("export", export, "the crop model as ONNX (.onnx) or torch.export program (.pt2)", ("export artifacts/models/consistency -o crop.onnx --check",))
     p.add_argument("model", type=Path); p.add_argument("-o", "--output", type=Path, required=True); p.add_argument("--check", action="store_true", help="compare the ONNX file with torch")
+    p = verb("card", card, "write a model card (README.md) beside a model", ("card artifacts/models/consistency results/evaluate/consistency.json",))
+    p.add_argument("model", type=Path); p.add_argument("results", type=Path)
     return parser
 
 

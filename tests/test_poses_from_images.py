@@ -15,7 +15,7 @@ from acae_nb.pictures import TruncatedVideo, as_rgb, assumed_camera, read_pictur
 from acae_nb.plausibility import Plausibility
 from acae_nb.pose_model import HybridPoints, PoseModel, PoseOutput, SeparateJoints
 from acae_nb.pose_results import Poses, to_table
-from acae_nb.poses_from_images import ONE_LOOK, WITH_MIRROR, Look, PoseEstimator, bytes_per_crop, crops_within, look_camera, spread_looks
+from acae_nb.poses_from_images import ONE_LOOK, WITH_MIRROR, Look, PoseEstimator, bytes_per_crop, crops_within, look_camera, spread_looks, trained_looks
 from acae_nb.skeletons import load_skeleton, union
 
 SKELETON, SIZE, UP = load_skeleton("coco_17"), 96, np.array([0, 0, 1.0])
@@ -258,3 +258,29 @@ def test_detectors_of_others():
     with pytest.raises(ValueError, match="a score for each of 1 boxes"): People([[0, 0, 1, 1]], [])
     with pytest.raises(FileNotFoundError, match="sample_data"): BlazePoseDetector("nowhere")
     assert len(one_box_each(People(np.zeros((0, 4)), []))) == 0
+
+
+def test_looks():
+    five = spread_looks(5)
+    assert [look.flip for look in five] == [False, True, False, True, False] and five[0] == Look(0.6, -25.0, 0.8) and five[-1] == Look(1.0, 25.0, 1.1)
+    assert trained_looks({}, 1) == ONE_LOOK and trained_looks({}, 2) == WITH_MIRROR and trained_looks({}, 5) == five
+    near = trained_looks({"augmentation": {"rotation_deg": 10.0, "scale": 0.2}}, 3)
+    assert [look.rotation_deg for look in near] == [-5, 0, 5] and near[0].scale == 0.9 and near[2].scale == 1.1 and {look.gamma for look in near} == {1.0}
+    for n in (0, -1):
+        with pytest.raises(ValueError, match="at least one"): spread_looks(n)
+        with pytest.raises(ValueError, match="at least one"): trained_looks({}, n)
+
+
+def test_a_detector_sees_half_people_less_surely(tmp_path):
+    "The two networks replaced: faces in the whole picture and in tiles, one of them with a doubtful body."
+    from types import SimpleNamespace
+    from acae_nb.people.blazepose import Detection
+    detector = BlazePoseDetector.__new__(BlazePoseDetector)
+    def detect(image, threshold):
+        if image.shape[:2] != (480, 640): return []
+        return [Detection(0.9, np.array([100.0, 50, 20, 20]), np.full((4, 2), 110.0)), Detection(0.8, np.array([400.0, 50, 20, 20]), np.full((4, 2), 410.0))]
+    def landmarks(image, points):
+        return SimpleNamespace(presence=0.95 if points[0, 0] < 200 else 0.5, box=np.array([points[0, 0] - 50, 20, 100, 300]))
+    detector.model, detector.threshold, detector.counts, detector.most_overlap = SimpleNamespace(detect=detect, landmarks=landmarks), 0.6, (1, 2), 0.6
+    people = detector(IMAGE)
+    assert people.boxes.tolist() == [[60, 20, 100, 300]] and np.isclose(people.scores[0], 0.9 * 0.95)
