@@ -1,5 +1,6 @@
 """The training engine: schedules against formulas, resume bit for bit, guards, several processes."""
 import errno
+import functools
 import json
 import math
 import os
@@ -251,6 +252,15 @@ def test_faster_arithmetic_is_near(options):
     assert math.isclose(float(plain.values["total"]), float(fast.values["total"]), rel_tol=0.05) and all(p.dtype == torch.float32 for p in fast.model.parameters())
 
 
+def test_a_compiled_model_trains_alike(monkeypatch):
+    """Traced by torch.compile, run by its `eager` backend (no C++ compiler is asked for here)."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    plain, traced = short(toy_training.toy_model(), 3), short(toy_training.toy_model(), 3, compile=True)
+    assert traced.runner is not traced.model and plain.runner is plain.model
+    assert all(torch.allclose(a.float(), b.float(), atol=1e-6) for a, b in zip(plain.model.state_dict().values(), traced.model.state_dict().values(), strict=True))
+    assert plain.model.state_dict().keys() == traced.model.state_dict().keys()
+
+
 def test_clipping_limits_the_gradient():
     norms = []
     class Look(Callback):
@@ -348,3 +358,24 @@ def test_a_failing_process_is_reported(tmp_path, monkeypatch):
     from acae_nb.distributed import launch
     monkeypatch.setenv("PYTHONPATH", f"{REPO}:{REPO / 'tests'}"); monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with pytest.raises(RuntimeError, match="(?s)failed in one of 2 processes.*NonFiniteError"): launch("toy_training:run", dict(folder=str(tmp_path), infinite=2), processes=2)
+
+
+@pytest.mark.nightly
+def test_two_machines_on_one(tmp_path):
+    """The documented command, started twice as on two machines with one process each."""
+    import socket
+    with socket.socket() as s: s.bind(("localhost", 0)); port = s.getsockname()[1]
+    (tmp_path / "arguments.json").write_text(json.dumps(dict(folder=str(tmp_path / "two"))))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}",
+               "-m", "acae_nb.distributed", "toy_training:run", str(tmp_path / "arguments.json")]
+    environment = dict(os.environ, PYTHONPATH=f"{REPO}:{REPO / 'tests'}", OMP_NUM_THREADS="1")
+    machines = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    try:
+        for machine in machines:
+            output = machine.communicate(timeout=240)[0]
+            assert machine.returncode == 0, output[-2000:]
+    finally:
+        for machine in machines: machine.kill()
+    toy_training.run(tmp_path / "one")
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert all(torch.allclose(a[k].float(), b[k].float(), atol=1e-4) for k in a)
