@@ -97,9 +97,9 @@ def pictures_of(path: str | Path) -> tuple[list[str] | None, Iterator[np.ndarray
 def predict(arguments) -> int:
     "acae-nb predict INPUT -o OUT: poses of a picture, a folder or a video as CSV, Parquet, COCO JSON, C3D or TRC."
     import torch
-    from .detection import BlazePoseDetector
-    from .outputs import write_c3d, write_coco, write_trc, writer_of
-    from .poses_from_images import PoseEstimator, crops_within
+    from acae_nb.detection import BlazePoseDetector
+    from acae_nb.outputs import write_c3d, write_coco, write_trc, writer_of
+    from acae_nb.poses_from_images import PoseEstimator, crops_within
     write = writer_of(arguments.output)
     names, pictures, count, rate = pictures_of(arguments.input)
     detector = None if arguments.box else BlazePoseDetector(arguments.detector)
@@ -130,10 +130,10 @@ def validate(arguments) -> int:
     "acae-nb validate FOLDER: every problem of an example table (table.arrow), or of a folder of one's own data."
     folder = Path(arguments.folder)
     if (folder / "table.arrow").exists():
-        from .examples import validate as problems_of
+        from acae_nb.examples import validate as problems_of
         problems = problems_of(folder, arguments.decode)
     elif folder.is_dir():
-        from .datasets.own import validate_folder
+        from acae_nb.datasets.own import validate_folder
         problems = validate_folder(folder)
     else: raise FileNotFoundError(f"{folder}: expected a folder, found none")
     answer(arguments, {"folder": str(folder), "problems": [str(p) for p in problems]}, "\n".join(map(str, problems)) or f"{folder}: no problem")
@@ -142,7 +142,7 @@ def validate(arguments) -> int:
 
 def evaluate(arguments) -> int:
     "acae-nb evaluate PREDICTIONS TRUTH --protocol NAME: measures one file of poses against another."
-    from .prediction_files import evaluate_files, result_text
+    from acae_nb.prediction_files import evaluate_files, result_text
     result = evaluate_files(arguments.predictions, arguments.truth, arguments.protocol, arguments.output)
     answer(arguments, {"protocol": result.protocol.name, "poses": int(result.poses), **{k: float(v) for k, v in result.overall.items()}}, result_text(result))
     return DONE
@@ -162,7 +162,7 @@ def read_poses_npz(path: str | Path) -> tuple[np.ndarray, Skeleton | None, list[
 
 def fit_acae(arguments) -> int:
     "acae-nb fit-acae POSES.npz -o acae.safetensors: latent points that explain all joints of many poses."
-    from .acae import fit_acae as fit, save_acae
+    from acae_nb.acae import fit_acae as fit, save_acae
     poses, skeleton, names = read_poses_npz(arguments.poses)
     acae, report = fit(poses, skeleton, arguments.sided, arguments.central, arguments.sparsity, joints=names, seed=arguments.seed)
     save_acae(acae, arguments.output)
@@ -173,8 +173,8 @@ def fit_acae(arguments) -> int:
 
 def export(arguments) -> int:
     "acae-nb export MODEL -o crop.onnx (or crop.pt2): the crop model for other programs."
-    from .export import export_onnx, export_torch, largest_difference
-    from .poses_from_images import PoseEstimator
+    from acae_nb.export import export_onnx, export_torch, largest_difference
+    from acae_nb.poses_from_images import PoseEstimator
     writer = {".onnx": export_onnx, ".pt2": export_torch}.get(Path(arguments.output).suffix)
     if writer is None: raise ValueError(f"{arguments.output}: expected a name that ends in .onnx or .pt2")
     estimator = PoseEstimator.load(arguments.model)
@@ -186,7 +186,7 @@ def export(arguments) -> int:
 # %% ../nbs/16_cli.ipynb #c0f6d3d6
 def card(arguments) -> int:
     "acae-nb card MODEL RESULTS.json: a model card from the model's description and measured results (benchmark -> measure -> number)."
-    from .publishing import model_card
+    from acae_nb.publishing import model_card
     try: results = json.loads(arguments.results.read_text())
     except ValueError as error: raise ValueError(f"{arguments.results}: expected JSON, found {error}") from error
     if not isinstance(results, dict) or not all(isinstance(r, dict) and all(isinstance(v, (int, float)) for v in r.values()) for r in results.values()):
