@@ -149,7 +149,8 @@ def first_model(study: Study, places: Places, name: str, seed: int, mark: str) -
 
 # %% ../nbs/16_claim_runs.ipynb #86f976d1
 def teacher_poses(study: Study, places: Places, separate: Path, variant: Variant, seed: int) -> tuple[np.ndarray, object]:
-    "(poses [N, J, 3] mm in the camera frame, skeleton) of the separate model on a variant's teacher images, flip-averaged; those behind the camera are left out."
+    """(poses [N, J, 3] mm in the camera frame, skeleton) of the separate model on a variant's teacher images, flip-averaged; those behind the camera are left out.
+    ValueError where too few remain (`least_share` of the block pseudo_label)."""
     collection, count = variant.teacher.get("collection", "unlabelled"), variant.teacher.get("images")
     model, skeleton, info = load_pose_model(separate / "model")
     kept = separate / f"teacher-{collection}.npy"
@@ -158,7 +159,9 @@ def teacher_poses(study: Study, places: Places, separate: Path, variant: Variant
         poses = predict_examples(model.to(local_device()), table, info["params"]["size"], study.blocks["pseudo_label"]["batch_size"], flip_average=True, skeleton=skeleton, progress=False).camera
         part = kept.with_suffix(".part.npy"); np.save(part, poses); part.replace(kept)
     poses = np.load(kept)
-    poses = poses[np.isfinite(poses).all((1, 2)) & (poses[..., 2] > 300).all(1)]
+    usable = np.isfinite(poses).all((1, 2)) & (poses[..., 2] > 300).all(1)
+    if usable.mean() < study.blocks["pseudo_label"]["least_share"]: raise ValueError(f"{separate}: expected {study.blocks['pseudo_label']['least_share']:.0%} of the poses of {collection} before the camera, found {usable.mean():.0%}: the model has not learned")
+    poses = poses[usable]
     return (poses if count is None else poses[np.sort(np.random.default_rng(seed).permutation(len(poses))[:count])]), skeleton
 
 

@@ -39,7 +39,7 @@ def pose_scores(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray,
     for name, own in per_format.items(): table[f"{name} MPJPE"] = own["MPJPE"]
     if len(errors) > 1:
         pairs = [(i, j) for i in range(len(errors)) for j in range(i)]
-        lengths = np.mean([along_and_across(errors[i] - errors[j], both[1][:, sorted(k for r in skeleton.parts.values() for k in r)].mean(1)) for i, j in pairs], axis=0)
+        lengths = np.mean([along_and_across(errors[i] - errors[j], both[1].mean(1)) for i, j in pairs], axis=0)
         for name, values in zip(("inconsistency", "inconsistency along", "inconsistency across"), lengths): table[name] = values
     return table
 
@@ -192,7 +192,7 @@ def findings_text(findings: Sequence[Finding], facts: str) -> str:
     "The claims as lines under their topics, with what they were measured by and on."
     lines, topic = [facts, ""], None
     for f in findings:
-        if f.claim.topic != topic: lines += [f"{f.claim.topic}:" if f.claim.topic else "", ]; topic = f.claim.topic
+        if f.claim.topic != topic: topic = f.claim.topic; lines.append(f"{topic}:" if topic else "")
         lines.append(f"  {f}")
     return "\n".join(lines) + "\n"
 
