@@ -25,9 +25,12 @@ def made_up_model(seed=0):
                 kintree_table=np.array([[2 ** 32 - 1, *PARENTS[1:]], range(24)], np.uint32), posedirs=np.zeros((60, 3, 4)), weights=np.zeros((60, 24)), f=np.zeros((5, 3), np.uint32), bs_type="lrotmin")
 
 
-def write(folder, gender="NEUTRAL", seed=0):
+def write(folder, gender="NEUTRAL", seed=0, kind="pkl"):
     folder.mkdir(exist_ok=True, parents=True)
     model = made_up_model(seed)
+    if kind == "npz":
+        np.savez(folder / f"SMPL_{gender}.npz", **{k: v for k, v in model.items() if k != "bs_type"})
+        return model
     content = model | dict(J_regressor=scipy.sparse.csc_matrix(model["J_regressor"]), shapedirs=Ch(model["shapedirs"]))
     data = pickle.dumps(content, 2).replace(f"c{__name__}\nCh\n".encode(), b"cchumpy.ch\nCh\n")
     (folder / f"SMPL_{gender}.pkl").write_bytes(data)
@@ -45,9 +48,7 @@ def slow_joints(model, pose, shape, shift):
 
 @pytest.mark.parametrize("kind", ["pkl", "npz"])
 def test_joints_are_those_of_a_slow_recursion(tmp_path, kind):
-    model = write(tmp_path)
-    if kind == "npz":
-        (tmp_path / "SMPL_NEUTRAL.pkl").unlink(); np.savez(tmp_path / "SMPL_NEUTRAL.npz", **{k: v for k, v in model.items() if k != "bs_type"})
+    model = write(tmp_path, kind=kind)
     rng = np.random.default_rng(1)
     pose, shape, shift = rng.normal(0, 1, (5, 72)), rng.normal(0, 1, (5, 10)), rng.normal(0, 1, (5, 3))
     pose[0] = 0; pose[1, 6:9] = 1e-9
@@ -70,7 +71,8 @@ def test_absent_damaged_and_malicious_models_are_refused(tmp_path):
 
 @pytest.mark.parametrize("change, words", [
     (lambda m: m.pop("J_regressor"), ["J_regressor"]), (lambda m: m.update(J_regressor=np.zeros((24, 60))), ["J_regressor"]), (lambda m: m.update(v_template=np.full((60, 3), np.nan)), ["v_template"]),
-    (lambda m: m.update(kintree_table=np.array([[0, 5] + PARENTS[2:], range(24)])), ["kintree_table"]), (lambda m: m.update(shapedirs=np.zeros((61, 3, 10))), ["shapedirs"])])
+    (lambda m: m.update(kintree_table=np.array([[0, 5] + PARENTS[2:], range(24)])), ["kintree_table"]), (lambda m: m.update(shapedirs=np.zeros((61, 3, 10))), ["shapedirs"]),
+    (lambda m: m.update(shapedirs=np.zeros((60, 3, 9))), ["shapedirs", "9"])])
 def test_models_that_contradict_themselves_are_refused(tmp_path, change, words):
     model = made_up_model(); change(model)
     (tmp_path / "SMPL_FEMALE.pkl").write_bytes(pickle.dumps(model, 2))

@@ -37,7 +37,8 @@ ACCESS = "register at https://jrdb.erc.monash.edu"
 # %% ../../nbs/datasets/jrdb.ipynb #4c6b21b6
 def read_camera(path: str | Path, number: int) -> Camera:
     "The camera of folder `image_<number>`, with its lens; world: the robot's, mm, z up."
-    from ruamel.yaml import YAML
+    try: from ruamel.yaml import YAML
+    except ImportError: raise ImportError("reading JRDB's calibration needs ruamel.yaml: pip install acae_nb[datasets]") from None
     with reading(path, "YAML file"): data = YAML(typ="safe").load(Path(path).read_text())
     here = f"sensor_{number}"
     motion = field(data, path, f"{here}/cam2ego", (4, 4))

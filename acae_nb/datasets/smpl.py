@@ -33,6 +33,7 @@ def load_body(folder: str | Path, gender: str = "neutral") -> Body:
     if isinstance(data, dict) and hasattr(data.get("J_regressor"), "toarray"): data = data | {"J_regressor": data["J_regressor"].toarray()}
     skin = field(data, path, "v_template", (None, 3))
     means, shapes = field(data, path, "J_regressor", (24, len(skin))), field(data, path, "shapedirs", (len(skin), 3, None))[..., :10]
+    if shapes.shape[2] < 10: raise NativeError(path, "shapedirs", "10 directions of shape at least", str(shapes.shape[2]))
     parents = np.r_[-1, field(data, path, "kintree_table", (2, 24), int)[0, 1:]]
     if not (np.isfinite(skin).all() and np.isfinite(shapes).all() and (abs(means.sum(1) - 1) < 0.02).all()):
         raise NativeError(path, "J_regressor, v_template, shapedirs", "finite numbers, and means of vertices", "others")
