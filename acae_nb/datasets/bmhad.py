@@ -89,7 +89,7 @@ def read_markers(path: str | Path) -> Float[np.ndarray, "frame 43 3"]:
 def read_correspondences(path: str | Path, n_poses: int) -> np.ndarray:
     "The numbers of the images, and the row of the C3D file of each. NativeError for a row that the file does not have."
     with reading(path, "text file of image, time, row"):
-        table = checked(np.loadtxt(path, ndmin=2), path, "rows", (None, 3))
+        table = checked([[float(v) for v in line.split()] for line in Path(path).read_text().splitlines() if line.strip()], path, "rows", (None, 3))
     numbers, rows = (checked(table[:, i], path, f"column {i + 1}", (None,), int) for i in (0, 2))
     if not ((0 <= rows) & (rows < n_poses)).all() or (np.diff(rows) < 0).any() or (np.diff(numbers) < 1).any():
         raise NativeError(path, "columns 1 and 3", f"images and rows in order, rows from 0 to {n_poses - 1}", f"rows {rows.min()} to {rows.max()}")

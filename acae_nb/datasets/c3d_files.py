@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from .native_files import NativeError, reading
+from .native_files import reading
 
 # %% ../../nbs/datasets/c3d_files.ipynb #7137c581
 def read_c3d(path: str | Path) -> Float[np.ndarray, "frame marker 3"]:

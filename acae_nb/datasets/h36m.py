@@ -66,7 +66,8 @@ def mask_boxes(
     image_size: tuple[int, int],
 ) -> Iterator[Float[np.ndarray, "4"] | None]:
     "The owners' box of every frame, moved like the joints. NativeError for a missing or broken file."
-    import h5py
+    try: import h5py
+    except ImportError: raise ImportError("reading MATLAB 7.3 files needs h5py: pip install acae_nb[datasets]") from None
     require(Path(path).parent, glob.escape(Path(path).name), dataset="h36m", access=f"{ACCESS}; or pass boxes=joint_boxes")
     with reading(path, "MATLAB 7.3 file with a cell array Masks"), h5py.File(path) as file:
         masks = [file[reference][()].T for reference in file["Masks"][:len(px), 0]]

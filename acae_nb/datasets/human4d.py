@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['SKELETON', 'ACCESS', 'read_joints', 'read_camera', 'read_offset', 'read']
 
-# %% ../../nbs/datasets/human4d.ipynb #9ec172da
-import re
+# %% ../../nbs/datasets/human4d.ipynb #442248c8
 from pathlib import Path
 from typing import Iterator
 
@@ -36,7 +35,7 @@ def read_camera(repository: str | Path, extrinsics: str | Path) -> Camera:
     if len(devices) != 1: raise NativeError(repository, "Device", f"one entry {name!r}", str(len(devices)))
     K = field(devices[0], repository, "Color Intrinsics/0/1280x720", (9,)).reshape(3, 3)
     with reading(extrinsics, "text file with 4 lines of 3 numbers"):
-        pose = checked(np.loadtxt(extrinsics), extrinsics, "lines", (4, 3))
+        pose = checked([[float(v) for v in line.split()] for line in Path(extrinsics).read_text().splitlines() if line.strip()], extrinsics, "lines", (4, 3))
     return make_camera(extrinsics, name, K, None, pose[:3].T, pose[3], (0, 0, 1))
 
 # %% ../../nbs/datasets/human4d.ipynb #32982108

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['SKELETON', 'NAMES', 'ACCESS', 'INCH', 'TESTED', 'read_joints', 'read_cameras', 'in_split', 'read']
 
-# %% ../../nbs/datasets/totalcapture.ipynb #9ec172da
-import re
+# %% ../../nbs/datasets/totalcapture.ipynb #442248c8
 from pathlib import Path
 from typing import Iterator
 
