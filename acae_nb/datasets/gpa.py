@@ -9,8 +9,6 @@ __all__ = ['SKELETON', 'ACCESS', 'image_number', 'image_file', 'read_camera', 'r
 from pathlib import Path
 from typing import Iterator
 
-import numpy as np
-
 from ..cameras import Camera
 from .native import ImageFile, NativeError, box_of, field, load_json, make_camera, require, row
 from ..example_rows import Example
