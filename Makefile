@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE =
-.PHONY: install fetch repro test lab profile readme docs clean
+.PHONY: install fetch repro test lab profile readme claims docs clean
 .DEFAULT_GOAL := repro
 
 install: $(INSTALLED)
@@ -38,6 +38,9 @@ profile: install        # make profile NAME=smoke: overlay profiles/NAME.yaml on
 readme: install         # README.md is nbs/index.ipynb
 	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README.md nbs/index.ipynb
 	sed -i 's#](\.\./#](#g' README.md
+
+claims: fetch           # the study of the paper's claims over seeds: hours; after make repro
+	$(BIN)/dvc repro claims/dvc.yaml
 
 docs: install           # the documentation site, in site/
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
