@@ -213,7 +213,7 @@ def forest(findings: Sequence[Finding]) -> Figure:
         ax.plot([low, high], [row, row], color=colours[f.verdict], lw=2); ax.plot(mean, row, "o", color=colours[f.verdict], ms=5)
     ax.axvline(0, color="k", lw=0.8)
     ax.set_yticks(range(len(findings)), [f"{f.claim.sentence} ({f.claim.measure})" for f in findings], fontsize=8)
-    ax.invert_yaxis(); ax.set_xlabel("gain, % of the other variant's value, with 95 % interval"); ax.grid(axis="x", alpha=0.3)
+    ax.invert_yaxis(); ax.set_xlabel("gain in %, 95 % interval"); ax.grid(axis="x", alpha=0.3)
     return fig
 
 # %% ../nbs/11d_claims.ipynb #84c9ff84
