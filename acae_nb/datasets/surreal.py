@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..cameras import Camera
-from .native import NativeError, VideoFrame, check_projection, checked, field, load_mat, require, row, video_length
+from .native import NativeError, VideoFrame, check_projection, checked, field, load_mat, make_camera, require, row, video_length
 from ..example_rows import Example
 from ..images import encode_mask
 from ..skeletons import load_skeleton
@@ -25,11 +25,11 @@ ACCESS = "request it at https://www.di.ens.fr/willow/research/surreal/data"
 SIZE = 320, 240
 MIRROR = np.diag([1.0, 1, -1])     # the released world to one in which the camera is a rotation
 
-# %% ../../nbs/datasets/surreal.ipynb #28dbe9db
-def clip_camera(place: Float[np.ndarray, "3"]) -> Camera:
-    "The camera of a clip from `camLoc` (m), in the mirrored world: mm, y down; px with centres at integers."
+# %% ../../nbs/datasets/surreal.ipynb #241a2d58
+def clip_camera(path: str | Path, place: Float[np.ndarray, "3"]) -> Camera:
+    "The camera of a clip from `camLoc` (m) of `path`, in the mirrored world: mm, y down; px with centres at integers."
     rotation = np.array([[0, 0, -1.0], [0, 1, 0], [-1, 0, 0]]) @ MIRROR
-    return Camera([[600, 0, 159.5], [0, 600, 119.5], [0, 0, 1]], None, rotation, MIRROR @ place * 1000, world_up=(0, -1, 0))
+    return make_camera(path, "camLoc", [[600, 0, 159.5], [0, 600, 119.5], [0, 0, 1]], None, rotation, MIRROR @ place * 1000, (0, -1, 0))
 
 # %% ../../nbs/datasets/surreal.ipynb #21e81c4c
 def per_frame(info: dict, path: Path, key: str, n: int) -> Float[np.ndarray, "T 24 n"]:
@@ -54,7 +54,7 @@ def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, Vide
     if split not in PARTS: raise ValueError(f"split: expected one of {list(PARTS)}, found {split!r}")
     for path in require(root, f"cmu/{PARTS[split]}/run*/*/*_info.mat", dataset="SURREAL", access=ACCESS):
         info, stem = load_mat(path), path.name.removesuffix("_info.mat")
-        camera, (joints, px) = clip_camera(field(info, path, "camLoc", (3,))), read_joints(info, path)
+        camera, (joints, px) = clip_camera(path, field(info, path, "camLoc", (3,))), read_joints(info, path)
         masks_path, video = path.with_name(f"{stem}_segm.mat"), path.with_name(f"{stem}.mp4")
         masks, n = load_mat(masks_path), video_length(video)
         if n < len(joints): raise NativeError(video, "frames", f"{len(joints)}, as {path.name}", str(n))
