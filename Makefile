@@ -41,6 +41,7 @@ readme: install         # README.md is nbs/index.ipynb
 
 claims: fetch           # the study of the paper's claims over seeds: hours; after make repro
 	$(BIN)/dvc repro claims/dvc.yaml
+	@cat results/claims/report/claims.txt
 
 docs: install           # the documentation site, in site/
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'

@@ -215,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--memory", type=float, metavar="MIB", help="budget for activations"); p.add_argument("--device", default=None); p.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     p = verb("validate", validate, "every problem of an example table or of a folder of one's own data", ("validate artifacts/people/test_indoor --decode", "validate my_data --json"))
     p.add_argument("folder", type=Path); p.add_argument("--decode", action="store_true", help="also decode every image")
-    p = verb("evaluate", evaluate, "measure a file of poses against the truth", ("evaluate predictions.npz truth.npz --protocol h36m -o result.json",))
+    p = verb("evaluate", evaluate, "measure a file of poses against the truth", ("evaluate predictions.npz truth.npz --protocol human36m -o result.json",))
     p.add_argument("predictions", type=Path); p.add_argument("truth", type=Path); p.add_argument("--protocol", required=True); p.add_argument("-o", "--output", type=Path)
     p = verb("fit-acae", fit_acae, "fit the affine-combining autoencoder to poses (npz with joints3d [n, j, 3] mm, and joints or skeleton)", ("fit-acae poses.npz -o acae.safetensors", "fit-acae poses.npz -o acae.safetensors --sided 20 --central 4"))
     p.add_argument("poses", type=Path); p.add_argument("-o", "--output", type=Path, required=True); p.add_argument("--sided", type=int, default=40, help="latent points of left and right together"); p.add_argument("--central", type=int, default=8)
