@@ -27,6 +27,11 @@ def project(points, place):
     return np.stack([600 * x / z + 160, 600 * y / z + 120], 1)
 
 
+def extent(px):
+    "Left, top, right, bottom of the person's mask: around its joints."
+    return *np.floor(px.min(0) - 4).astype(int).clip(0), *np.minimum(np.ceil(px.max(0) + 6).astype(int), [W, H])
+
+
 def write(root):
     for clip, frames in CLIPS.items():
         split, run, name, number = clip
@@ -38,13 +43,14 @@ def write(root):
                     shape=np.zeros((10, frames), np.float32), sequence=f"{name}_c{number:04d}", source="cmu", zrot=np.zeros((frames, 1), np.float32), stride=np.uint8(30))
         if frames == 1: info["joints3D"], info["joints2D"] = info["joints3D"][..., 0], info["joints2D"][..., 0]      # Matlab drops a last dimension of one
         stem = folder / f"{name}_c{number:04d}"
-        scipy.io.savemat(f"{stem}_info.mat", info)
+        scipy.io.savemat(f"{stem}_info.mat", info, do_compression=True)         # as main_part1.py of the owners
         masks = {}
         for t in range(frames):
             m = np.zeros((H, W), np.uint8)
-            if not (name == "01_01" and t == 1): m[60 + t:180, 100:150 + t] = 3                        # in frame 1 the person is out of the picture
+            l, top, r, b = extent(px[t])
+            if not (name == "01_01" and t == 1): m[top:b, l:r] = 3                                     # in frame 1 the person is out of the picture
             masks[f"segm_{t + 1}"] = m
-        scipy.io.savemat(f"{stem}_segm.mat", masks)
+        scipy.io.savemat(f"{stem}_segm.mat", masks, do_compression=True)
         video = cv2.VideoWriter(f"{stem}.mp4", cv2.VideoWriter_fourcc(*"mp4v"), 30, (W, H))
         for t in range(frames): video.write(np.full((H, W, 3), 60 + 60 * t, np.uint8))
         video.release()
@@ -69,13 +75,14 @@ def test_reads_back_what_was_written(tmp_path):
         bones = lambda p: np.linalg.norm(p[:, None] - p[None], axis=-1)
         np.testing.assert_allclose(bones(example.joints3d), bones(xyz[frame][swapped] * 1000), atol=0.01)
         np.testing.assert_allclose(example.camera.to_camera(example.joints3d), (xyz[frame][swapped] - place) @ EXTRINSIC.T * 1000, atol=0.01)
-        np.testing.assert_allclose(example.box, [100, 60 + frame, 50 + frame, 120 - frame])
+        l, top, r, b = extent(project(xyz[frame], place))
+        np.testing.assert_allclose(example.box, [l, top, r - l, b - top])
         assert example.image_size == (W, H) == picture.size and example.split == clip[0] and example.sequence == f"{run}/{name}/{number}"
         assert abs(picture.load().mean() - (60 + 60 * frame)) < 4
         from acae_nb.images import decode_mask
-        assert decode_mask(example.mask, (W, H)).sum() == (50 + frame) * (120 - frame)
-        top = example.joints3d[:1] + 300 * example.camera.world_up
-        assert example.camera.project(top)[0, 1] < example.camera.project(example.joints3d[:1])[0, 1]
+        assert decode_mask(example.mask, (W, H)).sum() == (r - l) * (b - top)
+        above = example.joints3d[:1] + 300 * example.camera.world_up
+        assert example.camera.project(above)[0, 1] < example.camera.project(example.joints3d[:1])[0, 1]
 
 
 def test_wrong_cameras_are_caught(tmp_path):

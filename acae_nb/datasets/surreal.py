@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..cameras import Camera
+from .mpii import check_mat
 from .native import NativeError, VideoFrame, check_projection, checked, field, load_mat, make_camera, require, row, video_length
 from ..example_rows import Example
 from ..images import encode_mask
@@ -53,9 +54,11 @@ def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, Vide
     place in the picture is not where it projects to (2 px; the places are whole pixels)."""
     if split not in PARTS: raise ValueError(f"split: expected one of {list(PARTS)}, found {split!r}")
     for path in require(root, f"cmu/{PARTS[split]}/run*/*/*_info.mat", dataset="SURREAL", access=ACCESS):
+        check_mat(path)
         info, stem = load_mat(path), path.name.removesuffix("_info.mat")
         camera, (joints, px) = clip_camera(path, field(info, path, "camLoc", (3,))), read_joints(info, path)
         masks_path, video = path.with_name(f"{stem}_segm.mat"), path.with_name(f"{stem}.mp4")
+        check_mat(masks_path)
         masks, n = load_mat(masks_path), video_length(video)
         if n < len(joints): raise NativeError(video, "frames", f"{len(joints)}, as {path.name}", str(n))
         sequence, number = f"{path.parts[-3]}/{path.parts[-2]}", stem.rsplit("_", 1)[1]
@@ -65,6 +68,9 @@ def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, Vide
             picture = VideoFrame(video, t)
             check_projection(path, person, camera, px[t], 2)
             (top, bottom), (left, right) = ((places.min(), places.max() + 1) for places in np.nonzero(mask))
+            inside = ((px[t] > 0) & (px[t] < np.array(SIZE) - 1)).all(1)
+            if (abs(px[t][inside] - [(left + right) / 2, (top + bottom) / 2]) > np.array([right - left, bottom - top]) / 2 + 3).any():
+                raise NativeError(masks_path, f"segm_{t + 1}", "a person around the joints", f"rows {top} to {bottom}, columns {left} to {right}")
             yield row(path, Example(
                 f"{sequence}/{number}/{t:03d}", "surreal", split, subject=sequence, sequence=f"{sequence}/{number}", frame=t, camera=camera,
                 box=np.array([left, top, right - left, bottom - top], float), image_size=picture.size, joints3d=person, mask=encode_mask(mask)), picture)
