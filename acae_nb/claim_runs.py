@@ -68,8 +68,7 @@ class Study:
         names = sorted(self.variants, key=lambda v: (v != "separate", bool(self.variants[v].use)))
         return [(name, seed) for k, seed in enumerate(self.seeds) for name in names if not self.variants[name].seeds or k < self.variants[name].seeds]
 
-
-#| export
+# %% ../nbs/16_claim_runs.ipynb #212bb055
 def read_study(params_file: str | Path, *overlays: str | Path) -> Study:
     "The study of `overlays` (at least one with seeds, variants and tests) over `params_file`. ValueError for unknown blocks, parameters or variants."
     blocks, rest = read_yaml(Path(params_file).read_text(), str(params_file)), {}
@@ -96,22 +95,19 @@ def first_params(study: Study, variant: Variant, seed: int) -> dict:
     shared = {k: v for k, v in (blocks["batches"] | blocks["train"]).items() if k not in ("models", "cpu_processes")}
     return shared | own
 
-
-#| export
+# %% ../nbs/16_claim_runs.ipynb #e73c3c11
 def tuning_params(study: Study, variant: Variant, seed: int) -> dict:
     "Arguments of `fine_tuning` for a variant and a seed, without the folders."
     shared = {k: v for k, v in (study.blocks["batches"] | study.blocks["finetune"]).items() if k not in ("models", "cpu_processes")}
     return shared | {"seed": seed, "threads": study.blocks["base"]["threads"], "picture_minutes": None, "tensorboard": False}
 
-
-#| export
+# %% ../nbs/16_claim_runs.ipynb #56d2eb91
 def acae_params(study: Study, variant: Variant) -> dict:
     "n_latent_sided, n_latent_center, lambda_sparse, loss and chiral of a variant's autoencoder."
     blocks = {k: study.blocks["fit_acae"][k] for k in ("n_latent_sided", "n_latent_center", "lambda_sparse")}
     return blocks | {"loss": "projected", "chiral": True} | variant.acae
 
-
-#| export
+# %% ../nbs/16_claim_runs.ipynb #46574796
 MODULES = (*recipes.MODULES, recipes, fine_tuning, autoencoder, affine_factors, affine_polish, estimator, metrics, protocols)
 
 
@@ -130,15 +126,13 @@ class Places:
 
     def model(self, name: str, seed: int, mark: str) -> Path: return self.work / f"{name.replace(' ', '_')}-{seed}-{mark}"
 
-
-#| export
+# %% ../nbs/16_claim_runs.ipynb #b587144b
 def train_in(folder: Path, target: str, arguments: dict, processes: int) -> None:
     "Run a recipe in `folder`, its model to `folder`/model; resumes what was interrupted there."
     folder.mkdir(parents=True, exist_ok=True)
     with chdir(folder): launch(target, arguments | {"out": str(folder / "model"), "log": str(folder / "log.csv")}, torch.cuda.device_count() or processes)
 
-
-#| export
+# %% ../nbs/16_claim_runs.ipynb #50029217
 def first_model(study: Study, places: Places, name: str, seed: int, mark: str) -> Path:
     "The folder of a variant's first training, made if it is not there."
     folder, variant, params = places.model(name, seed, mark), study.variants[name], first_params(study, study.variants[name], seed)
@@ -164,8 +158,7 @@ def teacher_poses(study: Study, places: Places, separate: Path, variant: Variant
     poses = poses[usable]
     return (poses if count is None else poses[np.sort(np.random.default_rng(seed).permutation(len(poses))[:count])]), skeleton
 
-
-#| export
+# %% ../nbs/16_claim_runs.ipynb #84d59c2a
 def fitted_acae(study: Study, poses: np.ndarray, skeleton, variant: Variant, seed: int):
     "The autoencoder of a variant, fitted to its teacher's poses: (acae, mean residual in mm)."
     p = acae_params(study, variant)
@@ -173,8 +166,7 @@ def fitted_acae(study: Study, poses: np.ndarray, skeleton, variant: Variant, see
     points = torch.from_numpy(np.asarray(poses, np.float32))
     with torch.no_grad(): return acae, float((acae(points) - points).norm(dim=-1).mean())
 
-
-#| export
+# %% ../nbs/16_claim_runs.ipynb #5ffdf5b2
 def tuned_model(study: Study, places: Places, separate: Path, name: str, seed: int, mark: str) -> tuple[Path, dict]:
     "(folder of a variant's fine-tuned model, facts of its autoencoder), made if it is not there."
     folder, variant, params = places.model(name, seed, mark), study.variants[name], tuning_params(study, study.variants[name], seed)
@@ -216,15 +208,13 @@ def make_run(study: Study, places: Places, data: str, name: str, seed: int) -> R
     if name != "separate": shutil.rmtree(folder)
     return run_of(name, seed, scores, subject, facts | {"seconds": round(time.monotonic() - began, 1)})
 
-
-#| export
+# %% ../nbs/16_claim_runs.ipynb #2f24e46c
 def training_words(study: Study) -> str:
     "The size of the study in a line."
     b, t, f = study.blocks["batches"], study.blocks["train"], study.blocks["finetune"]
     return f"{t['steps']} steps of {sum(b['quotas'].values())} pictures of {b['size']} px, fine-tuning {f['steps']} steps, backbone {t['backbone']['name']}"
 
-
-#| export
+# %% ../nbs/16_claim_runs.ipynb #d461522f
 def make_runs(study: Study, places: Places, out: str | Path) -> list[Path]:
     "Make the runs that are not in the folder `out` yet (or are of other parameters, pictures or code); files of runs that are no longer in the study are removed."
     quotas = {n for v in study.variants.values() for n in (v.quotas or study.blocks["batches"]["quotas"])}

@@ -226,8 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("model", type=Path); p.add_argument("results", type=Path)
     return parser
 
-
-#| export
+# %% ../nbs/16_cli.ipynb #af716ff6
 def main(arguments: list[str] | None = None) -> int:
     "The command `acae-nb`; gives the exit code. What is wrong with the input is said in one line on stderr."
     parsed = _parser().parse_args(arguments)

@@ -44,8 +44,7 @@ def suppress(overlaps: Float[np.ndarray, "n n"], scores: Float[np.ndarray, "n"],
         if all(overlaps[i, j] <= most for j in kept): kept.append(int(i))
     return np.array(kept, int)
 
-
-#| export
+# %% ../nbs/12b_detection.ipynb #c147ea7e
 def one_box_each(people: People, most_overlap: float = 0.6) -> People:
     "Without boxes whose intersection over union with a better one is above `most_overlap`."
     overlaps = np.array([[overlap(a, b) for b in people.boxes] for a in people.boxes]).reshape(len(people), len(people))

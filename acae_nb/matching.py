@@ -41,8 +41,7 @@ class People:
         for name, shape in expected.items():
             if np.shape(getattr(self, name)) != shape: raise ValueError(f"{name}: expected {list(shape)} (people, joints of {self.skeleton.name}, coordinates), found {list(np.shape(getattr(self, name)))}")
 
-
-#| export
+# %% ../nbs/11a_matching.ipynb #3624110b
 def match_people(pred: People, true: People, format: str, matching: Matching) -> Int[np.ndarray, "person"]:
     "For each true row the index of the predicted row it takes, or -1; picture by picture, rows in their order. `format`: the skeleton format whose joints the rule names."
     columns = [[people.skeleton.index(joint, format) for joint in matching.joints] for people in (pred, true)]
@@ -64,8 +63,7 @@ def recall_table(matched: Int[np.ndarray, "person"], true_sequence: Sequence, pr
     table.insert(2, "recall", 100 * table["matched"] / table["annotated"])
     return table
 
-
-#| export
+# %% ../nbs/11a_matching.ipynb #62895cd6
 def evaluate_people(pred: People, true: People, protocol: Protocol, pred_sequence: Sequence, groups: Mapping[str, Sequence]) -> Result:
     """Match people as `protocol.matching` says, then `evaluate`. `groups`: the protocol's group columns of the true rows, among them 'sequence'; `pred_sequence`: the sequence
     of each predicted row. `overall` gains 'recall' (averaged as the protocol says) and the tables 'matching'. ValueError for a protocol without a matching rule."""

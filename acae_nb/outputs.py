@@ -58,8 +58,7 @@ def _annotation(poses: Poses, k: int, number: int) -> dict:
             "area": round(float(np.prod(poses.boxes[k, 2:])), 1), "num_keypoints": int(known.sum()), "keypoints": keypoints.round(2).ravel().tolist(),
             "keypoints3d_mm": poses.joints3d[k].round(2).ravel().tolist()}
 
-
-#| export
+# %% ../nbs/12h_outputs.ipynb #35e9c44d
 def write_coco(results: Iterable[Poses], path: str | Path, names: Sequence[str] | None = None) -> Path:
     "A COCO keypoint file with `keypoints3d_mm` in each annotation; `names`: the pictures' file names. `info` tells axes and units. ValueError where there is no picture."
     images, annotations, skeleton = [], [], None

@@ -43,8 +43,7 @@ def read_picture(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
     try: return as_rgb(image[..., ::-1])
     except ValueError as error: raise ValueError(f"{path}: {error}") from error
 
-
-#| export
+# %% ../nbs/12a_pictures.ipynb #e1b3d42f
 def folder_pictures(folder: str | Path) -> list[Path]:
     "The picture files of a folder by name. ValueError where there are none."
     found = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in PICTURE_ENDINGS)
@@ -70,8 +69,7 @@ def video_frames(path: str | Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     if not count: raise ValueError(f"{path}: expected a video, found no picture that can be decoded")
     if promised - count > max(2, promised / 100): raise TruncatedVideo(f"{path}: expected {promised:.0f} pictures as its header says, found {count}: cut short or damaged")
 
-
-#| export
+# %% ../nbs/12a_pictures.ipynb #7607f44d
 def frame_rate(path: str | Path) -> float:
     "Pictures per second of a video as its header says. ValueError where it says nothing."
     video = cv2.VideoCapture(str(path))
@@ -87,8 +85,7 @@ def assumed_camera(image_size: tuple[int, int], field_of_view_deg: float = 55.0)
     middle = (np.array(image_size) - 1) / 2
     return Camera(np.array([[focal, 0, middle[0]], [0, focal, middle[1]], [0, 0, 1]]), np.zeros(12), np.eye(3), np.zeros(3), np.array([0, -1.0, 0]))
 
-
-#| export
+# %% ../nbs/12a_pictures.ipynb #bf000601
 def checked_boxes(boxes, image_size: tuple[int, int]) -> np.ndarray:
     """Boxes [n, 4] or one box [4] (left, top, width, height px) as float [n, 4]; none may be empty, not finite, or wholly outside the picture
     (reaching out of it is fine). ValueError naming the box."""

@@ -92,8 +92,7 @@ def _to_pandas(self) -> pd.DataFrame:
 
 Poses.to_pandas = _to_pandas
 
-
-#| export
+# %% ../nbs/12c_pose_results.ipynb #79db8314
 def to_table(results: Iterable[Poses]) -> pd.DataFrame:
     "The tables of many pictures, one below the other; empty (with its columns) where nobody was found. Takes results one by one, so a video need not fit into memory."
     tables = [poses.to_pandas() for poses in results]

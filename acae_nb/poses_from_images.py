@@ -148,8 +148,7 @@ def bytes_per_crop(model: torch.nn.Module, size: int) -> int:
         for handle in handles: handle.remove()
     return 2 * largest
 
-
-#| export
+# %% ../nbs/12f_poses_from_images.ipynb #0c3d27ca
 def crops_within(megabytes: float, model: torch.nn.Module, size: int, most: int = 256) -> int:
     "How many crops to run at once to stay within a memory budget for activations (1 to `most`)."
     return int(np.clip(megabytes * 2 ** 20 // bytes_per_crop(model, size), 1, most))

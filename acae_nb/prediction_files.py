@@ -124,8 +124,7 @@ def skeleton_of(poses: PoseFile) -> Skeleton:
     if strange: poses.refuse("joints", f"joints of {strange[0].split('/')[0]}: {', '.join(load_skeleton(strange[0].split('/')[0]).joints)}", repr(strange[0]))
     return select(whole, [whole.labels.index(label) for label in poses.labels])
 
-
-#| export
+# %% ../nbs/11c_prediction_files.ipynb #1220845b
 def columns_of(pred: PoseFile, labels: Sequence[str]) -> list[int]:
     "Where the joints `labels` stand in the predictions (more may be there). ValueError that names those that are missing."
     lost = [label for label in labels if label not in pred.labels]
@@ -145,8 +144,7 @@ def identities(poses: PoseFile, names: Sequence[str]) -> pd.MultiIndex:
 
 def _first(index: pd.MultiIndex) -> dict: return {name: value.item() if hasattr(value, "item") else value for name, value in zip(index.names, index[0])}
 
-
-#| export
+# %% ../nbs/11c_prediction_files.ipynb #1c7aa5e1
 def rows_of(pred: PoseFile, true: PoseFile) -> np.ndarray:
     "For every pose of the truth its row in the predictions, or -1. Warns of predictions that the truth does not have; ValueError where none fits, with what may be the reason."
     names = [n for n in ("sequence", "frame", "camera", "person") if n in true.columns]
@@ -164,8 +162,7 @@ def rows_of(pred: PoseFile, true: PoseFile) -> np.ndarray:
 
 def _shifted(index, by): return index.set_levels(index.levels[index.names.index("frame")] + by, level="frame")
 
-
-#| export
+# %% ../nbs/11c_prediction_files.ipynb #e9a74077
 def placed(pred: PoseFile, true: PoseFile, protocol: Protocol) -> Float[np.ndarray, "pose joint 3"]:
     "Predictions in the truth's order of poses and joints, NaN where there is none. ValueError or a warning for missing ones, as the protocol says."
     rows, columns = rows_of(pred, true), columns_of(pred, true.labels)

@@ -24,8 +24,7 @@ class Published:
 
     def _repr_html_(self): return f"<b>{self.title}</b><br>as printed by the authors: {self.source}{f'. {self.note}' * bool(self.note)}" + self.table.to_html(na_rep="-", border=0)
 
-
-#| export
+# %% ../nbs/11e_published.ipynb #6c3e9701
 def published_results() -> dict[str, Published]:
     "The tables of the paper's authors by name: ablation, prior work, speed, predecessor."
     found = json.loads(resources.files("acae_nb").joinpath("data/published_results.json").read_text(encoding="utf-8"))
