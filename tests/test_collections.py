@@ -15,7 +15,7 @@ FORMATS = ("smpl_24", "h36m_17", "coco_17")
 GOOD = dict(skeleton="h36m_17", images=3, seed=1)
 
 BAD = [
-    (dict(imagse=3), "unknown key 'imagse' (did you mean 'images'?)"),
+    (dict(imagse=3), r"unknown key 'imagse' \(did you mean 'images'"),
     (dict(skeleton="h36m"), "skeleton: expected 'all' or some of .* found 'h36m'"),
     (dict(skeleton=["h36m_17", 7]), "skeleton: .*found 7"),
     (dict(images=0), "images: expected a whole number >= 1, found 0"),
