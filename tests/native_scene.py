@@ -3,6 +3,7 @@ from pathlib import Path
 
 import av
 import cv2
+import ezc3d
 import numpy as np
 
 
@@ -52,6 +53,26 @@ def picture(number, size):
 def shows(image, number):
     "Whether a decoded image is `picture(number)`."
     return abs(float(image[..., 0].mean()) - (20 + 12 * (number % 18))) < 6
+
+
+def holds(box, px, size):
+    "Whether the box (left, top, width, height) has all points px in it that lie in a picture of that size, to 1 px."
+    seen = px[~np.isnan(px).any(-1)]
+    seen = seen[((seen > 0) & (seen < size)).all(-1)]
+    left, top, width, height = box
+    return (seen > [left - 1, top - 1]).all() and (seen < [left + width + 1, top + height + 1]).all()
+
+
+def write_c3d(path, points, rate=100.0):
+    "A C3D file of points mm [T, n, 3], by the library ezc3d."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = ezc3d.c3d()
+    file["parameters"]["POINT"]["RATE"]["value"] = [rate]
+    file["parameters"]["POINT"]["LABELS"]["value"] = tuple(f"M{i:03d}" for i in range(points.shape[1]))
+    data = np.ones((4, points.shape[1], len(points)))
+    data[:3] = points.transpose(2, 1, 0)
+    file["data"]["points"] = data
+    file.write(str(path))
 
 
 def write_image(path, image):

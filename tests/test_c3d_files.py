@@ -3,25 +3,17 @@ import ezc3d
 import numpy as np
 import pytest
 
+from native_scene import write_c3d
+
 from acae_nb.datasets.c3d_files import read_c3d
 from acae_nb.datasets.native_files import NativeError
-
-
-def write(path, points):
-    file = ezc3d.c3d()
-    file["parameters"]["POINT"]["RATE"]["value"] = [100.0]
-    file["parameters"]["POINT"]["LABELS"]["value"] = tuple(f"M{i:03d}" for i in range(points.shape[1]))
-    data = np.ones((4, points.shape[1], len(points)))
-    data[:3] = points.transpose(2, 1, 0)
-    file["data"]["points"] = data
-    file.write(str(path))
 
 
 @pytest.mark.parametrize("frames, markers", [(1, 1), (7, 43), (300, 3)])
 def test_reads_what_ezc3d_wrote(tmp_path, frames, markers):
     points = np.random.default_rng(frames).normal(0, 700, (frames, markers, 3))
     points[frames // 2, 0] = np.nan
-    write(tmp_path / "a.c3d", points)
+    write_c3d(tmp_path / "a.c3d", points)
     np.testing.assert_allclose(read_c3d(tmp_path / "a.c3d"), points, atol=0.001)
     np.testing.assert_allclose(read_c3d(tmp_path / "a.c3d"), ezc3d.c3d(str(tmp_path / "a.c3d"))["data"]["points"][:3].transpose(2, 1, 0), atol=1e-9)
 
@@ -37,7 +29,7 @@ def test_analogue_channels_are_skipped(tmp_path):
 
 
 def test_truncated_or_damaged(tmp_path):
-    write(tmp_path / "a.c3d", np.random.default_rng(0).normal(0, 700, (20, 43, 3)))
+    write_c3d(tmp_path / "a.c3d", np.random.default_rng(0).normal(0, 700, (20, 43, 3)))
     data, rng, refused = (tmp_path / "a.c3d").read_bytes(), np.random.default_rng(1), 0
     whole = read_c3d(tmp_path / "a.c3d")
     for cut in rng.integers(0, len(data) - 1000, 30):

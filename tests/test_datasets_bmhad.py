@@ -1,10 +1,9 @@
 """Berkeley MHAD: a tiny data set in the owners' layout, written here, read back, and damaged."""
 import cv2
-import ezc3d
 import numpy as np
 import pytest
 from mutations import check_mutations
-from native_scene import people, picture, ring, shows
+from native_scene import holds, people, picture, ring, shows, write_c3d
 
 from acae_nb.datasets import bmhad
 from acae_nb.datasets.native import NativeError
@@ -13,17 +12,6 @@ SIZE = (96, 80)   # the real ones are 640 x 480 px
 CLUSTERS = {"l01": 2, "l02": 1, "l03": 1, "l04": 1, "k01": 1, "k02": 1}   # the real l01 and l02 have four cameras, l03 and l04 two
 TAKES = ["s01_a01_r01", "s05_a02_r05"]   # the second lacks the images of clusters 3 and 4
 LENS = np.array([-0.2, 0.1, 0.01, -0.005])
-
-
-def write_c3d(path, points):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = ezc3d.c3d()
-    file["parameters"]["POINT"]["RATE"]["value"] = [480.0]
-    file["parameters"]["POINT"]["LABELS"]["value"] = tuple(f"M{i:03d}" for i in range(points.shape[1]))
-    data = np.ones((4, points.shape[1], len(points)))
-    data[:3] = points.transpose(2, 1, 0)
-    file["data"]["points"] = data
-    file.write(str(path))
 
 
 def mosaic(image):
@@ -64,7 +52,7 @@ def write(root):
     for q, take in enumerate(TAKES):
         world = people(q, 9, n_joints=43, up=1)
         world[4, 7] = np.nan
-        write_c3d(root / f"Mocap/OpticalData/moc_{take}.c3d", world[..., [0, 2, 1]] * [-1, 1, 1])
+        write_c3d(root / f"Mocap/OpticalData/moc_{take}.c3d", world[..., [0, 2, 1]] * [-1, 1, 1], rate=480.0)
         folder = take.upper().replace("_", "/")
         for name, list_ in cameras.items():
             kinect, number = name[0] == "k", name[1:]
@@ -98,10 +86,7 @@ def test_reads_what_was_written(tmp_path):
         np.testing.assert_allclose(example.camera.project(example.joints3d), px, atol=0.1)
         assert image.size == example.image_size == SIZE and shows(image.load(), number) and image.load()[..., 1].mean() > 55
         assert tuple(example.camera.world_up) == (0, 1, 0)
-        seen = px[~np.isnan(px).any(-1)]
-        seen = seen[((seen > 0) & (seen < SIZE)).all(-1)]
-        left, top, width, height = example.box
-        assert (seen > [left - 1, top - 1]).all() and (seen < [left + width + 1, top + height + 1]).all()
+        assert holds(example.box, px, SIZE)
     assert np.isnan(rows[1][0].joints3d[7]).all()
 
 

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 from mutations import check_mutations
-from native_scene import opencv_project, people, picture, ring, shows, write_image
+from native_scene import holds, opencv_project, people, picture, ring, shows, write_image
 
 from acae_nb.datasets import human4d
 from acae_nb.datasets.native import NativeError
@@ -53,10 +53,7 @@ def test_reads_what_was_written(tmp_path):
         np.testing.assert_allclose(example.joints3d, joints, atol=0.01)
         np.testing.assert_allclose(example.camera.project(example.joints3d), px, atol=0.1)
         assert example.image_size == SIZE and shows(image.load(), number) and tuple(example.camera.world_up) == (0, 0, 1)
-        seen = px[~np.isnan(px).any(-1)]
-        seen = seen[((seen > 0) & (seen < SIZE)).all(-1)]
-        left, top, width, height = example.box
-        assert (seen > [left - 1, top - 1]).all() and (seen < [left + width + 1, top + height + 1]).all()
+        assert holds(example.box, px, SIZE)
     assert np.isnan(rows[1][0].joints3d[19]).all()                    # 20, less the double
 
 

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 from mutations import check_mutations
-from native_scene import people, picture, ring, shows, write_video
+from native_scene import holds, people, picture, ring, shows, write_video
 
 from acae_nb.datasets import imar
 from acae_nb.datasets.native import NativeError
@@ -74,10 +74,7 @@ def test_reads_what_was_written(tmp_path, dataset):
         np.testing.assert_allclose(example.camera.project(example.joints3d), px, atol=0.1)
         assert example.image_size == SIZE and image.load().shape == (80, 96, 3)
         assert shows(image.load(), number)
-        seen = px[~np.isnan(px).any(-1)]
-        seen = seen[((seen > 0) & (seen < SIZE)).all(-1)]
-        left, top, width, height = example.box
-        assert (seen > [left - 1, top - 1]).all() and (seen < [left + width + 1, top + height + 1]).all()
+        assert holds(example.box, px, SIZE)
         assert tuple(example.camera.world_up) == (0, 0, 1)
     assert np.isnan(rows[1 if dataset != "chi3d" else 2][0].joints3d[5]).all()
 

@@ -1,10 +1,9 @@
 """UMPM: a tiny data set in the owners' layout, written here, read back, and damaged."""
 import cv2
-import ezc3d
 import numpy as np
 import pytest
 from mutations import check_mutations
-from native_scene import opencv_project, people, picture, ring, shows, write_video
+from native_scene import holds, opencv_project, people, picture, ring, shows, write_c3d, write_video
 
 from acae_nb.datasets import umpm
 from acae_nb.datasets.native import NativeError
@@ -12,17 +11,6 @@ from acae_nb.datasets.native import NativeError
 SIZE, NAMES = (96, 80), "fsrl"   # the real videos are 644 x 484 px
 SEQUENCES = {"p1_table_2": (1, "calib_l06"), "p2_free_1": (2, "calib_n27")}   # the JSON file of the second is broken
 LENS = [-0.2, 0.1, 0.01, -0.005]
-
-
-def write_c3d(path, points):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = ezc3d.c3d()
-    file["parameters"]["POINT"]["RATE"]["value"] = [100.0]
-    file["parameters"]["POINT"]["LABELS"]["value"] = tuple(f"M{i:03d}" for i in range(points.shape[1]))
-    data = np.ones((4, points.shape[1], len(points)))
-    data[:3] = points.transpose(2, 1, 0)
-    file["data"]["points"] = data
-    file.write(str(path))
 
 
 def write(root):
@@ -62,10 +50,7 @@ def test_reads_what_was_written(tmp_path):
         np.testing.assert_allclose(example.joints3d, joints, atol=0.01)
         np.testing.assert_allclose(example.camera.project(example.joints3d), px, atol=0.1)
         assert example.image_size == SIZE and shows(image.load(), number) and tuple(example.camera.world_up) == (0, 0, 1)
-        seen = px[~np.isnan(px).any(-1)]
-        seen = seen[((seen > 0) & (seen < SIZE)).all(-1)]
-        left, top, width, height = example.box
-        assert (seen > [left - 1, top - 1]).all() and (seen < [left + width + 1, top + height + 1]).all()
+        assert holds(example.box, px, SIZE)
     assert np.isnan(rows[1][0].joints3d[4]).all()
 
 

@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 import torch
+from oracle_cameras import camera_at
 
-from acae_nb.cameras import Camera, look_at_rotation
 from acae_nb.crops import make_crop
 from acae_nb.estimator import crop_batches, flip_averaged, mirror_crops, mirror_poses, predict_examples, unlabelled_crop
 from acae_nb.examples import Example, ExampleTable, ExampleWriter, encode_jpeg
@@ -11,16 +11,6 @@ from acae_nb.pose_model import PoseOutput
 from acae_nb.skeletons import load_skeleton
 
 SKELETON, SIZE = load_skeleton("coco_17"), 96
-UP = np.array([0, 0, 1.0])
-
-
-def camera_at(position, target, roll_deg=0.0, distortion=None, focal=700.0):
-    "A camera of 640 x 480 px with an off-centre principal point that looks at a world point (z up), rolled about its axis."
-    position, c, s = np.asarray(position, float), np.cos(np.deg2rad(roll_deg)), np.sin(np.deg2rad(roll_deg))
-    rotation = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ look_at_rotation(np.asarray(target) - position, UP)
-    return Camera(np.array([[focal, 0, 300], [0, 1.02 * focal, 260], [0, 0, 1]]), distortion, rotation, position, UP)
-
-
 CAMERAS = {"straight": camera_at([4000, 0, 1200], [0, 0, 1000]), "rolled": camera_at([0, 5000, 2500], [0, 0, 1000], roll_deg=25),
            "distorted": camera_at([-3000, 3000, 1500], [300, 0, 900], distortion=np.array([-0.2, 0.05, 0.001, -0.002, 0.01])),
            "off the middle": camera_at([3000, -3000, 1000], [1200, 900, 1000]), "far from the origin": camera_at([41000, -39000, 1000], [40000, -36000, 1000])}

@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from oracle_cameras import camera_at
 
 from acae_nb.acae import ACAE
 from acae_nb.backbones import tiny_backbone
-from acae_nb.cameras import Camera, crop_camera, look_at_rotation
+from acae_nb.cameras import Camera, crop_camera
 from acae_nb.detection import BlazePoseDetector, People, from_corners, one_box_each
 from acae_nb.pictures import TruncatedVideo, as_rgb, assumed_camera, read_picture, video_frames
 from acae_nb.plausibility import Plausibility
@@ -18,16 +19,7 @@ from acae_nb.pose_results import Poses, to_table
 from acae_nb.poses_from_images import ONE_LOOK, WITH_MIRROR, Look, PoseEstimator, bytes_per_crop, crops_within, look_camera, spread_looks, trained_looks
 from acae_nb.skeletons import load_skeleton, union
 
-SKELETON, SIZE, UP = load_skeleton("coco_17"), 96, np.array([0, 0, 1.0])
-
-
-def camera_at(position, target, roll_deg=0.0, distortion=None, focal=700.0):
-    "A camera of 640 x 480 px with an off-centre principal point that looks at a world point (z up), rolled about its axis."
-    position, c, s = np.asarray(position, float), np.cos(np.deg2rad(roll_deg)), np.sin(np.deg2rad(roll_deg))
-    rotation = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ look_at_rotation(np.asarray(target) - position, UP)
-    return Camera(np.array([[focal, 0, 300], [0, 1.02 * focal, 260], [0, 0, 1]]), distortion, rotation, position, UP)
-
-
+SKELETON, SIZE = load_skeleton("coco_17"), 96
 CAMERAS = {"straight": camera_at([4000, 0, 1200], [0, 0, 1000]), "rolled": camera_at([0, 5000, 2500], [0, 0, 1000], roll_deg=25),
            "distorted": camera_at([-3000, 3000, 1500], [300, 0, 900], distortion=np.array([-0.2, 0.05, 0.001, -0.002, 0.01])),
            "off centre": camera_at([3000, -3000, 1000], [1200, 900, 1000]), "truncated": camera_at([2500, 0, 1700], [0, 0, 1500]),
