@@ -38,21 +38,22 @@ from .stage import read_yaml
 @dataclass(frozen=True)
 class Variant:
     """How one kind of run differs from the others. First trainings: `layout` (separate, merged) and `quotas` (rows of each collection in a batch; empty: the main pipeline's).
-    Fine-tunings: `use` (consistency, latent, hybrid), `acae` (n_latent_sided, n_latent_center, lambda_sparse, loss, chiral) and `teacher` (collection, images). `seeds`: how many of the study's (0: all)."""
+    Fine-tunings: `use` (consistency, latent, hybrid), `acae` (n_latent_sided, n_latent_center, lambda_sparse, loss, chiral), `teacher` (collection, images) and `tuning` (consistency_weight). `seeds`: how many of the study's (0: all)."""
     layout: str = "separate"
     quotas: dict = field(default_factory=dict)
     use: str = ""
     acae: dict = field(default_factory=dict)
     teacher: dict = field(default_factory=dict)
+    tuning: dict = field(default_factory=dict)
     seeds: int = 0
 
     def __post_init__(self):
         allowed = {"layout": (self.layout, ["separate", "merged"]), "use": (self.use, ["", "consistency", "latent", "hybrid"]), "acae.loss": (self.acae.get("loss", "projected"), ["projected", "spatial"])}
         for name, (value, known) in allowed.items():
             if value not in known: raise ValueError(f"{name}: expected one of {known}, found {value!r}")
-        for name, known in (("acae", {"n_latent_sided", "n_latent_center", "lambda_sparse", "loss", "chiral"}), ("teacher", {"collection", "images"})):
+        for name, known in (("acae", {"n_latent_sided", "n_latent_center", "lambda_sparse", "loss", "chiral"}), ("teacher", {"collection", "images"}), ("tuning", {"consistency_weight"})):
             if not {*getattr(self, name)} <= known: raise ValueError(f"{name}: expected some of {sorted(known)}, found {sorted(getattr(self, name))}")
-        if not self.use and (self.acae or self.teacher): raise ValueError("acae, teacher: expected only with a `use` of the autoencoder, found none")
+        if not self.use and (self.acae or self.teacher or self.tuning): raise ValueError("acae, teacher, tuning: expected only with a `use` of the autoencoder, found none")
 
 # %% ../nbs/16_claim_runs.ipynb #90e64712
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Study:
         names = sorted(self.variants, key=lambda v: (v != "separate", bool(self.variants[v].use)))
         return [(name, seed) for k, seed in enumerate(self.seeds) for name in names if not self.variants[name].seeds or k < self.variants[name].seeds]
 
-# %% ../nbs/16_claim_runs.ipynb #212bb055
+# %% ../nbs/16_claim_runs.ipynb #ed05ec6d
 def read_study(params_file: str | Path, *overlays: str | Path) -> Study:
     "The study of `overlays` (at least one with seeds, variants and tests) over `params_file`. ValueError for unknown blocks, parameters or variants."
     blocks, rest = read_yaml(Path(params_file).read_text(), str(params_file)), {}
@@ -95,19 +96,19 @@ def first_params(study: Study, variant: Variant, seed: int) -> dict:
     shared = {k: v for k, v in (blocks["batches"] | blocks["train"]).items() if k not in ("models", "cpu_processes")}
     return shared | own
 
-# %% ../nbs/16_claim_runs.ipynb #e73c3c11
+# %% ../nbs/16_claim_runs.ipynb #fdb083ea
 def tuning_params(study: Study, variant: Variant, seed: int) -> dict:
     "Arguments of `fine_tuning` for a variant and a seed, without the folders."
     shared = {k: v for k, v in (study.blocks["batches"] | study.blocks["finetune"]).items() if k not in ("models", "cpu_processes")}
-    return shared | {"seed": seed, "threads": study.blocks["base"]["threads"], "picture_minutes": None, "tensorboard": False}
+    return shared | variant.tuning | {"seed": seed, "threads": study.blocks["base"]["threads"], "picture_minutes": None, "tensorboard": False}
 
-# %% ../nbs/16_claim_runs.ipynb #56d2eb91
+# %% ../nbs/16_claim_runs.ipynb #75678f47
 def acae_params(study: Study, variant: Variant) -> dict:
     "n_latent_sided, n_latent_center, lambda_sparse, loss and chiral of a variant's autoencoder."
     blocks = {k: study.blocks["fit_acae"][k] for k in ("n_latent_sided", "n_latent_center", "lambda_sparse")}
     return blocks | {"loss": "projected", "chiral": True} | variant.acae
 
-# %% ../nbs/16_claim_runs.ipynb #46574796
+# %% ../nbs/16_claim_runs.ipynb #557d5f3f
 MODULES = (*recipes.MODULES, recipes, fine_tuning, autoencoder, affine_factors, affine_polish, estimator, metrics, protocols)
 
 
@@ -126,13 +127,13 @@ class Places:
 
     def model(self, name: str, seed: int, mark: str) -> Path: return self.work / f"{name.replace(' ', '_')}-{seed}-{mark}"
 
-# %% ../nbs/16_claim_runs.ipynb #b587144b
+# %% ../nbs/16_claim_runs.ipynb #edc5d893
 def train_in(folder: Path, target: str, arguments: dict, processes: int) -> None:
     "Run a recipe in `folder`, its model to `folder`/model; resumes what was interrupted there."
     folder.mkdir(parents=True, exist_ok=True)
     with chdir(folder): launch(target, arguments | {"out": str(folder / "model"), "log": str(folder / "log.csv")}, torch.cuda.device_count() or processes)
 
-# %% ../nbs/16_claim_runs.ipynb #50029217
+# %% ../nbs/16_claim_runs.ipynb #f381568b
 def first_model(study: Study, places: Places, name: str, seed: int, mark: str) -> Path:
     "The folder of a variant's first training, made if it is not there."
     folder, variant, params = places.model(name, seed, mark), study.variants[name], first_params(study, study.variants[name], seed)
@@ -158,7 +159,7 @@ def teacher_poses(study: Study, places: Places, separate: Path, variant: Variant
     poses = poses[usable]
     return (poses if count is None else poses[np.sort(np.random.default_rng(seed).permutation(len(poses))[:count])]), skeleton
 
-# %% ../nbs/16_claim_runs.ipynb #84d59c2a
+# %% ../nbs/16_claim_runs.ipynb #d286a32c
 def fitted_acae(study: Study, poses: np.ndarray, skeleton, variant: Variant, seed: int):
     "The autoencoder of a variant, fitted to its teacher's poses: (acae, mean residual in mm)."
     p = acae_params(study, variant)
@@ -166,7 +167,7 @@ def fitted_acae(study: Study, poses: np.ndarray, skeleton, variant: Variant, see
     points = torch.from_numpy(np.asarray(poses, np.float32))
     with torch.no_grad(): return acae, float((acae(points) - points).norm(dim=-1).mean())
 
-# %% ../nbs/16_claim_runs.ipynb #5ffdf5b2
+# %% ../nbs/16_claim_runs.ipynb #cc7bfd35
 def tuned_model(study: Study, places: Places, separate: Path, name: str, seed: int, mark: str) -> tuple[Path, dict]:
     "(folder of a variant's fine-tuned model, facts of its autoencoder), made if it is not there."
     folder, variant, params = places.model(name, seed, mark), study.variants[name], tuning_params(study, study.variants[name], seed)
@@ -208,13 +209,13 @@ def make_run(study: Study, places: Places, data: str, name: str, seed: int) -> R
     if name != "separate": shutil.rmtree(folder)
     return run_of(name, seed, scores, subject, facts | {"seconds": round(time.monotonic() - began, 1)})
 
-# %% ../nbs/16_claim_runs.ipynb #2f24e46c
+# %% ../nbs/16_claim_runs.ipynb #91271511
 def training_words(study: Study) -> str:
     "The size of the study in a line."
     b, t, f = study.blocks["batches"], study.blocks["train"], study.blocks["finetune"]
     return f"{t['steps']} steps of {sum(b['quotas'].values())} pictures of {b['size']} px, fine-tuning {f['steps']} steps, backbone {t['backbone']['name']}"
 
-# %% ../nbs/16_claim_runs.ipynb #d461522f
+# %% ../nbs/16_claim_runs.ipynb #0f568661
 def make_runs(study: Study, places: Places, out: str | Path) -> list[Path]:
     "Make the runs that are not in the folder `out` yet (or are of other parameters, pictures or code); files of runs that are no longer in the study are removed."
     quotas = {n for v in study.variants.values() for n in (v.quotas or study.blocks["batches"]["quotas"])}

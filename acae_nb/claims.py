@@ -58,20 +58,20 @@ class Run:
         for name, values in {"poses": self.poses, **self.scores}.items():
             if len(values) != len(self.subjects): raise ValueError(f"run {self.variant}, seed {self.seed}: {name}: expected {len(self.subjects)} values, one a subject, found {len(values)}")
 
-# %% ../nbs/11d_claims.ipynb #cd64fc73
+# %% ../nbs/11d_claims.ipynb #7b5f46d1
 def run_of(variant: str, seed: int, scores: pd.DataFrame, subject: Sequence[str], facts: Mapping) -> Run:
     "The run of a table of `pose_scores`; `subject`: whose pose each row is."
     by = scores.groupby(np.asarray(subject, str))
     return Run(variant, seed, tuple(by.groups), tuple(map(int, by.size())), {name: tuple(round(float(v), 4) for v in values) for name, values in by.mean().items()}, dict(facts))
 
-# %% ../nbs/11d_claims.ipynb #60bf4af6
+# %% ../nbs/11d_claims.ipynb #a284a6d9
 def write_run(path: str | Path, run: Run) -> None:
     "Write the run as JSON, whole or not at all."
     path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(asdict(run)) + "\n", encoding="utf-8"); part.replace(path)
 
-# %% ../nbs/11d_claims.ipynb #ace7ef12
+# %% ../nbs/11d_claims.ipynb #f856829a
 def read_run(path: str | Path) -> Run:
     "A run. ValueError for a file that is none."
     try: found = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -80,7 +80,7 @@ def read_run(path: str | Path) -> Run:
     if not isinstance(found, dict) or {*found} != expected: raise ValueError(f"{path}: expected the entries {sorted(expected)}, found {sorted(found) if isinstance(found, dict) else type(found).__name__}")
     return Run(found["variant"], found["seed"], tuple(found["subjects"]), tuple(found["poses"]), {k: tuple(v) for k, v in found["scores"].items()}, found["facts"])
 
-# %% ../nbs/11d_claims.ipynb #9eb17c3d
+# %% ../nbs/11d_claims.ipynb #42f88b91
 def read_runs(folder: str | Path) -> list[Run]:
     "All runs of a folder, by variant and seed. ValueError where two are of different tests (protocol, subjects or their poses)."
     runs = sorted((read_run(path) for path in Path(folder).glob("*.json")), key=lambda r: (r.variant, r.seed))
@@ -113,7 +113,7 @@ class Claim:
     topic: str = ""
     source: str = ""
 
-# %% ../nbs/11d_claims.ipynb #b8718c4b
+# %% ../nbs/11d_claims.ipynb #90e64712
 @dataclass(frozen=True)
 class Finding:
     "A claim, its measured gain (positive bears it out, in the measure's unit) with a 95 % interval, both means, and how many seeds and subjects it stands on."
@@ -134,7 +134,7 @@ class Finding:
         return (f"{self.verdict}: {self.claim.sentence}. {self.claim.measure} {self.better:.1f} against {self.worse:.1f} {unit}; gain {self.gain:+.1f} (95 % interval {self.low:+.1f} to {self.high:+.1f}; "
                 f"{self.seeds} seeds, {self.subjects} subjects)")
 
-# %% ../nbs/11d_claims.ipynb #8b8f089d
+# %% ../nbs/11d_claims.ipynb #29c8b5a4
 def measured(claim: Claim, runs: Sequence[Run]) -> Finding | None:
     "The finding of a claim on the seeds that both variants have; None where there are fewer than two or one lacks the measure."
     of = {(r.variant, r.seed): r for r in runs if claim.measure in r.scores}
@@ -146,7 +146,7 @@ def measured(claim: Claim, runs: Sequence[Run]) -> Finding | None:
     means = {v: float((x @ weights / weights.sum()).mean()) for v, x in scores.items()}
     return Finding(claim, gain, low, high, means[claim.better], means[claim.worse], len(seeds), len(weights))
 
-# %% ../nbs/11d_claims.ipynb #67bedb09
+# %% ../nbs/11d_claims.ipynb #8c43250c
 def findings_of(claims: Sequence[Claim], runs: Sequence[Run]) -> tuple[list[Finding], list[Claim]]:
     "(what was measured, the claims that were not)."
     found = {claim: measured(claim, runs) for claim in claims}
@@ -158,8 +158,10 @@ CLAIMS = (
     Claim("separate joints beat joints merged by name", "separate", "merged", "MPJPE", True, "step 1", _TABLE),
     *(Claim(f"{use} brings the formats together", use, "separate", "inconsistency", True, "consistency of formats", _SOURCE) for use in ("consistency", "latent", "hybrid")),
     *(Claim(f"{use} brings the formats together along the viewing ray", use, "separate", "inconsistency along", True, "consistency of formats", _SOURCE) for use in ("consistency", "latent", "hybrid")),
+    Claim("it is the autoencoder that brings the formats together, not the fine-tuning as such", "consistency", "no autoencoder", "inconsistency", True, "consistency of formats", ""),
     Claim("consistency lowers the error of separate joints", "consistency", "separate", "MPJPE", True, "accuracy", _TABLE),
     Claim("consistency lowers the aligned error of separate joints", "consistency", "separate", "PA-MPJPE", True, "accuracy", _TABLE),
+    Claim("it is the autoencoder that lowers the error, not the fine-tuning as such", "consistency", "no autoencoder", "MPJPE", True, "accuracy", ""),
     Claim("consistency makes more poses right as a whole", "consistency", "separate", "CPS@200", False, "accuracy", _TABLE),
     *(Claim(f"consistency is the best use of the autoencoder, better than {use}", "consistency", use, "MPJPE", True, "the three uses", _TABLE) for use in ("latent", "hybrid")),
     *(Claim(f"8 collections beat {n} on a format of the first", "separate", f"collections {n}", "smpl_24 MPJPE", True, "more data sets", _SOURCE) for n in (1, 2, 4)),
@@ -179,7 +181,7 @@ def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
     rows = [(f.claim.topic, f.claim.sentence, f.claim.measure, f.better, f.worse, f.gain, f.low, f.high, f.seeds, f.verdict, f.claim.source) for f in findings]
     return pd.DataFrame(rows, columns=["topic", "claim", "measure", "this", "that", "gain", "from", "to", "seeds", "verdict", "source"])
 
-# %% ../nbs/11d_claims.ipynb #4eda9f48
+# %% ../nbs/11d_claims.ipynb #00c76072
 def findings_text(findings: Sequence[Finding], facts: str) -> str:
     "The claims as lines under their topics, with what they were measured by and on."
     lines, topic = [facts, ""], None
@@ -188,12 +190,12 @@ def findings_text(findings: Sequence[Finding], facts: str) -> str:
         lines.append(f"  {f}")
     return "\n".join(lines) + "\n"
 
-# %% ../nbs/11d_claims.ipynb #4c7c852b
+# %% ../nbs/11d_claims.ipynb #820c1707
 def findings_dict(findings: Sequence[Finding], facts: Mapping) -> dict:
     "Plain values for JSON: facts of the study and one entry a finding. Claims without runs are not in it."
     return {"facts": dict(facts), "findings": [asdict(f) | {"verdict": f.verdict} for f in findings]}
 
-# %% ../nbs/11d_claims.ipynb #17f3a09c
+# %% ../nbs/11d_claims.ipynb #e3c234d6
 def forest(findings: Sequence[Finding]) -> Figure:
     "Gains with their intervals, one row a finding, relative to the worse variant in percent; right of the line bears the claim out."
     fig, ax = plt.subplots(figsize=(8, 0.9 + 0.3 * len(findings)), layout="constrained")
@@ -212,7 +214,7 @@ def level_interval(runs: Sequence[Run], variant: str, measure: str) -> tuple[flo
     own = [r for r in runs if r.variant == variant and measure in r.scores]
     return gain_interval(np.array([r.scores[measure] for r in own]), np.array(own[0].poses)) if len(own) > 1 else None
 
-# %% ../nbs/11d_claims.ipynb #3642d832
+# %% ../nbs/11d_claims.ipynb #1733f52d
 def sweep(runs: Sequence[Run], variants: Mapping[float, str], measures: Sequence[str], label: str) -> Figure | None:
     "A panel a measure: its value against the number of each variant ({number: variant}); None where fewer than two variants have runs."
     found = {m: {x: i for x, v in variants.items() if (i := level_interval(runs, v, m)) is not None} for m in measures}
