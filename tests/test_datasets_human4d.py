@@ -1,6 +1,7 @@
 """HUMAN4D: a tiny data set in the owners' layout, written here, read back, and damaged."""
 import json
 
+import cv2
 import numpy as np
 import pytest
 from mutations import check_mutations
@@ -15,8 +16,9 @@ RECORDINGS = {("S1", "19-07-12-07-49-24"): (1, 5), ("S34", "19-07-12-13-58-54"):
 
 def write(root):
     """SUBJECT/RECORDING/Dump/color/NUMBER_CAMERA_color_ID.png, Dump/gposes3d/NUMBER.npy [person, 33, 3] mm, z up; point 15 is a double
-    SUBJECT/device_repository.json: [{"Device", "Color Intrinsics": [{"1280x720": 9 numbers}], "Depth Intrinsics": ...}]
-    SUBJECT/pose/CAMERA.extrinsics: 3 lines of the rotation camera -> world, 1 of the camera's place; SUBJECT/offsets.txt: name, offset, another
+    SUBJECT/device_repository.json: [{"Device", "Color Intrinsics": [{"1280x720": 9 numbers}], "Depth Intrinsics": ...,
+      "Color Depth Rotation": 9 numbers, "Color Depth Translation": 3, m}]: x_depth = R x_colour + t
+    SUBJECT/pose/CAMERA.extrinsics: 3 lines of the rotation depth sensor -> world, 1 of its place; SUBJECT/offsets.txt: name, offset, another
     """
     truth = {}
     for q, ((subject, recording), (persons, first)) in enumerate(RECORDINGS.items()):
@@ -25,15 +27,18 @@ def write(root):
             folder.mkdir(parents=True)
         places, rotations = ring(2, turn=0.3 + q)
         inner = [np.array([[95.0 + c, 0, 48.5], [0, 96, 39.5], [0, 0, 1]]) for c in range(2)]
-        devices = [{"Device": n, "Color Intrinsics": [{"1280x720": K.ravel().tolist()}], "Depth Intrinsics": [{"1280x720": (K + 3).ravel().tolist()}]}
-                   for n, K in zip((*NAMES, "M72z"), [*inner, inner[0]])]
+        turns, shifts = [cv2.Rodrigues(np.array([0.003, -0.005, 0.002 * c]))[0] for c in range(3)], np.array([[0.015, 0.0002, 0.001 * c] for c in range(3)])
+        devices = [{"Device": n, "Color Intrinsics": [{"1280x720": K.ravel().tolist()}], "Depth Intrinsics": [{"1280x720": (K + 3).ravel().tolist()}],
+                    "Color Depth Rotation": turns[c].ravel().tolist(), "Color Depth Translation": shifts[c].tolist()}
+                   for c, (n, K) in enumerate(zip((*NAMES, "M72z"), [*inner, inner[0]]))]
         (root / subject / "device_repository.json").write_text(json.dumps(devices))
         (root / subject / "offsets.txt").write_text(f"19-01-01-00-00-00\t7\t3\n{recording}\t{first}\t{first + 2}\n")
         world = people(q, 3, persons, n_joints=33)
         world[1, 0, 20] = np.nan
         for t in range(3): np.save(dump / "gposes3d" / f"{t}.npy", world[t])
         for c, name in enumerate(NAMES):
-            np.savetxt(root / subject / "pose" / f"{name}.extrinsics", np.vstack([rotations[c].T, places[c]]))
+            depth = turns[c] @ rotations[c]                            # x_depth = turn (R (x - place)) + shift = depth (x - its place)
+            np.savetxt(root / subject / "pose" / f"{name}.extrinsics", np.vstack([depth.T, places[c] - depth.T @ shifts[c] * 1000]))
             for t in range(-1, 4):                                    # an image before the first pose, and one after the last
                 write_image(dump / "color" / f"{first + t}_{name}_color_{1000 + t}.png", picture(5 * c + t + 1, SIZE))
             for t in range(3):

@@ -34,9 +34,10 @@ def read_camera(repository: str | Path, extrinsics: str | Path) -> Camera:
     devices = [d for d in load_json(repository) if isinstance(d, dict) and d.get("Device") == name]
     if len(devices) != 1: raise NativeError(repository, "Device", f"one entry {name!r}", str(len(devices)))
     K = field(devices[0], repository, "Color Intrinsics/0/1280x720", (9,)).reshape(3, 3)
+    turn, shift = field(devices[0], repository, "Color Depth Rotation", (9,)).reshape(3, 3), 1000 * field(devices[0], repository, "Color Depth Translation", (3,))
     with reading(extrinsics, "text file with 4 lines of 3 numbers"):
         pose = checked([[float(v) for v in line.split()] for line in Path(extrinsics).read_text().splitlines() if line.strip()], extrinsics, "lines", (4, 3))
-    return make_camera(extrinsics, name, K, None, pose[:3].T, pose[3], (0, 0, 1))
+    return make_camera(extrinsics, name, K, None, turn.T @ pose[:3].T, pose[3] + pose[:3] @ shift, (0, 0, 1))
 
 # %% ../../nbs/datasets/human4d.ipynb #32982108
 def read_offset(path: str | Path, recording: str) -> int:
