@@ -66,6 +66,20 @@ def test_videos_not_fetched_or_too_short(tmp_path):
     with pytest.raises(NativeError, match="mBR0_ch01.mp4: frames"): list(aist.read(tmp_path))
 
 
+@pytest.mark.parametrize("rate", [60, 30, 60000 / 1001, 60.5, 120])
+def test_frames_of_poses_are_those_of_ffmpeg(rate):
+    "`fps=60:round=down`, done slowly: the time of each frame is rounded down to 1/60 s, and pose n is the last frame whose time is not after n."
+    times = [int(60 * i / rate + 1e-9) for i in range(5000)]
+    assert aist.frame_of_pose(2000, rate).tolist() == [max(i for i in range(5000) if times[i] <= n) for n in range(2000)]
+
+
+def test_views_that_the_owners_leave_out(tmp_path):
+    write(tmp_path)
+    video = tmp_path / "videos/gBR_sBM_c01_d04_mBR0_ch01.mp4"
+    video.with_name("gBR_sBM_c05_d04_mBR0_ch01.mp4").write_bytes(video.read_bytes())       # run_estimate_keypoints.py: "not synced view"
+    assert {e.camera_name for e, _ in aist.read(tmp_path)} == {"c01", "c02"}
+
+
 def test_refusals(tmp_path):
     with pytest.raises(NativeError, match="AIST.*aistplusplus"): list(aist.read(tmp_path / "none"))
     write(tmp_path)
