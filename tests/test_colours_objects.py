@@ -35,9 +35,10 @@ def test_gamma_against_powers():
 def test_rows_are_corrected_when_loaded(tmp_path):
     (tmp_path / "a.jpg").write_bytes(encode_jpeg(picture((.7, 1, .7))))
     source = ImageFile(tmp_path / "a.jpg")
-    [(example, seen)] = recoloured([("row", source)], CORRECTIONS["mpi_inf_3dhp"])
+    [(example, seen)] = recoloured([("row", source)], "balanced_and_brightened")
     assert example == "row" and seen.size == source.size and seen.path == source.path and (seen.load() == balanced_and_brightened(source.load())).all()
-    assert seen.jpeg() != source.jpeg() and set(CORRECTIONS) == {"mpi_inf_3dhp", "cmu_panoptic"}
+    assert seen.jpeg() != source.jpeg() and set(CORRECTIONS) == {"white_balanced", "brightened", "balanced_and_brightened"}
+    with pytest.raises(ValueError, match="recoloured: expected one of white_balanced, .*found 'sepia'"): recoloured([], "sepia")
     class Row:
         def __init__(self, sequence): self.sequence = sequence
     assert [isinstance(p, Recoloured) for _, p in dark_mupots([(Row("TS1"), source), (Row("TS5"), source), (Row("TS6"), source), (Row("TS15"), source)])] == [True, True, False, False]

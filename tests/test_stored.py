@@ -5,6 +5,7 @@ from acae_nb.cameras import Camera
 from acae_nb.datasets.examples import read
 from acae_nb.datasets.native import ImageFile
 from acae_nb.datasets.sources import native_formats, open_source, reader_of
+from acae_nb.datasets.colours import recoloured
 from acae_nb.datasets.stored import in_skeleton, shard_name, store_crops
 from acae_nb.examples import Example, ExampleTable, ExampleWriter, check
 from acae_nb.images import encode_jpeg
@@ -68,7 +69,8 @@ def test_shards_are_named_by_what_they_are_made_of(tmp_path):
     (e, p), *rest = rows
     other = [shard_name(rows, 48, 90), shard_name(rows[:2], 48, 95), shard_name([(replace(e, box=e.box + 1), p), *rest], 48, 95), shard_name([(replace(e, joints3d=e.joints3d + 1), p), *rest], 48, 95),
              shard_name([(replace(e, camera=Camera(e.camera.intrinsics, None, e.camera.rotation, e.camera.position)), p), *rest], 48, 95)]
-    assert len({name, *other}) == 6
+    other += [shard_name(list(recoloured(rows, change)), 48, 95) for change in ("brightened", "white_balanced")]
+    assert len({name, *other}) == 8
     picture = tmp_path / "a.jpg"
     picture.write_bytes(b"1")
     before = shard_name([(e, ImageFile(picture))])

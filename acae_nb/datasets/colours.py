@@ -50,12 +50,15 @@ class Recoloured:
 
     def jpeg(self, quality: int = 95) -> bytes: return encode_jpeg(self.load(), quality)
 
-CORRECTIONS = {"mpi_inf_3dhp": balanced_and_brightened, "cmu_panoptic": white_balanced}
+# %% ../../nbs/datasets/colours.ipynb #7eb68978
+CORRECTIONS = {change.__name__: change for change in (white_balanced, brightened, balanced_and_brightened)}
 
-def recoloured(rows: Iterable[tuple[Example, object]], change: Callable[[np.ndarray], np.ndarray]) -> Iterator[tuple[Example, Recoloured]]:
-    "Rows with their pictures corrected by `change`; labels stay as they are."
-    for example, picture in rows: yield example, Recoloured(picture, change)
+def recoloured(rows: Iterable[tuple[Example, object]], correction: str) -> Iterator[tuple[Example, Recoloured]]:
+    "Rows with their pictures corrected; labels stay as they are. ValueError for a correction that is none of `CORRECTIONS`."
+    if correction not in CORRECTIONS: raise ValueError(f"recoloured: expected one of {', '.join(CORRECTIONS)}, found {correction!r}")
+    return ((example, Recoloured(picture, CORRECTIONS[correction])) for example, picture in rows)
 
+# %% ../../nbs/datasets/colours.ipynb #7fb607cd
 def dark_mupots(rows: Iterable[tuple[Example, object]]) -> Iterator[tuple[Example, object]]:
     "MuPoTS-3D's rows with the pictures of TS1 to TS5 brightened."
     for example, picture in rows: yield example, Recoloured(picture, brightened) if example.sequence in ("TS1", "TS2", "TS3", "TS4", "TS5") else picture

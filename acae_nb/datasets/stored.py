@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..crops import store_crop
+from .colours import Recoloured
 from ..example_rows import CAMERA_COLUMNS, Example
 from ..examples import ExampleTable, ExampleWriter
 from ..skeletons import Skeleton
@@ -37,6 +38,7 @@ def shard_name(rows: list[tuple[Example, object]], *choices) -> str:
     "16 hex digits of everything a shard is made of: labels, cameras, boxes, which picture (and when it last changed), and the choices."
     digest = hashlib.blake2b(repr(choices).encode(), digest_size=8)
     for example, picture in rows:
+        if isinstance(picture, Recoloured): digest.update(picture.change.__name__.encode()); picture = picture.picture
         path = getattr(picture, "path", None)
         stat = os.stat(path) if path is not None else os.stat(picture.table.folder / "images.bin")
         digest.update(repr((example.example_id, example.split, example.subject, example.frame, example.weight, getattr(picture, "index", None), stat.st_mtime_ns, stat.st_size)).encode())
