@@ -101,13 +101,15 @@ def read(root: str | Path, split: str = "train", ending: str = ".png") -> Iterat
     smaller ones. NativeError naming the table and the cell, also where the SMPL and the SMPL-X table, or 2D and 3D joints (by
     3 px of the large pictures), disagree."""
     if split not in PARTS: raise ValueError(f"split: expected one of {list(PARTS)}, found {split!r}")
+    labels = skeleton().labels
     for path in require(root, f"SMPL/{split}_*_withjv.pkl", dataset="AGORA", access=ACCESS):
         [other] = require(root, f"SMPLX/{path.name}", dataset="AGORA", access=ACCESS)
         smpl, smplx, part = read_table(path), read_table(other), path.name.removesuffix("_withjv.pkl")
         if (names := column(smpl, path, "imgPath")) != column(smplx, other, "imgPath"): raise NativeError(other, "imgPath", f"the pictures of {path}", "others, or another order")
         for r, name in enumerate(names):
             name = str(checked(name, path, f"imgPath[{r}]", (), str))
-            place = np.array([float(checked(column(smpl, path, key)[r], path, f"{key}[{r}]", ())) for key in ("camX", "camY", "camZ", "camYaw")])
+            ruled = any(word in name for word in RULES)
+            place = np.zeros(4) if ruled else np.array([float(checked(column(smpl, path, key)[r], path, f"{key}[{r}]", ())) for key in ("camX", "camY", "camZ", "camYaw")])
             picture = ImageFile(Path(root) / (part if split == "train" else split) / f"{Path(name).stem}{ending}")
             if (size := picture.size)[0] * HEIGHT != size[1] * WIDTH: raise NativeError(picture.path, "size", "a picture of 16 : 9", str(size))
             camera, scale = picture_camera(path, name, place[:3], place[3], size), size[0] / WIDTH
@@ -116,7 +118,7 @@ def read(root: str | Path, split: str = "train", ending: str = ".png") -> Iterat
             if len(face) != len(body): raise NativeError(other, f"gt_joints_3d[{r}]", f"{len(body)} people, as {path}", str(len(face)))
             for p in np.flatnonzero(valid):
                 joints, px = camera.to_world(np.concatenate([body[p], face[p]])), np.concatenate([body_px[p], face_px[p]]) * scale
-                check_projection(path, joints, camera, px, 3 * scale, f"{name}, person {p}", skeleton().labels)
+                check_projection(path, joints, camera, px, 3 * scale, f"{name}, person {p}", labels)
                 if (box := box_of(px, size)) is None: continue
                 yield row(path, Example(
                     f"{part}/{Path(name).stem}/{p}", "agora", split, subject="", sequence=Path(name).stem, frame=0, camera=camera,
