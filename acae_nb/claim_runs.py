@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MODULES', 'Variant', 'Study', 'read_study', 'first_params', 'tuning_params', 'acae_params', 'run_fingerprint',
            'Places', 'train_in', 'first_model', 'teacher_poses', 'fitted_acae', 'tuned_model', 'score_model',
-           'make_run', 'training_words', 'make_runs']
+           'make_run', 'training_words', 'run_inputs', 'data_marks', 'make_runs']
 
 # %% ../nbs/16_claim_runs.ipynb #a70a506a
 import json
@@ -193,14 +193,14 @@ def score_model(model_folder: Path, places: Places, tests: Sequence[str], batch_
     subject = [f"{test}/{s}" for test, table in tables.items() for s in table.column("subject")]
     return pose_scores(np.concatenate(predicted), np.concatenate(truth), skeleton, embedded_protocol(skeleton)), subject
 
-# %% ../nbs/16_claim_runs.ipynb #f3930be0
-def make_run(study: Study, places: Places, data: str, name: str, seed: int) -> Run:
-    "Train and score one variant with one seed."
-    began, variant, mark = time.monotonic(), study.variants[name], run_fingerprint(study, study.variants[name], seed, data)
+# %% ../nbs/16_claim_runs.ipynb #78d9dd58
+def make_run(study: Study, places: Places, data: Mapping[str, str], name: str, seed: int) -> Run:
+    "Train and score one variant with one seed; `data`: the marks of all variants."
+    began, variant, mark = time.monotonic(), study.variants[name], run_fingerprint(study, study.variants[name], seed, data[name])
     torch.set_num_threads(study.blocks["base"]["threads"] or os.cpu_count())
     facts = {"fingerprint": mark, "machine": machine(), "test": f"embedded people: {', '.join(study.tests)}", "training": training_words(study)}
     if variant.use:
-        first = run_fingerprint(study, study.variants["separate"], seed, data)
+        first = run_fingerprint(study, study.variants["separate"], seed, data["separate"])
         separate = first_model(study, places, "separate", seed, first)
         folder, facts["autoencoder"] = tuned_model(study, places, separate, name, seed, mark)
     else: folder = first_model(study, places, name, seed, mark)
@@ -215,18 +215,32 @@ def training_words(study: Study) -> str:
     b, t, f = study.blocks["batches"], study.blocks["train"], study.blocks["finetune"]
     return f"{t['steps']} steps of {sum(b['quotas'].values())} pictures of {b['size']} px, fine-tuning {f['steps']} steps, backbone {t['backbone']['name']}"
 
+# %% ../nbs/16_claim_runs.ipynb #c280d5c1
+def run_inputs(study: Study, variant: Variant) -> list[str]:
+    "The folders below the root that a run of the variant reads."
+    prepared = {*(variant.quotas or study.blocks["batches"]["quotas"])}
+    people = {*study.tests, *([variant.teacher.get("collection", "unlabelled")] if variant.use else [])}
+    return [*(f"artifacts/prepared/{n}" for n in sorted(prepared)), *(f"artifacts/people/{n}" for n in sorted(people))]
+
+# %% ../nbs/16_claim_runs.ipynb #28bbc720
+def data_marks(study: Study, root: Path) -> dict[str, str]:
+    "For each variant the fingerprint of the code and of all pictures that its runs read. InvalidExamples for teacher images that are no example table."
+    for variant in study.variants.values():
+        if variant.use: ExampleTable.open(root / "artifacts/people" / variant.teacher.get("collection", "unlabelled"))      # refused now, not after an hour
+    inputs = {name: run_inputs(study, variant) for name, variant in study.variants.items()}
+    with chdir(root): marks = {folder: fingerprint({}, [folder]) for folder in sorted({f for folders in inputs.values() for f in folders})}
+    code = fingerprint({}, modules=list(MODULES))
+    return {name: fingerprint({"code": code, "inputs": {f: marks[f] for f in folders}}) for name, folders in inputs.items()}
+
 # %% ../nbs/16_claim_runs.ipynb #0f568661
 def make_runs(study: Study, places: Places, out: str | Path) -> list[Path]:
     "Make the runs that are not in the folder `out` yet (or are of other parameters, pictures or code); files of runs that are no longer in the study are removed."
-    quotas = {n for v in study.variants.values() for n in (v.quotas or study.blocks["batches"]["quotas"])}
-    people = {v.teacher.get("collection", "unlabelled") for v in study.variants.values() if v.use} | {*study.tests}
-    inputs = [places.root / "artifacts/prepared" / n for n in sorted(quotas)] + [places.root / "artifacts/people" / n for n in sorted(people)]
-    with chdir(places.root): data = fingerprint({}, [i.relative_to(places.root) for i in inputs], list(MODULES))
+    data = data_marks(study, places.root)
     out, paths = Path(out), []
     for k, (name, seed) in enumerate(planned := study.runs(), 1):
         path = out / f"{name.replace(' ', '_')}-{seed}.json"
         paths.append(path)
-        if path.exists() and read_run(path).facts.get("fingerprint") == run_fingerprint(study, study.variants[name], seed, data): continue
+        if path.exists() and read_run(path).facts.get("fingerprint") == run_fingerprint(study, study.variants[name], seed, data[name]): continue
         print(f"run {k} of {len(planned)}: {name}, seed {seed}", flush=True)
         write_run(path, make_run(study, places, data, name, seed))
     for stale in {*out.glob("*.json")} - {*paths}: stale.unlink()

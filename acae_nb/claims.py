@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CLAIMS', 'VARIANTS', 'SWEEPS', 'pose_scores', 'Run', 'run_of', 'write_run', 'read_run', 'read_runs', 'gain_interval',
-           'Claim', 'Finding', 'measured', 'findings_of', 'findings_table', 'findings_text', 'findings_dict', 'forest',
-           'level_interval', 'sweep', 'analyse']
+           'Claim', 'Finding', 'measured', 'findings_of', 'findings_table', 'findings_text', 'findings_dict',
+           'read_findings', 'forest', 'level_interval', 'sweep', 'analyse']
 
 # %% ../nbs/11d_claims.ipynb #a70a506a
 import json
@@ -172,7 +172,7 @@ CLAIMS = (
     Claim("the projected loss beats the plain 3D loss", "consistency", "plain 3D loss", "MPJPE", True, "loss of the autoencoder", _CODE),
     Claim("the projected loss brings formats together more along the ray than the plain 3D loss", "consistency", "plain 3D loss", "inconsistency along", True, "loss of the autoencoder", _SOURCE),
     Claim("many teacher images beat 100", "consistency", "100 teacher images", "MPJPE", True, "teacher images", ""),
-    Claim("teacher images of many places beat those of one laboratory", "consistency", "laboratory teacher images", "MPJPE", True, "teacher images", ""))
+    Claim("teacher images of many places beat those of rooms alone", "consistency", "room teacher images", "MPJPE", True, "teacher images", ""))
 VARIANTS = tuple(dict.fromkeys(v for c in CLAIMS for v in (c.better, c.worse)))
 
 # %% ../nbs/11d_claims.ipynb #e7fc4884
@@ -194,6 +194,14 @@ def findings_text(findings: Sequence[Finding], facts: str) -> str:
 def findings_dict(findings: Sequence[Finding], facts: Mapping) -> dict:
     "Plain values for JSON: facts of the study and one entry a finding. Claims without runs are not in it."
     return {"facts": dict(facts), "findings": [asdict(f) | {"verdict": f.verdict} for f in findings]}
+
+# %% ../nbs/11d_claims.ipynb #b34fecd1
+def read_findings(path: str | Path) -> tuple[dict, list[Finding]]:
+    "(facts of the study, findings) of a claims.json. ValueError naming the file where it is none."
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        return found["facts"], [Finding(Claim(**f["claim"]), **{k: v for k, v in f.items() if k not in ("claim", "verdict")}) for f in found["findings"]]
+    except (json.JSONDecodeError, KeyError, TypeError) as error: raise ValueError(f"{path}: expected facts and findings as `analyse` writes them, found {type(error).__name__}: {error}") from None
 
 # %% ../nbs/11d_claims.ipynb #e3c234d6
 def forest(findings: Sequence[Finding]) -> Figure:
@@ -238,9 +246,9 @@ def analyse(runs_folder: str | Path, out: str | Path, claims: Sequence[Claim] = 
     findings, silent = findings_of(claims, runs)
     if not findings: raise ValueError(f"{runs_folder}: expected runs of two variants of a claim with two seeds, found {sorted({(r.variant, r.seed) for r in runs})}")
     facts = {"runs": len(runs), "seconds": round(sum(r.facts.get("seconds", 0) for r in runs)), "machines": sorted({r.facts.get("machine", "?") for r in runs}), "test": runs[0].facts.get("test"),
-             "training": runs[0].facts.get("training"), "command": "make claims", "not measured": len(silent)}
-    text = (f"{facts['runs']} runs in {facts['seconds'] / 60:.0f} minutes by `{facts['command']}` on {'; '.join(facts['machines'])}\ntest: {facts['test']}, {sum(runs[0].poses)} poses of {len(runs[0].subjects)} subjects; "
-            f"training: {facts['training']}\ngains are paired over seeds and bootstrapped over subjects; {len(silent)} claims were not measured")
+             "training": runs[0].facts.get("training"), "command": "make claims", "seeds": sorted({r.seed for r in runs}), "not measured": len(silent)}
+    text = (f"{facts['runs']} runs in {facts['seconds'] / 60:.0f} minutes by `{facts['command']}`, seeds {', '.join(map(str, facts['seeds']))}, on {'; '.join(facts['machines'])}\ntest: {facts['test']}, {sum(runs[0].poses)} poses of {len(runs[0].subjects)} subjects; "
+            f"training: {facts['training']}\ngains are paired over seeds and bootstrapped over subjects, each interval for itself (of 20 claims without any effect, one would be expected to miss 0); {len(silent)} claims were not measured")
     out.mkdir(parents=True, exist_ok=True)
     (out / "claims.json").write_text(json.dumps(findings_dict(findings, facts), indent=1) + "\n", encoding="utf-8")
     (out / "claims.txt").write_text(findings_text(findings, text), encoding="utf-8")

@@ -109,7 +109,7 @@ def test_nothing_is_said_that_was_not_measured(tmp_path):
     assert [f.claim.sentence for f in findings] == ["separate joints beat joints merged by name"]
     text, content = (tmp_path / "out/claims.txt").read_text(), json.loads((tmp_path / "out/claims.json").read_text())
     for claim in CLAIMS[1:]: assert claim.sentence not in text and claim.sentence not in json.dumps(content)
-    assert content["facts"]["not measured"] == len(CLAIMS) - 1 and content["facts"]["runs"] == 10 and "10 runs in 10 minutes by `make claims` on a desk" in text
+    assert content["facts"]["not measured"] == len(CLAIMS) - 1 and content["facts"]["runs"] == 10 and "10 runs in 10 minutes by `make claims`, seeds 1, 2, 3, 4, 5, on a desk" in text
     assert content["findings"][0]["verdict"] == "holds" and (tmp_path / "out/claims.jpg").stat().st_size > 3000 and not (tmp_path / "out/latents.jpg").exists()
 
 
@@ -185,7 +185,7 @@ def test_a_stopped_study_goes_on_where_it_was(tmp_path, monkeypatch):
     def pretend(study, places, data, name, seed):
         if len(made) == 3: raise KeyboardInterrupt
         made.append((name, seed))
-        return Run(name, seed, ("s",), (1,), {"MPJPE": (1.0,)}, {"fingerprint": run_fingerprint(study, study.variants[name], seed, data)})
+        return Run(name, seed, ("s",), (1,), {"MPJPE": (1.0,)}, {"fingerprint": run_fingerprint(study, study.variants[name], seed, data[name])})
     monkeypatch.setattr(claim_runs, "make_run", pretend)
     with pytest.raises(KeyboardInterrupt): make_runs(study, places, tmp_path / "runs")
     made.clear()

@@ -20,7 +20,8 @@ def write(root):
     cameras = {}
     for c, (place, R) in enumerate(zip(*ring(2))):
         K, name = np.array([[95.0 + c, 0, 48.5], [0, 96, 39.5], [0, 0, 1]]), f"PG{c + 1}"
-        np.savez(root / f"Calib/cameraParams_{name}.npz", IntrinsicMatrix=(K + [[0, 0, 1], [0, 0, 1], [0, 0, 0]]).T, RadialDistortion=[-0.2, 0.1])
+        tangential = {"TangentialDistortion": [0.01, -0.02]} if c else {}      # as OpenCV's p1, p2; not in every version of the files
+        np.savez(root / f"Calib/cameraParams_{name}.npz", IntrinsicMatrix=(K + [[0, 0, 1], [0, 0, 1], [0, 0, 0]]).T, RadialDistortion=[-0.2, 0.1], **tangential)
         np.savez(root / f"Calib/Extrinsics_{name}.npz", rotationMatrix=R.T, translationVector=(-R @ place))
         cameras[name] = K, R, place
     truth = {}
@@ -34,7 +35,7 @@ def write(root):
         for c, (name, (K, R, place)) in enumerate(cameras.items()):
             write_video(root / f"F_{name}_Subject_{subject}_L.avi", [picture(4 * c + t, SIZE) for t in range(3)], 30)
             for t in range(3):
-                truth[subject, name, t] = world[4 * t], opencv_project(world[4 * t], K, [-0.2, 0.1, 0, 0], R, place), 4 * c + t
+                truth[subject, name, t] = world[4 * t], opencv_project(world[4 * t], K, [-0.2, 0.1, 0.01 * c, -0.02 * c], R, place), 4 * c + t
     return truth
 
 

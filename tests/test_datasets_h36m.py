@@ -1,4 +1,6 @@
 """Human3.6M: a tiny data set in the owners' layout, written here, read back, and damaged."""
+import tracemalloc
+
 import cdflib.cdfwrite
 import h5py
 import numpy as np
@@ -136,6 +138,30 @@ def test_an_empty_mask_makes_no_row(tmp_path):
     write_masks(tmp_path / "S1/MySegmentsMat/ground_truth_bb/Directions.54138969.mat", np.array([[9, 9, 40, 40], [9, 9, 8, 8]]))
     rows = [e for e, _ in h36m.read(tmp_path, subjects=(1,))]
     assert len(rows) == 15 and rows[0].box.tolist() == [9, 9, 32, 32] and (rows[1].camera_name, rows[1].frame) == ("55011271", 0)
+
+
+def test_a_broken_video_can_be_left_out(tmp_path):
+    write(tmp_path)
+    (tmp_path / "S1/Videos/Walking 1.55011271.mp4").write_bytes(b"")
+    with pytest.raises(NativeError, match="Walking 1.55011271.mp4"):
+        list(h36m.read(tmp_path, subjects=(1,)))
+    rows = [e for e, _ in h36m.read(tmp_path, subjects=(1,), without=["S1/Walking 1/55011271"])]
+    assert len(rows) == 14 and ("Walking 1", "55011271") not in {(e.sequence, e.camera_name) for e in rows}
+
+
+def test_masks_are_not_all_held_in_memory(tmp_path):
+    size, n = (1000, 1002), 40
+    with h5py.File(tmp_path / "a.mat", "w") as file:
+        references = file.create_dataset("Masks", (n, 1), h5py.ref_dtype)
+        mask = np.zeros(size, np.uint8)
+        mask[100:300, 50:700] = 1
+        one = file.create_dataset("#refs#/m", data=mask, chunks=size, compression="gzip").ref
+        for i in range(n): references[i, 0] = one
+    tracemalloc.start()
+    boxes = list(h36m.mask_boxes(tmp_path / "a.mat", np.zeros((n, 25, 2)), np.zeros((n, 2)), size))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(boxes) == n and boxes[0].tolist() == [100, 50, 200, 650] and most < 12e6        # 40 of them are 40 MB
 
 
 def test_refuses(tmp_path):

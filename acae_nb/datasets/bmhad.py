@@ -33,25 +33,25 @@ class NetpbmFile:
     "A binary PGM (a colour mosaic that starts with green, red) or PPM (RGB) picture of one byte a value; NativeError when it is absent or damaged."
     path: Path
 
-    def _read(self):
-        with reading(self.path, "PGM or PPM picture"):
-            data = Path(self.path).read_bytes()
-            head = re.match(rb"P([56])\s+(?:#.*\s)*(\d+)\s+(?:#.*\s)*(\d+)\s+(\d+)\s", data)
-            kind, width, height, most = head.groups()
-            shape = (int(height), int(width)) if kind == b"5" else (int(height), int(width), 3)
-            if most != b"255" or np.prod(shape) != len(data) - head.end() or not np.prod(shape): raise ValueError(f"{len(data)} bytes for {shape} values up to {most.decode()}")
-            values = np.frombuffer(data[head.end():], np.uint8).reshape(shape)
-            if not values[-1].any(): raise ValueError("zeros at the end, where a sensor has noise")
-            return values
+    def _shape(self, file):
+        head = re.match(rb"P([56])\s+(?:#.*\s)*(\d+)\s+(?:#.*\s)*(\d+)\s+(\d+)\s", file.read(512))
+        kind, width, height, most = head.groups()
+        shape, length = (int(height), int(width)) if kind == b"5" else (int(height), int(width), 3), file.seek(0, 2)
+        if most != b"255" or np.prod(shape) != length - head.end() or not np.prod(shape): raise ValueError(f"{length} bytes for {shape} values up to {most.decode()}")
+        file.seek(head.end())
+        return shape
 
     @property
     def size(self) -> tuple[int, int]:
-        "Width, height, px."
-        return self._read().shape[1::-1]
+        "Width, height, px, from the header."
+        with reading(self.path, "PGM or PPM picture"), open(self.path, "rb") as file: return self._shape(file)[1::-1]
 
     def load(self) -> UInt8[np.ndarray, "h w 3"]:
         "RGB pixels."
-        values = self._read()
+        with reading(self.path, "PGM or PPM picture"), open(self.path, "rb") as file:
+            shape = self._shape(file)
+            values = np.frombuffer(file.read(), np.uint8).reshape(shape)
+            if not values[-1].any(): raise ValueError("zeros at the end, where a sensor has noise")
         return cv2.cvtColor(values, cv2.COLOR_BAYER_GB2RGB) if values.ndim == 2 else values
 
     def jpeg(self, quality: int = 95) -> bytes: return encode_jpeg(self.load(), quality)

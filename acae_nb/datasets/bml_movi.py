@@ -35,8 +35,9 @@ def read_camera(root: str | Path, name: str) -> Camera:
     for path, shapes in wanted.items():
         with reading(path, f"numpy file with {', '.join(shapes)}"), np.load(path, allow_pickle=False) as file:
             values |= {key: checked(file[key], path, key, shape) for key, shape in shapes.items()}
+            if "TangentialDistortion" in file: values["Tangential"] = checked(file["TangentialDistortion"], path, "TangentialDistortion", (2,))
     K, R = values["IntrinsicMatrix"].T - [[0, 0, 1], [0, 0, 1], [0, 0, 0]], values["rotationMatrix"].T
-    return make_camera(outer, name, K, [*values["RadialDistortion"], 0, 0], R, -R.T @ values["translationVector"], (0, 0, 1))
+    return make_camera(outer, name, K, [*values["RadialDistortion"], *values.get("Tangential", (0, 0))], R, -R.T @ values["translationVector"], (0, 0, 1))
 
 # %% ../../nbs/datasets/bml_movi.ipynb #d6c3c159
 def read(

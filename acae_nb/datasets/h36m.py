@@ -10,7 +10,7 @@ __all__ = ['SKELETON', 'RAW_JOINTS', 'SUBJECTS', 'SHIFTED', 'ACCESS', 'read_cdf'
 import glob
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Callable, Iterator, Sequence
+from typing import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -70,14 +70,17 @@ def mask_boxes(
     except ImportError: raise ImportError("reading MATLAB 7.3 files needs h5py: pip install acae_nb[datasets]") from None
     require(Path(path).parent, glob.escape(Path(path).name), dataset="h36m", access=f"{ACCESS}; or pass boxes=joint_boxes")
     with reading(path, "MATLAB 7.3 file with a cell array Masks"), h5py.File(path) as file:
-        masks = [file[reference][()].T for reference in file["Masks"][:len(px), 0]]
-    if len(masks) < len(px) or any(m.shape != tuple(image_size)[::-1] for m in masks):
-        raise NativeError(path, "Masks", f"{len(px)} images of {image_size} px", f"{len(masks)}, of {sorted({m.shape[::-1] for m in masks})}")
-    for frame, (mask, (dx, dy)) in enumerate(zip(masks, moved)):
-        x, y = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-        if not np.array_equal(mask, np.outer(mask.any(1), mask.any(0))) or len(x) and (x[-1] - x[0] >= len(x) or y[-1] - y[0] >= len(y)):
-            raise NativeError(path, f"Masks, frame {frame}", "a rectangle of 1 in an image of 0", "another picture")
-        yield np.array([x[0] + dx, y[0] + dy, len(x), len(y)]) if len(x) else None
+        references = file["Masks"][:len(px), 0]
+        if len(references) < len(px): raise NativeError(path, "Masks", f"{len(px)} images", str(len(references)))
+        found = [_mask_box(path, frame, file[reference][()].T, image_size) for frame, reference in enumerate(references)]
+    for box, (dx, dy) in zip(found, moved): yield None if box is None else box + [dx, dy, 0, 0]
+
+def _mask_box(path, frame, mask, image_size):
+    if mask.shape != tuple(image_size)[::-1]: raise NativeError(path, f"Masks, frame {frame}", f"an image of {image_size} px", f"shape {mask.shape[::-1]}")
+    x, y = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    if not np.array_equal(mask, np.outer(mask.any(1), mask.any(0))) or len(x) and (x[-1] - x[0] >= len(x) or y[-1] - y[0] >= len(y)):
+        raise NativeError(path, f"Masks, frame {frame}", "a rectangle of 1 in an image of 0", "another picture")
+    return np.array([x[0], y[0], len(x), len(y)], float) if len(x) else None
 
 # %% ../../nbs/datasets/h36m.ipynb #90823cd4
 def joint_boxes(path, px: Float[np.ndarray, "frame 25 2"], moved, image_size: tuple[int, int]) -> Iterator[Float[np.ndarray, "4"] | None]:
@@ -91,6 +94,7 @@ def read(
     subjects: Sequence[int] | None = None,    # all of the split
     s9_shift: float = -200.0,                 # mm along world x, for the three shifted sequences of subject 9
     boxes: Callable = mask_boxes,             # or joint_boxes
+    without: Collection[str] = (),            # videos to leave out, as "S11/Directions/54138969"
 ) -> Iterator[tuple[Example, VideoFrame]]:
     "Every frame of all cameras, sequence by sequence; world mm, z up. NativeError naming file and field."
     root = Path(root)
@@ -101,7 +105,7 @@ def read(
             shift = np.array([s9_shift if subject == 9 and path.stem in SHIFTED else 0.0, 0, 0])
             raw = read_cdf(path, 3)
             for (s, name), camera in cameras.items():
-                if s == subject:
+                if s == subject and f"S{s}/{path.stem}/{name}" not in without:
                     yield from _one_camera(root / f"S{subject}", split, path, raw, shift, camera, name, boxes)
 
 # %% ../../nbs/datasets/h36m.ipynb #9b70026a
