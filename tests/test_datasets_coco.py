@@ -62,6 +62,23 @@ def test_reads_back_what_was_written(tmp_path):
     assert example.split == "validation" and np.isnan(example.joints2d).any(1).nonzero()[0].tolist() == [0]
 
 
+def test_the_release_of_2014(tmp_path):
+    "The same form; folders train2014 and val2014, names COCO_train2014_000000000009.jpg."
+    write(tmp_path)
+    for part in ("train", "val"):
+        (tmp_path / f"{part}2017").rename(tmp_path / f"{part}2014")
+        document = json.loads((old := tmp_path / f"annotations/person_keypoints_{part}2017.json").read_text())
+        for image in document["images"]:
+            name = f"COCO_{part}2014_{image['file_name']}"
+            (tmp_path / f"{part}2014" / image["file_name"]).rename(tmp_path / f"{part}2014" / name); image["file_name"] = name
+        old.with_name(f"person_keypoints_{part}2014.json").write_text(json.dumps(document)); old.unlink()
+    rows = list(coco.read(tmp_path, year=2014))
+    assert [e.example_id for e, _ in rows] == [f"train2014/COCO_train2014_000000000{i}" for i in ("009/11", "009/12", "139/31")]
+    assert len(list(coco.read(tmp_path, "validation", 2014))) == 1 and rows[0][1].size == SIZE
+    with pytest.raises(NativeError, match="train2017.json"): next(coco.read(tmp_path))
+    with pytest.raises(ValueError, match="2015"): next(coco.read(tmp_path, year=2015))
+
+
 def test_the_invented_camera_is_far_away_and_upright(tmp_path):
     write(tmp_path)
     camera = next(coco.read(tmp_path))[0].camera

@@ -20,7 +20,7 @@ from ..skeletons import load_skeleton
 
 # %% ../../nbs/datasets/coco.ipynb #90b27c90
 SKELETON = "coco_17"
-PARTS = {"train": "train2017", "validation": "val2017"}
+PARTS = {"train": "train", "validation": "val"}
 ACCESS = "a free download, https://cocodataset.org/#download"
 
 # %% ../../nbs/datasets/coco.ipynb #246f0bd0
@@ -74,15 +74,16 @@ def read_keypoints(data: dict, path: Path, place: str) -> Float[np.ndarray, "17 
     if not np.isfinite(triples).all(): raise NativeError(path, f"{place}/keypoints", "finite numbers", str(triples.tolist())[:80])
     return np.where(marked[:, None], triples[:, :2], np.nan)
 
-# %% ../../nbs/datasets/coco.ipynb #190adb5b
-def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, ImageFile]]:
-    """People with at least one marked keypoint, by photograph and annotation id; `split` is "train" or "validation".
+# %% ../../nbs/datasets/coco.ipynb #458cb35a
+def read(root: str | Path, split: str = "train", year: int = 2017) -> Iterator[tuple[Example, ImageFile]]:
+    """People with at least one marked keypoint, by photograph and annotation id; `split` is "train" or "validation", `year` 2014 or 2017.
 
     Labels are `joints2d` in px. NativeError naming the JSON file and the annotation, or the photograph."""
-    if split not in PARTS: raise ValueError(f"split: expected one of {list(PARTS)}, found {split!r}")
-    [path] = require(root, f"annotations/person_keypoints_{PARTS[split]}.json", dataset="COCO keypoints", access=ACCESS)
+    if split not in PARTS or year not in (2014, 2017): raise ValueError(f"split, year: expected one of {list(PARTS)} and 2014 or 2017, found {split!r}, {year!r}")
+    part = f"{PARTS[split]}{year}"
+    [path] = require(root, f"annotations/person_keypoints_{part}.json", dataset="COCO keypoints", access=ACCESS)
     data = load_json(path)
-    person, images, seen, order = person_category(data, path), read_images(data, path, Path(root) / PARTS[split]), set(), []
+    person, images, seen, order = person_category(data, path), read_images(data, path, Path(root) / part), set(), []
     for k in range(len(records(data, path, "annotations"))):
         number, image, category, crowd = (int(field(data, path, f"annotations/{k}/{key}", (), int)) for key in ("id", "image_id", "category_id", "iscrowd"))
         if number in seen: raise NativeError(path, f"annotations/{k}/id", "an id of its own", f"{number} again")
@@ -96,5 +97,5 @@ def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, Imag
         picture = ImageFile(photograph)
         if picture.size != size: raise NativeError(path, f"images: width, height of {photograph.name}", f"those of the photograph, {picture.size}", str(size))
         yield row(path, Example(
-            f"{PARTS[split]}/{photograph.stem}/{number}", "coco", split, subject="", sequence="", frame=image, camera=distant_camera(picture.size),
+            f"{part}/{photograph.stem}/{number}", "coco", split, subject="", sequence="", frame=image, camera=distant_camera(picture.size),
             box=field(data, path, f"annotations/{k}/bbox", (4,)), image_size=picture.size, joints2d=joints), picture)
