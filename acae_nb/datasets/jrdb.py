@@ -72,9 +72,12 @@ def read(root: str | Path, split: str = "train", shift: int = 2) -> Iterator[tup
             if image not in images: raise NativeError(path, f"annotations/{k}/image_id", "the id of an image of the file", str(image))
             if not Path(images[image]).stem.isdecimal(): raise NativeError(path, f"image {image}: file_name", "the number of a frame", repr(images[image]))
             order.append((int(Path(images[image]).stem), track, image, k))
+        labelled = {image: picture_in(Path(root) / "images", images[image], path, f"image {image}: file_name") for _, _, image, _ in order}
+        pictures = {image: file.with_name(f"{int(file.stem) + shift:06d}{file.suffix}") for image, file in labelled.items()}
+        for image, file in pictures.items():
+            if not file.is_file(): raise NativeError(file, "picture", f"the one {shift} frames after {Path(images[image]).name}, labelled in {path.name} (another release: another `shift`)", "no such file")
         for frame, track, image, k in sorted(order):
-            joints, labelled = read_keypoints(data, path, f"annotations/{k}"), picture_in(Path(root) / "images", images[image], path, f"image {image}: file_name")
-            picture = ImageFile(labelled.with_name(f"{frame + shift:06d}{labelled.suffix}"))
+            joints, picture = read_keypoints(data, path, f"annotations/{k}"), ImageFile(pictures[image])
             if (box := box_of(joints, picture.size)) is None: continue
             yield row(path, Example(
                 f"{place}/image_{number}/{frame:06d}/{track}", "jrdb", split, subject=f"{place}/{track}", sequence=place, frame=frame, camera=camera,
