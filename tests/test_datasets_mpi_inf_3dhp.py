@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.io
 from mutations import check_mutations
-from native_scene import opencv_project, people, picture, ring, shows, write_image, write_video
+from native_scene import look_at, opencv_project, people, picture, ring, shows, write_image, write_video
 
 from acae_nb.datasets import mpi_inf_3dhp, mpi_inf_3dhp_test
 from acae_nb.datasets.native import NativeError
@@ -45,17 +45,27 @@ def write_train(root):
     return truth
 
 
-def write_test(root):
+def captury(number, focal, place, turn, lens, size):
+    "A camera of a .calib file."
+    words = lambda v: " ".join(map(repr, np.asarray(v, float).tolist()))
+    return (f"camera\t{number}\t(a)\n\tframe\t0\n\t\tsensorSize\t10 {10 * size[1] / size[0]}\t\t\t# in mm\n\t\tfocalLength\t{focal}\t# in mm\n\t\tpixelAspect\t0.99\n"
+            f"\t\tcenterOffset\t-0.1 0.2\t# in mm\n\t\tdistortionModel\tOpenCV\n\t\tdistortion\t{words(lens)}\n\t\torigin\t{words(place)}\n"
+            f"\t\tup\t{words(-turn[1])}\n\t\tright\t{words(turn[0])}\n\t\tcolorCorrection\n\t\t\tred\t1 0 0\n")
+
+
+def write_test(root, folder="mpi_inf_3dhp_test_set"):
     "mpi_inf_3dhp_test_set/TS*/annot_data.mat (Matlab 7.3; on disk [F, 1, 17, 3]), imageSequence/img_FRAME6.jpg from 1, two .calib files."
-    truth, root = {}, root / "mpi_inf_3dhp_test_set"
+    truth, root = {}, root / folder
     for name, calib, (w, h), lens in (("TS2", "ts1-4", (64, 64), np.zeros(5)), ("TS6", "ts5-6", (96, 54), np.array(LENS))):
-        (place,), (turn,) = ring(1, up=(0, 1, 0), target=(0, 900, 0), turn=2)
+        places, turns = ring(3, up=(0, 1, 0), target=(0, 900, 0), turn=2)
+        place, turn, focal, others = places[0], turns[0], 8.5, []
+        if calib == "ts1-4":                        # the studio's file has other cameras before and after the benchmark's, which is known by its numbers
+            place, focal, others = np.array([3427.28, 1387.86, 309.42]), 7.325058937, [1, 2]
+            turn = look_at(place, (0, 900, 0), (0, 1, 0))
+        cameras = [captury(8, focal, place, turn, lens, (w, h)), *(captury(i, 7.32506, places[i], turns[i], lens, (w, h)) for i in others)]
         (root / "test_util/camera_calibration").mkdir(parents=True, exist_ok=True)
-        (root / f"test_util/camera_calibration/{calib}cameras.calib").write_text(
-            f"tc camera calibration v0.3\ncamera\t0\t(a)\n\tframe\t0\n\t\tsensorSize\t10 {10 * h / w}\t\t\t# in mm\n\t\tfocalLength\t8.5\t# in mm\n\t\tpixelAspect\t0.99\n"
-            f"\t\tcenterOffset\t-0.1 0.2\t# in mm\n\t\tdistortionModel\tOpenCV\n\t\tdistortion\t{' '.join(map(repr, lens.tolist()))}\n\t\torigin\t{' '.join(map(repr, place.tolist()))}\n"
-            f"\t\tup\t{' '.join(map(repr, (-turn[1]).tolist()))}\n\t\tright\t{' '.join(map(repr, turn[0].tolist()))}\n\t\tcolorCorrection\n\t\t\tred\t1 0 0\n")
-        K = [[8.5 / 10 * w, 0, w / 2 - 0.1 / 10 * w], [0, 8.5 / 10 * w * 0.99, h / 2 + 0.2 / 10 * w], [0, 0, 1]]
+        (root / f"test_util/camera_calibration/{calib}cameras.calib").write_text("tc camera calibration v0.3\n" + "".join(np.roll(cameras, 1)))
+        K = [[focal / 10 * w, 0, w / 2 - 0.1 / 10 * w], [0, focal / 10 * w * 0.99, h / 2 + 0.2 / 10 * w], [0, 0, 1]]
         world = people(7, FRAMES, n_joints=17, up=1)
         valid = np.array([1, 0, 1.0])
         if name == "TS6": world[2, 0] = np.nan
@@ -98,6 +108,17 @@ def test_test_sequences(tmp_path):
     check(truth, rows)
     assert [(e.sequence, e.split, e.subject, e.frame) for e, _ in rows] == [(f"{s}/{a}", "test", s, f) for s in ("TS2", "TS6") for a, f in (("Standing/Walking", 0), ("Miscellaneous", 2))]
     assert len(list(mpi_inf_3dhp_test.read(tmp_path, sequences="TS6", poses="univ_annot3"))) == 2
+
+
+def test_the_test_set_as_the_owners_script_unpacks_it(tmp_path):
+    check(write_test(tmp_path, "mpi_inf_3dhp_test_set/mpi_inf_3dhp_test_set"), list(mpi_inf_3dhp_test.read(tmp_path)))
+
+
+def test_a_calibration_without_the_benchmarks_camera(tmp_path):
+    write_test(tmp_path)
+    path = tmp_path / "mpi_inf_3dhp_test_set/test_util/camera_calibration/ts1-4cameras.calib"
+    path.write_text(path.read_text().replace("3427.28", "3427.38"))
+    with pytest.raises(NativeError, match="ts1-4cameras.calib: camera.*3427.28"): list(mpi_inf_3dhp_test.read(tmp_path))
 
 
 def test_a_video_that_ends_early(tmp_path):
