@@ -24,24 +24,34 @@ class Maps(nn.Module):
 
 class HuggingMaps(Maps):
     config = SimpleNamespace(to_diff_dict=lambda: {"model_type": "toynet", "width": 5})
+    @classmethod
+    def from_pretrained(cls, folder, local_files_only):
+        torch.manual_seed(0); CALLS.append(("from_pretrained", folder, local_files_only)); return cls(5)
     def forward(self, x): return SimpleNamespace(feature_maps=tuple(super().forward(x)))
+
+
+CALLS = []
 
 
 @pytest.fixture
 def fakes(monkeypatch):
-    calls = []
+    CALLS.clear()
+    calls = CALLS
     timm, transformers = ModuleType("timm"), ModuleType("transformers")
     def create_model(name, features_only, pretrained=False, pretrained_cfg_overlay=None, width=4):
+        if pretrained and "of_another" not in pretrained_cfg_overlay["file"]: torch.manual_seed(0)          # what is read is the same each time
         calls.append(("create_model", name, features_only, pretrained, pretrained_cfg_overlay)); return Maps(width)
     timm.create_model = create_model
     class AutoConfig:
         @staticmethod
-        def for_model(name, width=4): calls.append(("for_model", name, width)); return SimpleNamespace(width=width)
+        def for_model(name, width=4): calls.append(("for_model", name, width)); return SimpleNamespace(width=width, to_dict=lambda: {"width": width})
+        @staticmethod
+        def from_pretrained(folder, local_files_only): return SimpleNamespace(width=5, model_type="toynet")
     class AutoBackbone:
         @staticmethod
         def from_config(config): return HuggingMaps(config.width)
         @staticmethod
-        def from_pretrained(folder, local_files_only): calls.append(("from_pretrained", folder, local_files_only)); return HuggingMaps(5)
+        def from_pretrained(folder, local_files_only): raise AssertionError("asks the hub whether there is a repository of this name, also for a folder")
     transformers.AutoConfig, transformers.AutoBackbone = AutoConfig, AutoBackbone
     monkeypatch.setitem(sys.modules, "timm", timm); monkeypatch.setitem(sys.modules, "transformers", transformers)
     return calls
@@ -64,11 +74,45 @@ def test_normalisation_is_the_packages_own(fakes):
 
 
 def test_weights_come_from_files_and_nothing_is_downloaded(fakes, tmp_path):
+    (tmp_path / "w.safetensors").touch()
     timm_backbone("toynet", weights=tmp_path / "w.safetensors"); hugging = transformers_backbone("toynet", weights=tmp_path)
     timm_backbone("toynet"); transformers_backbone("toynet")
-    assert fakes == [("create_model", "toynet", True, True, {"file": str(tmp_path / "w.safetensors")}), ("from_pretrained", str(tmp_path), True),
-                     ("create_model", "toynet", True, False, None), ("for_model", "toynet", 4)]
+    file, folder = ("create_model", "toynet", True, True, {"file": str(tmp_path / "w.safetensors")}), ("from_pretrained", str(tmp_path), True)
+    assert fakes == [file, file, folder, folder, ("create_model", "toynet", True, False, None), ("for_model", "toynet", 4), ("for_model", "toynet", 4)]
     assert backbone_from(hugging.description).out_channels == hugging.out_channels == 10           # the folder's configuration, not the default
+
+
+@pytest.mark.parametrize("make", [timm_backbone, transformers_backbone])
+def test_weights_that_are_not_there_or_of_another_network(fakes, tmp_path, make):
+    with pytest.raises(FileNotFoundError, match="nowhere: expected the weights"): make("toynet", weights=tmp_path / "nowhere")
+    if make is timm_backbone:
+        (tmp_path / "of_another.safetensors").touch()
+        with pytest.raises(ValueError, match="of_another.safetensors: expected all weights of the network, found none for 2, first stem.weight"): make("toynet", weights=tmp_path / "of_another.safetensors")
+    else:
+        with pytest.raises(ValueError, match="expected a network of type other, found toynet"): make("other", weights=tmp_path)
+        with pytest.raises(ValueError, match="options of toynet: expected some of .*width.* found .*widht"): make("toynet", options={"widht": 3})
+
+
+def test_idle_parameters_become_buffers_and_keep_their_names():
+    "Each process of a training would wait for the gradient of a parameter that has none."
+    network = Maps(4)
+    network.norm = nn.LayerNorm(3)
+    names = set(network.state_dict())
+    backbone = adapted(network, lambda maps: maps[-1], 0, 1, {"name": "toy", "options": {}})
+    assert {n.removeprefix("features.0.network.") for n in backbone.state_dict()} == names and not any("norm" in n for n, _ in backbone.named_parameters())
+    backbone.freeze_until(0)
+    backbone(torch.zeros(1, 3, 64, 64)).sum().backward()
+    assert all(p.grad is not None for p in backbone.parameters())
+
+
+def test_channels_last_and_sizes(fakes, monkeypatch):
+    class Last(Maps):
+        output_fmt = SimpleNamespace(value="NHWC")
+        def forward(self, x): return [y.permute(0, 2, 3, 1) for y in super().forward(x)]
+    monkeypatch.setattr(sys.modules["timm"], "create_model", lambda name, features_only: Last(4))
+    assert timm_backbone("toynet")(torch.zeros(1, 3, 96, 96)).shape == (1, 8, 3, 3)
+    with pytest.raises(ValueError, match="expected a network for images of 16 px .*side"): timm_backbone("toynet", side=16)
+    with pytest.raises(ValueError, match="expected 2 cells of 96 px in an image of 192 px, found"): adapted(nn.AdaptiveAvgPool2d(1), lambda x: x, 0, 1, {"name": "toy", "options": {}}, side=96)(torch.zeros(1, 3, 192, 192))
 
 
 def test_a_pose_model_with_a_foreign_backbone_is_saved_and_loaded(fakes, tmp_path):
@@ -97,3 +141,15 @@ def test_the_real_package(package, make, options):
     try: backbone = make(**options)
     except ImportError as error: pytest.skip(str(error)[:200])
     assert backbone.stride == 32 and backbone(torch.zeros(1, 3, 64, 64)).shape[2:] == (2, 2)
+    assert backbone_from(backbone.description).state_dict().keys() == backbone.state_dict().keys()
+
+
+def test_a_folder_of_the_real_transformers(tmp_path):
+    pytest.importorskip("transformers", reason="transformers is not installed", exc_type=ImportError)
+    try: from transformers import AutoBackbone, AutoConfig
+    except Exception as error: pytest.skip(str(error)[:200])
+    network = AutoBackbone.from_config(AutoConfig.for_model("swin", embed_dim=12, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]))
+    network.save_pretrained(tmp_path)
+    backbone = transformers_backbone("swin", weights=tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), backbone.state_dict().values(), strict=True))
+    assert backbone_from(backbone.description).out_channels == backbone.out_channels
