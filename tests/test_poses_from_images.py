@@ -1,6 +1,7 @@
 """Pictures to poses: geometry with oracle models, looks, flips, grouping, detection and filters, and bad input."""
-import warnings
+import importlib.util
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,13 +11,14 @@ from oracle_cameras import camera_at
 
 from acae_nb.acae import ACAE
 from acae_nb.backbones import tiny_backbone
-from acae_nb.cameras import Camera, crop_camera
+from acae_nb.cameras import Camera, crop_camera, scale_intrinsics
+from acae_nb.crops import warp_image
 from acae_nb.detection import BlazePoseDetector, People, from_corners, one_box_each
 from acae_nb.pictures import TruncatedVideo, as_rgb, assumed_camera, read_picture, video_frames
 from acae_nb.plausibility import Plausibility
 from acae_nb.pose_model import HybridPoints, PoseModel, PoseOutput, SeparateJoints
 from acae_nb.pose_results import Poses, to_table
-from acae_nb.poses_from_images import ONE_LOOK, WITH_MIRROR, Look, PoseEstimator, bytes_per_crop, crops_within, look_camera, spread_looks, trained_looks
+from acae_nb.poses_from_images import ONE_LOOK, WITH_MIRROR, Look, PoseEstimator, bytes_per_crop, crops_within, look_camera, spread_looks, surroundings, take_look, trained_looks
 from acae_nb.skeletons import load_skeleton, union
 
 SKELETON, SIZE = load_skeleton("coco_17"), 96
@@ -261,6 +263,51 @@ def test_looks():
     for n in (0, -1):
         with pytest.raises(ValueError, match="at least one"): spread_looks(n)
         with pytest.raises(ValueError, match="at least one"): trained_looks({}, n)
+
+
+def test_averaging_looks_lowers_errors_that_differ_between_looks():
+    "A model that errs by as much in every look, but not alike: n looks err by 1 / sqrt(n) of it."
+    camera, rng = CAMERAS["straight"], np.random.default_rng(3)
+    truth = rng.normal(0, [150, 150, 400], (30, 17, 3)) + PLACES["straight"]
+    px = np.stack([camera.project(t) for t in truth])
+    boxes = np.concatenate([px.min(1) - 10, np.ptp(px, axis=1) + 20], 1)
+    class Errs(Oracle):
+        def forward(self, images, intrinsics):
+            said = super().forward(images, intrinsics)
+            return replace(said, joints=said.joints + torch.from_numpy(rng.normal(0, 50, said.joints.shape)).float())
+    error = {}
+    for looks in (ONE_LOOK, WITH_MIRROR, spread_looks(5)):
+        poses = PoseEstimator(Errs([(box, camera, t, looks) for box, t in zip(boxes, truth)]), SKELETON, SIZE, looks=looks).estimate(IMAGE, boxes, camera)
+        error[len(looks)] = np.sqrt(((poses.world - truth) ** 2).mean())
+    np.testing.assert_allclose([error[2] / error[1], error[5] / error[1]], [2 ** -0.5, 5 ** -0.5], rtol=0.1)
+
+
+REPO = Path(__file__).parents[1]
+
+
+@pytest.mark.skipif(not all((REPO / "artifacts" / p).exists() for p in ("models/consistency/model.json", "people/test_indoor/table.arrow")), reason="the default pipeline has not been run (make repro)")
+def test_five_looks_lower_the_error_on_the_embedded_test():
+    spec = importlib.util.spec_from_file_location("looks_benchmark", REPO / "benchmarks/looks.py")
+    spec.loader.exec_module(benchmark := importlib.util.module_from_spec(spec))
+    table = benchmark.compare_looks(REPO / "artifacts/models/consistency", REPO / "artifacts/people/test_indoor", 60, ("one look", "five looks"))
+    assert table.loc["five looks", "mean-centred"] < table.loc["one look", "mean-centred"], table
+
+
+def test_a_crop_from_the_halved_part_shows_what_the_camera_would_see():
+    "Against the slow way: 8 x 8 samples of the whole smooth picture in each pixel of the crop."
+    image, camera = smooth_picture(4, (1200, 1600)), Camera(np.array([[1500.0, 0, 790], [0, 1500, 610], [0, 0, 1]]), [-0.2, 0.05, 0.001, -0.001, 0.0])
+    looks = spread_looks(3, gamma=(1.0, 1.0))
+    for box in ([300, 200, 500, 900], [-200, 700, 600, 601], [1400, 100, 333, 1000], [700, 600, 40, 60]):
+        straight = crop_camera(camera, box, SIZE)
+        part, own = surroundings(image, camera, straight, looks, SIZE)
+        assert part.size < image.size / 4
+        for look in looks:
+            found, target = take_look(part, own, straight, look, SIZE)
+            fine = Camera(scale_intrinsics(target.intrinsics, 8), None, target.rotation, target.position, target.world_up)
+            seen, slow = (warp_image(picture, camera, fine, 8 * SIZE).reshape(SIZE, 8, SIZE, 8, 3).mean((1, 3)) for picture in (np.full_like(image, 255), image))
+            inside = cv2.erode((seen.min(-1) == 255).astype(np.uint8), np.ones((5, 5)), borderValue=1).astype(bool)       # the picture's border fades over a few pixels
+            off = np.abs(found - slow)[inside]
+            assert inside.mean() > 0.2 and off.mean() < 1 and off.max() < 6
 
 
 def test_a_detector_sees_half_people_less_surely(tmp_path):
