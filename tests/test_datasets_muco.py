@@ -69,6 +69,23 @@ def test_recordings_elsewhere_and_absent(tmp_path):
     with pytest.raises(NativeError, match="MuCo-3DHP.*SingleShotMultiPerson"): list(muco.read(tmp_path / "none"))
 
 
+def test_frames_counted_from_1(tmp_path):
+    truth = write(tmp_path)
+    with h5py.File(tmp_path / "sampled_dataset_info.mat", "a") as file:
+        for k in range(len(COMPOSITES)):
+            for p in range(4): file[f"#refs#/n{k}_{p}"][3] += 1
+    for e, _ in muco.read(tmp_path, first=1): np.testing.assert_allclose(e.joints3d, truth[e.example_id][0], atol=0.01)
+    with pytest.raises(NativeError, match="picture 1.*below 3"): list(muco.read(tmp_path))
+    with h5py.File(tmp_path / "sampled_dataset_info.mat", "a") as file: file["#refs#/n1_2"][3] = 0
+    with pytest.raises(NativeError, match="picture 2.*from 1"): list(muco.read(tmp_path, first=1))
+
+
+def test_more_pictures_than_the_list_has(tmp_path):
+    write(tmp_path)
+    write_image(tmp_path / "unaugmented_set_001/000004.jpg", picture(3, SIZE))
+    with pytest.raises(NativeError, match="composite_info.*4 .as there are pictures"): list(muco.read(tmp_path))
+
+
 @pytest.mark.parametrize("who, words", [((9, 1, 0, 0), "subject 1-8"), ((1, 1, 0, 3), "below 3"), ((1, 1, 5, 0), "camera 5"), ((2, 1, 0, 0), "S2/Seq1")])
 def test_impossible_composites(tmp_path, who, words):
     write(tmp_path)

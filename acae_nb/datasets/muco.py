@@ -7,13 +7,13 @@ __all__ = ['SKELETON', 'SHORT_LENGTH', 'ACCESS', 'read_composites', 'load_record
 
 # %% ../../nbs/datasets/muco.ipynb #442248c8
 from pathlib import Path
-from typing import Iterator
+from typing import Collection, Iterator
 
 import numpy as np
 from jaxtyping import Int
 
 from .mpi_inf_3dhp import SHORT_VIDEOS, camera_poses, read_calibration
-from .native import ImageFile, NativeError, box_of, field, load_mat, require, row
+from .native import ImageFile, NativeError, box_of, checked, load_mat, reading, require, row
 from ..example_rows import Example
 
 # %% ../../nbs/datasets/muco.ipynb #12bbd4fe
@@ -21,16 +21,26 @@ SKELETON = "mpi_inf_3dhp_28"
 SHORT_LENGTH = 3911        # frames of the video of SHORT_VIDEOS
 ACCESS = "muco-3dhp.zip of gvv.mpi-inf.mpg.de/projects/SingleShotMultiPerson, run on MPI-INF-3DHP"
 
-# %% ../../nbs/datasets/muco.ipynb #5ceea78b
-def read_composites(path: str | Path) -> Int[np.ndarray, "n 4 4"]:
-    "Subject, sequence (from 1), camera and frame (from 0) of the four people of every picture. NativeError naming file and entry."
-    data = load_mat(path)
-    if not isinstance(data.get("composite_info"), list): raise NativeError(path, "composite_info", "a cell array, n x 4", f"{type(data.get('composite_info')).__name__}")
-    people = [[field(data, path, f"composite_info/{k}/{p}/0", (4,), int) for p in range(4)] for k in range(len(data["composite_info"]))]
-    people = np.array(people)
-    wrong = np.argwhere((people < [1, 1, 0, 0]) | (people > [8, 2, 13, 10 ** 6]))
-    if len(wrong): raise NativeError(path, f"composite_info, picture {wrong[0][0] + 1}", "subject 1-8, sequence 1-2, camera 0-13 and a frame", f"{people[wrong[0][0], wrong[0][1]]}")
-    return people
+# %% ../../nbs/datasets/muco.ipynb #5b8ec361
+def read_composites(
+    path: str | Path,
+    pictures: Collection[int],   # their numbers, from 1; of the 660,000 only these are read
+) -> dict[int, Int[np.ndarray, "4 4"]]:
+    "Subject, sequence (from 1), camera (from 0) and frame of the four people of each of these pictures. NativeError naming file and entry."
+    try: import h5py
+    except ImportError: raise ImportError("reading MATLAB 7.3 files needs h5py: pip install acae_nb[datasets]") from None
+    with reading(path, "MATLAB 7.3 file with a cell array composite_info"), h5py.File(path) as file:
+        cells = file["composite_info"][()]
+        if cells.ndim != 2 or len(cells) != 4 or max(pictures, default=0) > cells.shape[1]:
+            raise NativeError(path, "composite_info", f"a cell array, {max(pictures, default=0)} (as there are pictures) or more x 4", f"{cells.shape[::-1]}")
+        people = {k: [file[file[cell][0, 0]][()] for cell in cells[:, k - 1]] for k in pictures}
+    return {k: np.array([_person(path, k, who) for who in four]) for k, four in people.items()}
+
+def _person(path, picture, who):
+    who = checked(who, path, f"composite_info, picture {picture}", (4,), int)
+    if (who < [1, 1, 0, 0]).any() or (who > [8, 2, 13, 10 ** 6]).any():
+        raise NativeError(path, f"composite_info, picture {picture}", "subject 1-8, sequence 1-2, camera 0-13 and a frame", f"{who}")
+    return who
 
 # %% ../../nbs/datasets/muco.ipynb #ffacf01f
 def load_recordings(recordings: Path, used: set[tuple[int, int, int]], poses: str) -> dict:
@@ -50,6 +60,7 @@ def read(
     split: str = "train",                   # written into the rows
     recordings: str | Path | None = None,   # the MPI-INF-3DHP folder; by default `mpi_inf_3dhp` in root
     poses: str = "annot3",                  # or univ_annot3
+    first: int = 0,                         # number of a recording's first picture, as you extracted it: 1 after ffmpeg, 0 after posepile
 ) -> Iterator[tuple[Example, ImageFile]]:
     """Rows by picture and person, for people with two joints or more in the picture.
 
@@ -57,15 +68,14 @@ def read(
     root = Path(root)
     info, = require(root, "sampled_dataset_info.mat", dataset="MuCo-3DHP", access=ACCESS)
     files = {int(f.stem): f for f in require(root, "unaugmented_set_001/**/??????.jpg", dataset="MuCo-3DHP", access=ACCESS)}
-    people = read_composites(info)
-    if not set(files) <= set(range(1, len(people) + 1)): raise NativeError(info, "composite_info", f"{max(files)} pictures or more, as there are", f"{len(people)}")
-    used = {tuple(p[:3]) for k in files for p in people[k - 1].tolist()}
+    people = read_composites(info, sorted(files))
+    used = {tuple(p[:3]) for four in people.values() for p in four.tolist()}
     loaded = load_recordings(root / "mpi_inf_3dhp" if recordings is None else Path(recordings), used, poses)
     for k in sorted(files):
-        for number, (s, q, c, frame) in enumerate(people[k - 1].tolist()):
-            view, world = loaded[s, q, c]
+        for number, (s, q, c, named) in enumerate(people[k].tolist()):
+            (view, world), frame = loaded[s, q, c], named - first
             if f"S{s}/Seq{q}/{c}" in SHORT_VIDEOS and frame >= SHORT_LENGTH: continue
-            if frame >= len(world): raise NativeError(info, f"composite_info, picture {k}", f"a frame of S{s}/Seq{q}, below {len(world)}", f"{frame}")
+            if not 0 <= frame < len(world): raise NativeError(info, f"composite_info, picture {k}", f"a frame of S{s}/Seq{q}, from {first} and below {len(world) + first}", f"{named}")
             box = box_of(view.pixels(world[frame]), view.size)
             if box is None: continue
             yield row(info, Example(f"{k:06d}/{number}", "muco", split, f"S{s}", f"S{s}/Seq{q}", k, view.camera, box, view.size, world[frame], camera_name=str(c)),
