@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 from ..cameras import Camera
 from ..example_rows import Example, camera_problems, example_columns, label_problems
 from ..images import decode_jpeg, encode_jpeg, jpeg_size
-from .native_files import (BUILDERS, NativeError, checked, field, load_h5, load_json, load_mat, load_npz, load_pickle,
+from .native_files import (NativeError, checked, field, load_h5, load_json, load_mat, load_npz, load_pickle,
                                            reading, require)
 
 # %% ../../nbs/datasets/native.ipynb #eb80953b

@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Float
 
 from ..cameras import Camera
-from .mpii import check_mat
 from .native import NativeError, VideoFrame, check_projection, checked, field, load_mat, make_camera, require, row, video_length
 from ..example_rows import Example
 from ..images import encode_mask
@@ -54,11 +53,9 @@ def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, Vide
     place in the picture is not where it projects to (2 px; the places are whole pixels)."""
     if split not in PARTS: raise ValueError(f"split: expected one of {list(PARTS)}, found {split!r}")
     for path in require(root, f"cmu/{PARTS[split]}/run*/*/*_info.mat", dataset="SURREAL", access=ACCESS):
-        check_mat(path)
         info, stem = load_mat(path), path.name.removesuffix("_info.mat")
         camera, (joints, px) = clip_camera(path, field(info, path, "camLoc", (3,))), read_joints(info, path)
         masks_path, video = path.with_name(f"{stem}_segm.mat"), path.with_name(f"{stem}.mp4")
-        check_mat(masks_path)
         masks, n = load_mat(masks_path), video_length(video)
         if n < len(joints): raise NativeError(video, "frames", f"{len(joints)}, as {path.name}", str(n))
         sequence, number = f"{path.parts[-3]}/{path.parts[-2]}", stem.rsplit("_", 1)[1]
