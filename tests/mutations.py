@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from acae_nb.datasets.native import NativeError, row
+from acae_nb.images import decode_mask
 
 TEXT = {".txt", ".csv", ".calibration", ".xml", ".yml", ".yaml", ".cpm", ".calib", ".trc", ".cfg", ".ini", ".tsv"}
 PICTURES = {".jpg", ".jpeg", ".png", ".mp4", ".avi", ".bmp"}
@@ -273,8 +274,16 @@ def time_limit(seconds):
         signal.signal(signal.SIGALRM, before)
 
 
-def outcome(read, folder, unharmed, kind, names):
-    "'refused', 'unharmed', 'fewer rows', 'changed value', 'lost joints'; AssertionError for anything else."
+def lost_pixels_only(good, bad):
+    "Whether the damaged row differs only by a mask that has less in it, and a box inside the former one."
+    if set(difference(good, bad)) - {"mask", "box"}: return False
+    (l, t, w, h), (left, top, width, height) = good[0].box, bad[0].box
+    before, after = (decode_mask(row[0].mask, row[0].image_size) > 0 for row in (good, bad))
+    return not (after & ~before).any() and left >= l and top >= t and left + width <= l + w and top + height <= t + h
+
+
+def outcome(read, folder, unharmed, kind, names, is_map=False):
+    "'refused', 'unharmed', 'fewer rows', 'changed value', 'lost joints', 'lost pixels'; AssertionError for anything else."
     try:
         with time_limit(30): found = look(read(folder))
     except NativeError as error:
@@ -285,13 +294,16 @@ def outcome(read, folder, unharmed, kind, names):
     if kind is bit_flipped: return "changed value" if wrong or len(known) < len(found) else "unharmed" if len(found) == len(unharmed) else "fewer rows"
     assert len(known) == len(found), f"rows that were not there before: {sorted(set(found) - set(unharmed))[:3]}"
     if wrong and kind is not_a_number and all(lost_joints_only(unharmed[i], found[i]) for i in wrong): return "lost joints"
+    if wrong and kind is zero_filled and is_map and all(lost_pixels_only(unharmed[i], found[i]) for i in wrong): return "lost pixels"
     assert not wrong, f"wrong rows, {len(wrong)} of {len(found)}: {dict(list(wrong.items())[:3])}"
     return "unharmed" if len(found) == len(unharmed) else "fewer rows"
 
 
-def check_mutations(write, read, tmp_path, n=10, kinds=KINDS, seed=0):
+def check_mutations(write, read, tmp_path, n=10, kinds=KINDS, seed=0, maps=()):
     """Damage a data set n times, each time one file in one way, and check the outcome. Returns how often each outcome came.
 
+    `maps`: patterns of files that hold nothing but a picture of ids where 0 is nothing. Zeros in them are what a whole file
+    could say too, so they may take from masks and boxes (and from nothing else).
     AssertionError names the mutation, the file and what was wrong."""
     base = Path(tmp_path) / "mutations" / "unharmed"
     base.mkdir(parents=True)
@@ -313,7 +325,7 @@ def check_mutations(write, read, tmp_path, n=10, kinds=KINDS, seed=0):
             except struct.error: done = None
             if done: break
             if seed_of > 60 * (number + 1): kind = truncated
-        try: result = outcome(read, folder, unharmed, kind, {p.name for p in files})
+        try: result = outcome(read, folder, unharmed, kind, {p.name for p in files}, any(name.match(pattern) for pattern in maps))
         except Exception as error: raise AssertionError(f"mutation {number}, {kind.__name__} of {name} ({done}) in {folder}: {type(error).__name__}: {error}") from error
         counts[result] = counts.get(result, 0) + 1
         shutil.rmtree(folder)

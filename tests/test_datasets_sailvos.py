@@ -87,4 +87,4 @@ def test_absent_data_is_refused_by_name(tmp_path):
 
 
 def test_mutations(tmp_path, nightly):
-    check_mutations(write, read, tmp_path, n=200 if nightly else 10)
+    check_mutations(write, read, tmp_path, n=200 if nightly else 10, maps=["visible/*.npy"])
