@@ -13,6 +13,7 @@ SIZE, FRAMES = (80, 60), 3
 
 def write(root):
     "TSn/annot.mat: annotations, cell [frame, person] of structs annot2 [2, 17], annot3 and univ_annot3 [3, 17], isValidFrame; TSn/img_FRAME6.jpg from 0."
+    # annot2 is the projection of annot3 but for hips and spine (8, 11, 15), as others found who fitted the cameras
     truth = {}
     for s, (name, n) in enumerate((("TS2", 2), ("TS11", 3))):
         K = np.array([[70 + s, 0, 38], [0, 72, 31 + s], [0, 0, 1.0]])
@@ -22,7 +23,8 @@ def write(root):
                 seen = people(100 * s + 10 * f + p, n_joints=17, up=1) * [1, -1, 1] + [600 * p - 500, 950, 4000 + 300 * p]
                 px = seen[:, :2] / seen[:, 2:] * K[[0, 1], [0, 1]] + K[:2, 2]
                 valid = not (f == 1 and p == 1)
-                cells[f, p] = dict(annot2=px.T, annot3=seen.T, univ_annot3=1.1 * seen.T, isValidFrame=np.array([[valid]], np.uint8))
+                labels = px + [[1.5, 2.5]] * np.isin(np.arange(17), [8, 11, 15])[:, None]          # hips and spine are labelled elsewhere
+                cells[f, p] = dict(annot2=labels.T, annot3=seen.T, univ_annot3=1.1 * seen.T, isValidFrame=np.array([[valid]], np.uint8))
                 if valid: truth[f"{name}/{f:06d}/{p}"] = seen, px, f + 5 * s
             write_image(root / name / f"img_{f:06d}.jpg", picture(f + 5 * s, SIZE))
         scipy.io.savemat(root / name / "annot.mat", dict(annotations=cells))

@@ -42,7 +42,10 @@ def fit_camera(path: str | Path, joints: Float[np.ndarray, "*n 3"], px: Float[np
     with np.errstate(invalid="ignore"): known = np.isfinite(joints).all(-1) & np.isfinite(px).all(-1) & (joints[..., 2] > 0)
     if known.sum() < 17: raise NativeError(path, "annot3", "a valid pose in front of the camera, or more", f"{known.sum()} joints")
     xy, uv, K = joints[known][:, :2] / joints[known][:, 2:], px[known], np.eye(3)
-    for a in (0, 1): (K[a, a], K[a, 2]), *_ = np.linalg.lstsq(np.c_[xy[:, a], np.ones(len(xy))], uv[:, a], rcond=None)
+    weight = np.ones(len(xy))
+    for _ in range(40):                      # least distances, by squares weighted with one over the distance
+        for a in (0, 1): (K[a, a], K[a, 2]), *_ = np.linalg.lstsq(weight[:, None] * np.c_[xy[:, a], np.ones(len(xy))], weight * uv[:, a], rcond=None)
+        weight = 1 / np.sqrt(np.linalg.norm(xy * np.diag(K)[:2] + K[:2, 2] - uv, axis=1).clip(0.01))
     camera = make_camera(path, "fitted to annot2 and annot3", K, world_up=(0, -1, 0))
     off = np.median(np.linalg.norm(camera.project(joints[known]) - uv, axis=1))
     if off > 5: raise NativeError(path, "annot2", "the projection of annot3 by some camera, within 5 px", f"a median of {off:.1f} px")
