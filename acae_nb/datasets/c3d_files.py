@@ -28,7 +28,7 @@ def read_c3d(path: str | Path) -> Float[np.ndarray, "frame marker 3"]:
         missing = end - len(data)
         if points < 1 or frames < 1 or begin < 2 or missing > 0 or not np.isfinite(scale) or scale == 0:
             raise ValueError(f"{frames} frames of {points} points, scale {scale}, {missing} bytes short")
-        if not any(data[end - 4 * number.itemsize:end]) and not analogue: raise ValueError("zeros at the end: a broken download")
+        if not any(data[end - width * number.itemsize:end]): raise ValueError("zeros at the end: a broken download")
         values = np.frombuffer(data, number, frames * width, (begin - 1) * 512).reshape(frames, width)[:, :4 * points].reshape(frames, points, 4)
     values = values.astype(float) * (1 if scale < 0 else [scale, scale, scale, 1])
     unseen = (values[..., 3:] < 0) | (values[..., :3] == 0).all(-1, keepdims=True)
