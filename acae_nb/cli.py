@@ -186,12 +186,10 @@ def export(arguments) -> int:
 # %% ../nbs/16_cli.ipynb #c0f6d3d6
 def card(arguments) -> int:
     "acae-nb card MODEL RESULTS.json: a model card from the model's description and measured results (benchmark -> measure -> number)."
-    from acae_nb.publishing import model_card
-    try: results = json.loads(arguments.results.read_text())
-    except ValueError as error: raise ValueError(f"{arguments.results}: expected JSON, found {error}") from error
-    if not isinstance(results, dict) or not all(isinstance(r, dict) and all(isinstance(v, (int, float)) for v in r.values()) for r in results.values()):
-        raise ValueError(f"{arguments.results}: expected {{benchmark: {{measure: number}}}}, found {str(results)[:80]}")
-    text = model_card(arguments.model, results)
+    from acae_nb.publishing import benchmarks_of, model_card
+    try: results = benchmarks_of(json.loads(arguments.results.read_text()))
+    except ValueError as error: raise ValueError(f"{arguments.results}: expected JSON of measured numbers: {error}") from error
+    text = model_card(arguments.model, results, arguments.training)
     answer(arguments, {"output": str(arguments.model / "README.md"), "benchmarks": list(results)}, text)
     return DONE
 
@@ -223,10 +221,11 @@ def _parser() -> argparse.ArgumentParser:
     p = verb("export", export, "the crop model as ONNX (.onnx) or torch.export program (.pt2)", ("export artifacts/models/consistency -o crop.onnx --check",))
     p.add_argument("model", type=Path); p.add_argument("-o", "--output", type=Path, required=True); p.add_argument("--check", action="store_true", help="compare the ONNX file with torch")
     p = verb("card", card, "write a model card (README.md) beside a model", ("card artifacts/models/consistency results/evaluate/consistency.json",))
-    p.add_argument("model", type=Path); p.add_argument("results", type=Path)
+    p.add_argument("model", type=Path); p.add_argument("results", type=Path, help="JSON: benchmark -> measure -> number, such as results/evaluate/NAME.json")
+    p.add_argument("--training", action="append", default=[], metavar="TEXT", help="a sentence on the training data; may be given several times")
     return parser
 
-# %% ../nbs/16_cli.ipynb #af716ff6
+# %% ../nbs/16_cli.ipynb #cff0679a
 def main(arguments: list[str] | None = None) -> int:
     "The command `acae-nb`; gives the exit code. What is wrong with the input is said in one line on stderr."
     parsed = _parser().parse_args(arguments)

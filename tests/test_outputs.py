@@ -1,10 +1,12 @@
 """Files of poses read back by others' readers, tracks over time, the model card, export and the command line."""
 import importlib.util
+import inspect
 import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -21,7 +23,7 @@ from acae_nb.outputs import tracks, write_coco, write_csv, write_parquet, write_
 from acae_nb.pose_model import DecodedPoints, HybridPoints, PoseModel, SeparateJoints, save_pose_model
 from acae_nb.pose_results import Poses, to_table
 from acae_nb.poses_from_images import PoseEstimator
-from acae_nb.publishing import model_card, push_model
+from acae_nb.publishing import benchmarks_of, model_card, pull_model, push_model, write_cards
 from acae_nb.skeletons import load_skeleton, union
 
 REPO = Path(__file__).resolve().parent.parent
@@ -126,6 +128,46 @@ def test_model_card(model_folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="README.md|model.json|model.safetensors"): push_model(tmp_path, "someone/model")
 
 
+class Hub:
+    "huggingface_hub as far as it is used here; a folder stands for the hub, and every call is kept."
+    def __init__(self, folder): self.folder, self.calls = folder, []
+    def HfApi(self): return self
+
+    def create_repo(self, repo_id, exist_ok=False):
+        self.calls.append(("create_repo", (repo_id,), dict(exist_ok=exist_ok)))
+        (self.folder / repo_id).mkdir(parents=True, exist_ok=exist_ok)
+
+    def upload_folder(self, *, repo_id, folder_path, allow_patterns):
+        self.calls.append(("upload_folder", (), dict(repo_id=repo_id, folder_path=folder_path, allow_patterns=allow_patterns)))
+        for name in allow_patterns: (self.folder / repo_id / name).write_bytes((Path(folder_path) / name).read_bytes())
+        return SimpleNamespace(commit_url=f"hub/{repo_id}/commit/1")
+
+    def snapshot_download(self, repo_id, *, revision, allow_patterns):
+        self.calls.append(("snapshot_download", (repo_id,), dict(revision=revision, allow_patterns=allow_patterns)))
+        return str(self.folder / repo_id)
+
+
+def test_a_model_goes_to_a_hub_and_comes_back(model_folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub := Hub(tmp_path))
+    model_card(model_folder, {})
+    (model_folder / "secret.txt").write_text("not to be published")
+    for _ in range(2): assert push_model(model_folder, "someone/model") == "hub/someone/model/commit/1"
+    (model_folder / "secret.txt").unlink()
+    found = pull_model("someone/model", "v1")
+    assert sorted(p.name for p in found.iterdir()) == ["README.md", "model.json", "model.safetensors"] and PoseEstimator.load(found).skeleton == UNION
+    monkeypatch.undo()
+    real = pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed: its functions were not asked whether they take these calls")
+    for name, args, kwargs in hub.calls:
+        if name == "snapshot_download": inspect.signature(real.snapshot_download).bind(*args, **kwargs)
+        else: inspect.signature(getattr(real.HfApi, name)).bind(real.HfApi, *args, **kwargs)
+    assert "commit_url" in real.CommitInfo.__dataclass_fields__
+
+
+def test_without_the_hub_library_it_says_what_to_install(model_folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match=r"acae_nb\[hub\]"): pull_model("someone/model")
+
+
 def run(capsys, *arguments):
     code = main([str(a) for a in arguments])
     said = capsys.readouterr()
@@ -191,6 +233,20 @@ def test_command_validate(capsys, tmp_path):
     (tmp_path / "own").mkdir()
     code, out, _ = run(capsys, "validate", tmp_path / "own")
     assert code == 1 and "examples.csv" in out
+
+
+def test_results_of_the_pipeline_go_into_cards(model_folder, tmp_path):
+    numbers = json.loads((REPO / "results/evaluate/consistency.json").read_text())
+    rows = benchmarks_of(numbers)
+    assert {row.partition(" [")[0] for row in rows} == {"synthetic", "recording, views", "recording, triangulated", "recording, detections", "recording", "mean pose"}
+    assert rows[f"synthetic [{numbers['protocol']['synthetic']}]"]["MPJPE"] == numbers["synthetic"]["MPJPE"]
+    (tmp_path / "model.json").write_text(json.dumps(numbers))
+    card, = write_cards(model_folder.parent, ["model"], tmp_path, tmp_path / "cards", ["street: 9 pictures"], {"model": "model"})
+    text = card.read_text()
+    for words in (f"{numbers['synthetic']['MPJPE']:.1f}", "It starts from model `model`", "street: 9 pictures", "No photograph of a person", "rendered people, small pictures"): assert words in text
+    with pytest.raises(FileNotFoundError, match="none.json"): write_cards(model_folder.parent, ["none"], tmp_path, tmp_path / "cards")
+    for wrong in ([1], {"a": {"MPJPE": "1"}}, {"a": [1]}):
+        with pytest.raises(ValueError, match="results: "): benchmarks_of(wrong)
 
 
 def test_command_card(capsys, tmp_path, model_folder):
