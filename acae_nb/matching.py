@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['greedy_matching', 'People', 'match_people', 'recall_table', 'evaluate_people']
 
-# %% ../nbs/11a_matching.ipynb #decacccc
+# %% ../nbs/11a_matching.ipynb #fc0298d2
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ class People:
         for name, shape in expected.items():
             if np.shape(getattr(self, name)) != shape: raise ValueError(f"{name}: expected {list(shape)} (people, joints of {self.skeleton.name}, coordinates), found {list(np.shape(getattr(self, name)))}")
 
-# %% ../nbs/11a_matching.ipynb #3624110b
+# %% ../nbs/11a_matching.ipynb #28725d16
 def match_people(pred: People, true: People, format: str, matching: Matching) -> Int[np.ndarray, "person"]:
     "For each true row the index of the predicted row it takes, or -1; picture by picture, rows in their order. `format`: the skeleton format whose joints the rule names."
     columns = [[people.skeleton.index(joint, format) for joint in matching.joints] for people in (pred, true)]
@@ -63,15 +64,18 @@ def recall_table(matched: Int[np.ndarray, "person"], true_sequence: Sequence, pr
     table.insert(2, "recall", 100 * table["matched"] / table["annotated"])
     return table
 
-# %% ../nbs/11a_matching.ipynb #62895cd6
+# %% ../nbs/11a_matching.ipynb #0c5ee85a
 def evaluate_people(pred: People, true: People, protocol: Protocol, pred_sequence: Sequence, groups: Mapping[str, Sequence]) -> Result:
     """Match people as `protocol.matching` says, then `evaluate`. `groups`: the protocol's group columns of the true rows, among them 'sequence'; `pred_sequence`: the sequence
-    of each predicted row. `overall` gains 'recall' (averaged as the protocol says) and the tables 'matching'. ValueError for a protocol without a matching rule."""
+    of each predicted row. `overall` gains 'recall' (averaged as the protocol says) and the tables 'matching'. Warns of matched people without some joints. ValueError for a protocol without a matching rule."""
     if protocol.matching is None: raise ValueError(f"protocol {protocol.name}: matching: expected a rule, for there are several people in a picture; found none")
     matched = match_people(pred, true, protocol.formats[0].format, protocol.matching)
     columns = [list(pred.skeleton.labels).index(label) for label in true.skeleton.labels]
     joints = np.full(true.joints3d.shape, np.nan)
     joints[matched >= 0] = pred.joints3d[matched[matched >= 0]][:, columns]
+    lost = np.flatnonzero((matched >= 0) & (np.isnan(joints).any(-1) & ~np.isnan(true.joints3d).any(-1)).any(-1))
+    if len(lost): warnings.warn(f"{protocol.name}: {len(lost)} of {int((matched >= 0).sum())} matched people lack joints that the truth has (NaN), first in row {lost[0]} of the truth: they "
+                                + ("count as misses, and not in mean errors" if protocol.missing == "miss" else "are left out, which flatters"), stacklevel=2)
     result = evaluate(joints, true.joints3d, true.skeleton, protocol, groups)
     table = recall_table(matched, np.asarray(groups["sequence"]).astype(str), np.asarray(pred_sequence).astype(str))
     result.groups["sequence"]["recall"], result.tables["matching"] = table["recall"], table

@@ -174,6 +174,17 @@ def test_joints_travel_by_name():
     assert evaluate_people(wide, true, MUPOTS, pred.picture * 0, groups).overall == evaluate_people(pred, true, MUPOTS, pred.picture * 0, groups).overall
 
 
+@pytest.mark.parametrize("people, words", [("matched", "are left out, which flatters"), ("all annotated", "count as misses")])
+def test_joints_left_blank_are_told(people, words):
+    "A joint without a 3D prediction (but with a 2D one) would leave the mean of a matched protocol without a word."
+    pred, true = scene(0)
+    matched = match_people(pred, true, "mpi_inf_3dhp_17", MUPOTS.matching)
+    blank = pred.joints3d.copy()
+    blank[matched[matched >= 0][:2], 4] = np.nan
+    with pytest.warns(UserWarning, match=f"2 of {(matched >= 0).sum()} matched people lack joints .*first in row {np.flatnonzero(matched >= 0)[0]} .*{words}"):
+        evaluate_people(replace(pred, joints3d=blank), true, mupots_protocol(people=people), pred.picture * 0, {"sequence": true.picture * 0})
+
+
 def test_refusals():
     pred, true = scene(0)
     with pytest.raises(ValueError, match="matching: expected a rule"): evaluate_people(pred, true, replace(HUMAN36M, groups=("sequence",)), pred.picture, {"sequence": true.picture})

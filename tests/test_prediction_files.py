@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from acae_nb.benchmarks import HUMAN36M, MUPOTS
-from acae_nb.prediction_files import disorder, evaluate_files, read_poses, result_text, skeleton_of, write_poses
+from acae_nb.prediction_files import disorder, evaluate_files, oddities, odd_sequences, read_poses, result_text, skeleton_of, write_poses
 from acae_nb.protocols import Result, compare, evaluate
 from acae_nb.skeletons import load_skeleton, union
 
@@ -134,6 +134,39 @@ def test_parquet_that_cannot_be_measured(files):
     with pytest.raises(ValueError, match=r"1 poses with NaN, first \[0\]"): evaluate_files(folder / "c.parquet", truth, "human36m")
 
 
+@pytest.mark.parametrize("content, words", [
+    (b"", "EOFError"), (b"hello", "ValueError"), (b"PK\x03\x04 and no more", "BadZipFile"), ("half", "BadZipFile"), ("npy", r"one array \(.npy\)"), ("object", "Object arrays"), ("text", "JSONDecodeError")])
+def test_what_is_no_npz_is_named(files, content, words):
+    "Each once left as a bare exception of a library, without the file's name, or ended the command in a traceback."
+    folder, truth, pred, _ = files
+    path, bytes_ = folder / "mine.npz", write(folder, pred).read_bytes()
+    if content == "npy":
+        with open(path, "wb") as file: np.save(file, pred)
+    elif content == "object": np.savez(path, joints3d=np.array([{1: 2}], object), joints=np.array(H36M.labels))
+    elif content == "text": write(folder, pred, skeleton=np.array("{not JSON"))
+    else: path.write_bytes(bytes_[:len(bytes_) // 2] if content == "half" else content)
+    with pytest.raises(ValueError, match=f"mine.npz: expected .*{words}"): evaluate_files(path, truth, "human36m")
+    from acae_nb.cli import main
+    assert main(["evaluate", str(path), str(truth), "--protocol", "human36m"]) == 2
+
+
+def test_what_other_writers_write_is_read(files):
+    "Text as bytes, the name of a published skeleton, frame numbers that a data frame made floats."
+    folder, truth, pred, _ = files
+    expected = evaluate_files(write(folder, pred), truth, "human36m").overall
+    as_bytes = {k: v.astype("S") for k, v in columns().items() if v.dtype.kind == "U"}
+    assert evaluate_files(write(folder, pred, np.array(H36M.labels).astype("S"), skeleton=np.array("h36m_17"), frame=columns()["frame"].astype(float), **as_bytes), truth, "human36m").overall == expected
+    rows = pd.read_parquet(write_poses(folder / "mine.parquet", H36M, pred, columns()))
+    rows.assign(frame=rows.frame.astype(float)).to_parquet(folder / "floats.parquet")
+    assert evaluate_files(folder / "floats.parquet", truth, "human36m").overall == pytest.approx(expected)
+    rows[:0].to_parquet(folder / "none.parquet")
+    with pytest.raises(ValueError, match="none.parquet: expected at least one pose"): evaluate_files(folder / "none.parquet", truth, "human36m")
+    with pytest.raises(ValueError, match="joints3d: expected at least one pose, found none"): evaluate_files(write(folder, pred[:0], **{k: v[:0] for k, v in columns().items()}), truth, "human36m")
+    with pytest.raises(ValueError, match="expected poses with an extent, found all joints of every pose in one point"): evaluate_files(write(folder, pred * 0), truth, "human36m")
+    with pytest.raises(ValueError, match=r"found 117; .*do its frame numbers begin \+1 from the truth's\?"), warnings.catch_warnings():
+        warnings.simplefilter("ignore"); evaluate_files(write(folder, pred, frame=columns()["frame"] + 1), truth, "human36m")
+
+
 # ---- files that can be measured but are suspect
 @pytest.mark.parametrize("damage, words", [
     (lambda p: p / 1000, r"predictions are \d+ times smaller than the truth: are they in metres"),
@@ -145,7 +178,12 @@ def test_parquet_that_cannot_be_measured(files):
     (lambda p: p[np.random.default_rng(0).permutation(N)], r"are poses \(frames\) in another order\?.*lowers the error from"),
     (lambda p: p[np.argsort([str(k) for k in range(N)])], r"are poses \(frames\) in another order"),                 # 0, 1, 10, 100, 101 ...
     (lambda p: np.roll(p, 1, 1), "are joints in another order.*what is called h36m_17/pelvis lies where h36m_17/right_wrist should"),
-    (lambda p: p * [1, -1, 1], "the y axis points the other way")])
+    (lambda p: p * [1, -1, 1], "the y axis points the other way"),
+    (lambda p: p - p[:, :1], r"predicted poses lie \d+ mm from the origin, true ones 4\d\d\d: are they relative to their root"),
+    (lambda p: p[..., [0, 2, 1]] * [1, 1, -1], "are they in another frame, of the world or another camera"),
+    (lambda p: np.where(some(N, 7, 9)[:, None, None], 0, p), "2 of 120 predicted poses have all joints in one point, first in row 7"),
+    (lambda p: np.r_[p[:80], p[80:, list(H36M.mirror)]], "sequence c: left and right joints are exchanged"),
+    (lambda p: np.r_[p[:40], p[40:80] / 1000, p[80:]], "sequence b: .* are they in metres")])
 def test_files_that_are_suspect(files, damage, words):
     folder, truth, pred, _ = files
     with pytest.warns(UserWarning, match=words): evaluate_files(write(folder, damage(pred)), truth, "human36m")
@@ -156,7 +194,28 @@ def test_honest_predictions_raise_no_suspicion():
     rng = np.random.default_rng(0)
     for pred in (true, true + rng.normal(0, 10, true.shape), true + rng.normal(0, 200, true.shape), true.mean(0) + rng.normal(0, 50, true.shape), np.broadcast_to(true.mean(0), true.shape),
                  true.mean((0, 1)) + rng.normal(0, 300, true.shape)):
-        assert disorder(pred, true, H36M.labels) == []
+        assert disorder(pred, true, H36M.labels) == oddities(pred, true, columns()["sequence"], True) == odd_sequences(pred, true, columns()["sequence"], H36M) == []
+
+
+@pytest.mark.parametrize("factor, unit", [(1000, "metres"), (10, "centimetres")])
+def test_both_files_in_another_unit(files, factor, unit):
+    "Nothing in a comparison of the two shows it, and PCK becomes 100."
+    folder, _, pred, true = files
+    truth = write_poses(folder / "small.npz", H36M, true / factor, columns())
+    with pytest.warns(UserWarning, match=f"joints of the truth lie .* from the middle of their pose: is it in {unit}"): evaluate_files(write(folder, pred / factor), truth, "human36m")
+
+
+def test_a_missing_pose_is_not_taken_from_another_person(tmp_path):
+    smpl = load_skeleton("smpl_24")
+    true = motion(smpl)
+    true[1::2] += [2000, 0, 0]
+    identity = {"sequence": np.repeat(["a"], N), "frame": np.repeat(np.arange(N // 2), 2), "person": np.tile([0, 1], N // 2)}
+    keep = np.arange(N) != 40
+    truth = write_poses(tmp_path / "truth.npz", smpl, true, identity)
+    mine = write_poses(tmp_path / "mine.npz", smpl, true[keep], {k: v[keep] for k, v in identity.items()})
+    with pytest.warns(UserWarning, match="1 of 120 poses are missing"): found = evaluate_files(mine, truth, "3dpw")
+    expected = np.linalg.norm((true[38] - true[38, :1]) - (true[40] - true[40, :1]), axis=-1).sum() / N / 24          # the same person, one frame before
+    assert np.isclose(found.overall["MPJPE"], expected) and list(found.groups["sequence"].index) == ["a, 0", "a, 1"]
 
 
 def test_predictions_that_the_truth_does_not_have(files):
@@ -194,6 +253,12 @@ def test_several_people_are_matched_in_2d(tmp_path):
     found = evaluate_files(mine, truth, "mupots")
     shares = [np.isin(np.arange(20) + 20 * k, order).mean() for k in (0, 1)]
     assert np.isclose(found.overall["recall"], 100 * np.mean(shares)) and np.isclose(found.overall["PCK@150 (14 joints)"], 100 * np.mean(shares)) and found.protocol == MUPOTS
+    for changed, flat, words in (({"frame": identity["frame"] + 1}, px, "are frames one late"), ({}, px / 1920, "predicted people are .* times as large in the picture"),
+                                 ({"sequence": np.where(identity["sequence"] == "TS2", "ts2", "TS1")}, px, "sequences that the truth does not have.*ts2")):
+        odd = write_poses(tmp_path / "odd.npz", skeleton, true, identity | changed, flat)
+        with pytest.warns(UserWarning, match=words): evaluate_files(odd, truth, "mupots")
+    nobody = write_poses(tmp_path / "nobody.npz", skeleton, true, identity | {"sequence": np.char.lower(identity["sequence"])}, px)
+    with pytest.raises(ValueError, match="expected pictures of the truth.*found none of them.*no sequence 'ts1'"): evaluate_files(nobody, truth, "mupots")
     np.savez(tmp_path / "flat.npz", joints3d=true, joints=np.array(skeleton.labels), **identity)
     with pytest.raises(ValueError, match=r"joints2d: expected \[40, 17, 2\] px, for MuPoTS-3D.*found none"): evaluate_files(tmp_path / "flat.npz", truth, "mupots")
 
