@@ -1,5 +1,6 @@
 """CMU Panoptic: two tiny sequences in the owners' layout, written here, read back, and damaged."""
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -72,6 +73,22 @@ def test_choices(tmp_path):
     ids = [e.example_id for e, _ in cmu_panoptic.read(tmp_path, sequences="17*", cameras=["00_01"], without=["171204_pose1/00000121"])]
     assert ids == ["171204_pose1/00_01/00000120/3", "171204_pose1/00_01/00000120/4"]
     assert not any("00_01" in e.example_id for e, _ in cmu_panoptic.read(tmp_path, without=["171204_pose1/00_01", "160906_band1/00_01"]))
+    shutil.rmtree(tmp_path / "160906_band1/hdPose3d_stage1_coco19")                              # some sequences were never given poses
+    with pytest.raises(NativeError, match="160906_band1.*CMU Panoptic"): list(cmu_panoptic.read(tmp_path))
+    assert {e.sequence for e, _ in cmu_panoptic.read(tmp_path, without=["160906_band1"])} == {"171204_pose1"}
+
+
+def test_poses_past_the_end_of_a_video(tmp_path):
+    write(tmp_path)
+    folder = tmp_path / "160906_band1"
+    write_video(folder / "hdVideos/hd_00_01.mp4", [picture(f % 7, SIZE) for f in range(120)])
+    scenes = folder / "hdPose3d_stage1_coco19/hd"
+    def read(): return [e.frame for e, image in cmu_panoptic.read(tmp_path, sequences="16*", cameras=["00_01"]) if image.load() is not None]
+    shutil.copy(scenes / "body3DScene_00000002.json", scenes / "body3DScene_00000119.json")
+    shutil.copy(scenes / "body3DScene_00000002.json", scenes / "body3DScene_00000120.json")
+    assert read() == [0, 0, 1, 1, 2, 2, 119, 119]
+    shutil.copy(scenes / "body3DScene_00000002.json", scenes / "body3DScene_00000150.json")
+    with pytest.raises(NativeError, match="hd_00_01.mp4.*frames.*151"): read()
 
 
 @pytest.mark.parametrize("change, words", [

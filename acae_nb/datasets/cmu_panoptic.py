@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..cameras import Camera
-from .native import ImageFile, NativeError, VideoFrame, box_of, field, load_json, make_camera, require, row
+from .native import ImageFile, NativeError, VideoFrame, box_of, field, load_json, make_camera, require, row, video_length
 from .views import View
 from ..example_rows import Example
 
@@ -63,7 +63,9 @@ def find_pictures(folder: Path, name: str, frames: Collection[int]) -> dict[int,
     files = {int(f.stem.split("_")[-1]): ImageFile(f) for f in sorted((folder / "hdImgs" / name).glob(f"{name}_????????.*"))}
     if files: return {n: files[n] for n in frames if n in files}
     video = folder / "hdVideos" / f"hd_{name}.mp4"
-    return {n: VideoFrame(video, n) for n in frames} if video.is_file() else {}
+    if not video.is_file() or not frames: return {}
+    if (length := video_length(video)) < 0.99 * (last := max(frames) + 1): raise NativeError(video, "frames", f"{last}, as the poses", f"{length}")
+    return {n: VideoFrame(video, n) for n in frames if n < length}
 
 def check_names(folder: Path, calibration: Path, views: dict[str, View]) -> None:
     "NativeError for a folder of pictures or a video of no calibrated camera."
@@ -76,13 +78,14 @@ def read(
     split: str = "train",                            # written into the rows; the owners define none
     sequences: str = "*",                            # pattern of the folders' names
     cameras: Collection[str] | None = None,          # names such as 00_03; all by default
-    without: Collection[str] = BROKEN_VIDEOS,        # videos (sequence/camera) and pose files (sequence/frame) known to be broken
+    without: Collection[str] = BROKEN_VIDEOS,        # sequences, videos (sequence/camera) and pose files (sequence/frame) without poses or broken
 ) -> Iterator[tuple[Example, ImageFile | VideoFrame]]:
     """Rows by sequence, camera, frame and person, for people with two joints or more in the picture.
 
     `cmu_panoptic_19`, world mm with y down. NativeError naming the data set, file and field that is absent or wrong."""
     for calibration in require(root, f"{sequences}/calibration_*.json", dataset="CMU Panoptic", access=ACCESS):
         folder = calibration.parent
+        if folder.name in without: continue
         views = read_calibration(calibration)
         check_names(folder, calibration, views)
         unknown = set(cameras or ()) - set(views)
