@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from acae_nb.benchmark_runs import SOURCES
+
 REPO = Path(__file__).resolve().parent.parent
 WORDS = {"acae_nb/names.py", "acae_nb/processes.py"}           # words of messages, and how processes end: no result depends on them
 SEEN = {"acae_nb/plots.py", "acae_nb/training_views.py"}      # pictures in executed notebooks and in reports/, no outputs of a stage
@@ -43,11 +45,10 @@ def test_a_stage_depends_on_what_it_imports(name):
     stage = STAGES[name].get("do", STAGES[name])
     cells = json.loads((REPO / f"nbs/pipeline/{name}.ipynb").read_text())["cells"]
     code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
-    readers = {f"acae_nb/datasets/{item['format']}.py" for item in PARAMS["prepare"]["datasets"].values()} if name == "prepare" else set()
+    # readers are imported by their names in params.yaml, those of benchmarks by their protocols' too
+    formats = {"prepare": {item["format"] for item in PARAMS["prepare"]["datasets"].values()}, "benchmark": {source.format for source in SOURCES.values()} | {"examples"}}
+    readers = {f"acae_nb/datasets/{format}.py" for format in formats.get(name, ())}
     needed = all_imported(imported(ast.parse(code)) | readers) - readers - WORDS - (SEEN if name != "report" else set())
     given = {d for d in stage["deps"] if d.startswith("acae_nb/") and d.endswith(".py")}
     if readers: given.remove("acae_nb/datasets/${item.format}.py")                  # the reader itself, by its name
-    if name == "prepare":     # the reader is imported by its name in params.yaml
-        readers = {f"acae_nb/datasets/{source['format']}.py" for source in YAML(typ="safe").load(REPO / "params.yaml")["prepare"]["datasets"].values()}
-        needed, given = needed | all_imported(readers) - WORDS, given - {"acae_nb/datasets/${item.format}.py"} | readers
     assert given == needed, f"missing: {sorted(needed - given)}, too many: {sorted(given - needed)}"

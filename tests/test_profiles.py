@@ -44,7 +44,7 @@ def test_the_papers_recipe_names_every_absent_data_set(checkout):
     (checkout / "native/h36m").mkdir(parents=True)
     with pytest.raises(StageError) as refusal: check_pipeline()
     absent = {path for path in (line.split()[0] for line in str(refusal.value).splitlines()[1:]) if path.startswith("native/")}      # a reader not yet written is named too
-    assert absent == {s["folder"] for s in sets.values()} - {"native/h36m"} and "stage prepare@rich" in str(refusal.value)
+    assert absent == {s["folder"] for s in (*sets.values(), *p["benchmark"]["benchmarks"].values())} - {"native/h36m"} and "stage prepare@rich" in str(refusal.value)
 
 
 TO_COME = {"agora", "aspset", "behave", "bml_movi", "gpa", "hspace", "human4d", "humbi", "ikea", "jrdb", "jta", "mads", "mpii", "posetrack", "rich", "sailvos", "spec", "surreal", "threedoh",
@@ -55,5 +55,13 @@ def test_readers_of_the_papers_data_sets():
     """Every format of the profile is a reader of this package."""
     from acae_nb.datasets.sources import native_formats
     p = YAML(typ="safe").load(REPO / "profiles/paper.yaml")
-    missing = {s["format"] for s in p["prepare"]["datasets"].values()} - set(native_formats()) - TO_COME
+    missing = {s["format"] for s in (*p["prepare"]["datasets"].values(), *p["benchmark"]["benchmarks"].values())} - set(native_formats()) - TO_COME
     assert not missing, f"no reader in acae_nb.datasets for {sorted(missing)}"
+
+
+def test_benchmarks_of_the_profile_are_protocols_and_their_test_sets():
+    from acae_nb.benchmark_runs import read_benchmark, stride_of
+    from acae_nb.benchmarks import PROTOCOLS
+    entries = YAML(typ="safe").load(REPO / "profiles/paper.yaml")["benchmark"]["benchmarks"]
+    every = {b.protocol: stride_of(b, PROTOCOLS[b.protocol]) for b in (read_benchmark(name, entry) for name, entry in entries.items())}
+    assert {"human36m", "mpi-inf-3dhp", "mupots", "3dpw", "3dpw-test-14", "emdb-1"} <= set(every) and every.pop("human36m") == 64 and set(every.values()) == {1}
