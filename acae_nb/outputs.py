@@ -58,7 +58,7 @@ def _annotation(poses: Poses, k: int, number: int) -> dict:
             "area": round(float(np.prod(poses.boxes[k, 2:])), 1), "num_keypoints": int(known.sum()), "keypoints": keypoints.round(2).ravel().tolist(),
             "keypoints3d_mm": poses.joints3d[k].round(2).ravel().tolist()}
 
-# %% ../nbs/12h_outputs.ipynb #35e9c44d
+# %% ../nbs/12h_outputs.ipynb #9dc1caac
 def write_coco(results: Iterable[Poses], path: str | Path, names: Sequence[str] | None = None) -> Path:
     "A COCO keypoint file with `keypoints3d_mm` in each annotation; `names`: the pictures' file names. `info` tells axes and units. ValueError where there is no picture."
     images, annotations, skeleton = [], [], None
@@ -115,7 +115,7 @@ def people_and_names(results: Iterable[Poses], frame: str) -> tuple[list[Float[n
     "The tracks, and a name for each joint of each: `format_joint` for the first person, `2_format_joint` for the second."
     results = [replace(poses, image=None) for poses in results]      # without its pictures a video's results fit into memory
     people = tracks(results, frame=frame)
-    if not people: raise ValueError("results: expected at least one person, found none")
+    if not people: raise ValueError("results: expected at least one person, found none in any picture: .trc and .c3d hold nothing else")
     labels = [label.replace("/", "_") if len(results[0].skeleton.parts) > 1 else label.split("/", 1)[1] for label in results[0].skeleton.labels]
     return people, [(f"{k + 1}_" if k else "") + label for k in range(len(people)) for label in labels]
 

@@ -21,7 +21,7 @@ def bone_lengths(joints: Float[np.ndarray, "*n j 3"], skeleton: Skeleton) -> Flo
     a, b = np.array(skeleton.edges, int).reshape(-1, 2).T
     return np.linalg.norm(joints[..., a, :] - joints[..., b, :], axis=-1)
 
-# %% ../nbs/12d_plausibility.ipynb #2b1012a7
+# %% ../nbs/12d_plausibility.ipynb #3cb659c9
 def has_bones_of_a_person(joints: Float[np.ndarray, "n j 3"], skeleton: Skeleton, usual: Float[np.ndarray, "e"] | None = None, longest_mm: float = 1000.0) -> Bool[np.ndarray, "n"]:
     "Whether no bone is out of the ordinary; without `usual` lengths, whether none is longer than `longest_mm` and the body is at least 200 mm large."
     lengths = bone_lengths(joints, skeleton)
@@ -41,7 +41,7 @@ def same_distance(poses: Float[np.ndarray, "*n v j 3"]) -> Float[np.ndarray, "*n
     square = (poses ** 2).mean((-2, -1), keepdims=True)
     return poses * np.sqrt(square.mean(-3, keepdims=True) / square)
 
-# %% ../nbs/12d_plausibility.ipynb #578ed80a
+# %% ../nbs/12d_plausibility.ipynb #2607c8ff
 def looks_agree(looks: Float[np.ndarray, "n v j 3"], most_mm: float = 200.0, least_share: float = 0.25) -> Bool[np.ndarray, "n"]:
     "Whether at least a share of the joints scatters (root mean square over the v looks, mm) by less than `most_mm`. One look always agrees with itself."
     scaled = same_distance(looks)
@@ -66,7 +66,7 @@ class Plausibility:
     "What a pose must be like to be kept, and how similar two kept poses may be."
     usual_bones: Float[np.ndarray, "e"] | None = None   # mm of every bone; None: only the bounds that hold for everyone
     longest_bone_mm: float = 1000.0
-    least_box_share: float = 0.2
+    least_box_share: float = 0.1                        # of the box: a pose a third as wide and high as its box is kept
     most_scatter_mm: float = 200.0
     most_overlap: float = 0.4
 

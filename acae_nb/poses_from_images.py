@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from safetensors import SafetensorError
 
 from .acae import ACAE, load_acae
 from .cameras import Camera, crop_camera, project_points, scale_intrinsics
@@ -168,7 +169,8 @@ def bytes_per_crop(model: torch.nn.Module, size: int) -> int:
 
 # %% ../nbs/12f_poses_from_images.ipynb #3387bb10
 def crops_within(megabytes: float, model: torch.nn.Module, size: int, most: int = 256) -> int:
-    "How many crops to run at once to stay within a memory budget for activations (1 to `most`)."
+    "How many crops to run at once to stay within a memory budget for activations (1 to `most`, also where not one fits). ValueError for a budget that is none."
+    if not megabytes > 0: raise ValueError(f"memory: expected a budget above 0 MiB, found {megabytes}")
     return int(np.clip(megabytes * 2 ** 20 // bytes_per_crop(model, size), 1, most))
 
 # %% ../nbs/12f_poses_from_images.ipynb #716dfa00
@@ -184,7 +186,9 @@ class PoseEstimator:
         if precision not in (torch.float32, torch.bfloat16): raise ValueError(f"precision: expected torch.float32 or torch.bfloat16, found {precision}")
         if acae is not None and len(acae.joints) != len(skeleton): raise ValueError(f"acae: expected the {len(skeleton)} joints of the model, found {len(acae.joints)}")
         if chunk < 1 or not looks: raise ValueError(f"expected at least one crop in a chunk and one look, found {chunk} and {len(looks)}")
-        self.model, self.skeleton, self.size = model.eval().to(device), skeleton, size
+        try: self.model = model.eval().to(device)
+        except (RuntimeError, AssertionError) as error: raise ValueError(f"device: expected one that torch can use here, such as cpu, found {device}: {str(error).splitlines()[0]}") from error
+        self.skeleton, self.size = skeleton, size
         self.looks, self.detector, self.acae, self.chunk, self.precision = tuple(looks), detector, acae, chunk, precision
         self.plausibility, self.field_of_view_deg, self.licence = plausibility, field_of_view_deg, licence
         self.formats = {name: (list(rows), select(skeleton, rows, name)) for name, rows in skeleton.parts.items()} if formats is None else dict(formats)
@@ -198,7 +202,9 @@ class PoseEstimator:
         if not isinstance(params.get("size"), int): raise ValueError(f"{Path(folder) / 'model.json'}: params.size: expected the crop's side in px, found {params.get('size')!r}")
         if "formats" in params: formats = {name: (f["indices"], Skeleton.from_dict(f["skeleton"])) for name, f in params["formats"].items()}
         if isinstance(options.get("looks"), int): options["looks"] = trained_looks(params, options["looks"])
-        return cls(model, skeleton, params["size"], acae=None if acae is None else load_acae(acae), **{"formats": formats, "licence": params.get("licence", ""), **options})
+        try: autoencoder = None if acae is None else load_acae(acae)
+        except SafetensorError as error: raise ValueError(f"{acae}: expected an autoencoder as save_acae writes it, found {error}") from error
+        return cls(model, skeleton, params["size"], acae=autoencoder, **{"formats": formats, "licence": params.get("licence", ""), **options})
 
     @classmethod
     def from_metrabs(cls, folder: str | Path, **options) -> "PoseEstimator":

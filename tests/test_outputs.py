@@ -213,6 +213,23 @@ def test_command_predict(capsys, tmp_path, model_folder):
         assert code == 2 and words in err and err.count("\n") == 1
 
 
+def test_command_predict_says_what_is_wrong_in_one_line(capsys, tmp_path, model_folder):
+    "Each before any picture is looked at, and nothing is written."
+    cv2.imwrite(str(tmp_path / "p.png"), np.zeros((60, 80, 3), np.uint8)); (tmp_path / "file").write_bytes(b"no"); (tmp_path / "cut.mp4").write_bytes(b"no video" * 100)
+    (tmp_path / "mixed").mkdir(); (tmp_path / "mixed/broken.png").write_bytes(b"no")
+    options = dict(input=tmp_path / "p.png", o=tmp_path / "o.csv")
+    for changes, words in ((dict(input=tmp_path / "cut.mp4"), "cut.mp4: expected a video, found 800 bytes that cannot be opened"), (dict(input=tmp_path / "mixed"), "broken.png: expected a picture"),
+                           (dict(o=tmp_path / "file/x.csv"), "is no folder"), (dict(o=tmp_path / "mixed"), "found a folder"), (dict(overlay=tmp_path / "file"), "expected a folder for pictures"),
+                           (dict(overlay=tmp_path / "seen.png"), "expected a folder for pictures"), (dict(device="toaster"), "device: expected one that torch can use here"), (dict(acae=tmp_path / "file"), "file: expected an autoencoder"),
+                           (dict(memory=-5), "memory: expected a budget above 0 MiB"), (dict(memory="nan"), "memory: expected"), (dict(looks=0), "looks: expected at least one"), (dict(field_of_view=180), "field_of_view_deg: expected an angle"),
+                           (dict(model=tmp_path / "file"), "model.json: no such file")):
+        chosen = {"model": model_folder, **options, **changes}
+        arguments = [chosen.pop("input"), "-o", chosen.pop("o")] + [part for name, value in chosen.items() for part in (f"--{name.replace('_', '-')}", value)]
+        code, out, err = run(capsys, "predict", *arguments, "--box", 10, 10, 40, 40, "--json")
+        assert code == 2 and words in err and err.count("\n") == 1 and not out, (changes, err)
+        assert not (tmp_path / "o.csv").exists() and not (tmp_path / "seen.png").exists()
+
+
 def test_command_fit_acae(capsys, tmp_path):
     poses, names, mirror, _ = stick_people(400, 2)
     np.savez(tmp_path / "poses.npz", joints3d=poses, joints=np.array(names))

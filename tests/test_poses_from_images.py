@@ -241,6 +241,8 @@ def test_bfloat16_is_close():
 def test_a_memory_budget_sets_the_chunk():
     model = PoseModel(tiny_backbone(), SeparateJoints(17))
     assert bytes_per_crop(model, 128) > 3 * bytes_per_crop(model, 64) and crops_within(0.001, model, 64) == 1
+    for none in (0, -5, float("nan")):
+        with pytest.raises(ValueError, match="memory: expected a budget"): crops_within(none, model, 64)
     assert 8 <= crops_within(8 * bytes_per_crop(model, 64) / 2 ** 20 + 0.01, model, 64) <= 8
 
 
