@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from acae_nb.metrics import (PAPER_MEASURES, Measure, acceleration_error, aligned_distances, auc31, distances_with_misses, format_inconsistency,
-                             joint_distances, joint_inconsistency, measure, near_pairs, pair_disagreement, per_joint_table, procrustes,
+                             joint_distances, joint_inconsistency, mean_centred, measure, near_pairs, pair_disagreement, per_joint_table, procrustes, root_relative,
                              true_bone_lengths)
 
 
@@ -111,6 +111,22 @@ def test_mpi_inf_3dhp_evaluation(conformance):
     everywhere, outdoors = (list(measure(pred[part], true[part], root=14).values()) for part in (slice(None), outdoor))
     both = [x for a, b in ((0, 3), (3, 9), (9, 15), (15, 19)) for values in (everywhere, outdoors) for x in values[a:b]]
     np.testing.assert_allclose(both, arrays["metrics_wacv"], atol=1e-3)
+
+
+def test_centring_conformance(conformance):
+    "Mean over the valid joints, and the last joint as root. The original's numpy branch has NaN at the others."
+    a, _ = conformance("align_center")
+    np.testing.assert_allclose(mean_centred(a["true"], a["mask"]), a["center_mean_mask"], atol=0.05)
+    np.testing.assert_allclose(mean_centred(a["true"], np.ones_like(a["mask"])), a["center_mean"], atol=0.05)
+    np.testing.assert_allclose(mean_centred(a["true"], a["mask"])[a["mask"]], a["center_np"][a["mask"]], atol=0.05)
+    np.testing.assert_allclose(root_relative(a["true"], -1), a["center_last"], atol=0.05)
+
+
+def test_human36m_with_the_root_last(conformance):
+    "The evaluation's other order of joints: the same numbers, by root -1."
+    arrays, _ = conformance("h36m_rootlast0_pa0")
+    order = [*range(1, 17), 0]
+    np.testing.assert_allclose(list(measure(arrays["pred"][:, order], arrays["true"][:, order], root=-1).values()), arrays["metrics_wacv"], atol=1e-3)
 
 
 @pytest.mark.parametrize("scale", [False, True])
