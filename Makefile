@@ -41,6 +41,8 @@ readme: install         # README.md is nbs/index.ipynb
 
 claims: fetch           # the study of the paper's claims over seeds: hours; after make repro
 	$(BIN)/dvc repro claims/dvc.yaml
+	cp results/claims/report/claims.json results/claims.json
+	$(BIN)/dvc repro report
 	@cat results/claims/report/claims.txt
 
 docs: install           # the documentation site, in site/

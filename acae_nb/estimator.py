@@ -50,8 +50,7 @@ def unlabelled_crop(example: Example, image: UInt8[np.ndarray, "h w 3"], size: i
     crop = make_crop(replace(example, joints3d=None, joints2d=None, mask=None), image, _NO_JOINTS, size, NO_AUGMENTATION, np.random.default_rng(0))
     return crop.image, crop.camera
 
-
-#| export
+# %% ../nbs/12_estimator.ipynb #fdda7f3d
 def crop_batches(table: ExampleTable, rows: Sequence[int], size: int, batch_size: int, threads: int = 2) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
     "(images uint8 [b, 3, s, s], intrinsics [b, 3, 3], rotations world -> crop camera float64 [b, 3, 3]) in the order of `rows`, one batch ahead."
     def cut(row): return unlabelled_crop(table[row], table.image(row), size)
@@ -73,8 +72,7 @@ class Predictions:
     skeleton: Skeleton
     rows: np.ndarray
 
-
-#| export
+# %% ../nbs/12_estimator.ipynb #9be60233
 def model_joints(model: torch.nn.Module) -> Callable[[Tensor, Tensor], Float[Tensor, "b j 3"]]:
     "The prediction function of a PoseModel (or anything that answers with `.joints`): evaluation mode, its own device, no gradients."
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -82,8 +80,7 @@ def model_joints(model: torch.nn.Module) -> Callable[[Tensor, Tensor], Float[Ten
         with torch.inference_mode(): return model(images.to(device), intrinsics.to(device)).joints.float()
     return predict
 
-
-#| export
+# %% ../nbs/12_estimator.ipynb #34aa52a4
 def predict_examples(model: torch.nn.Module, table: ExampleTable, size: int, batch_size: int = 64, flip_average: bool = True, *, skeleton: Skeleton,
                      rows: Sequence[int] | None = None, threads: int = 2, progress: bool = True) -> Predictions:
     """Poses of all `rows` (default: every row) of a table. `skeleton`: what the model predicts; `size`: side of its crops, px; `flip_average`: also look at the mirrored crop.

@@ -36,8 +36,7 @@ def mean_centred(poses: Float[np.ndarray, "*batch joint 3"], valid: Bool[np.ndar
     with np.errstate(invalid="ignore"):
         return poses - np.where(weight, poses, 0).sum(-2, keepdims=True) / weight.sum(-2, keepdims=True)
 
-
-#| export
+# %% ../nbs/10_metrics.ipynb #11c02218
 def present(pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.ndarray, "*batch joint 3"]) -> Bool[np.ndarray, "*batch joint"]:
     "Joints that have all three coordinates in the prediction and in the truth."
     return ~(np.isnan(pred).any(-1) | np.isnan(true).any(-1))
@@ -178,8 +177,7 @@ def distances_with_misses(pred: Float[np.ndarray, "*batch joint 3"], true: Float
     if alignment in ("root", "scale") and root is not None: known &= known[..., root, None]
     return np.where(missing & known, np.inf, aligned_distances(pred, true, alignment, root))
 
-
-#| export
+# %% ../nbs/10_metrics.ipynb #0e44e158
 def measure(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], measures: Sequence[Measure] = PAPER_MEASURES, root: int | None = 0,
             joints: Sequence[str] = (), missing_as: str = "unlabelled", chunk: int = 2048) -> dict[str, float]:
     """{measure name: mean over all labelled joints of all poses}, NaN where nothing is labelled. `joints` names the columns, needed for measures of a
@@ -230,8 +228,7 @@ def along_and_across(offsets: Float[np.ndarray, "*batch 3"], rays: Float[np.ndar
     depth = (offsets * rays).sum(-1)
     return np.linalg.norm(offsets, axis=-1), np.abs(depth), np.linalg.norm(offsets - depth[..., None] * rays, axis=-1)
 
-
-#| export
+# %% ../nbs/10_metrics.ipynb #621f0e95
 def format_inconsistency(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], parts: Mapping[str, range]) -> pd.DataFrame:
     """Exact form: one row a pair of formats with the mean over poses of |e_f - e_g|, along and across the viewing ray, mm. `parts`: format -> its joints
     (Skeleton.parts); poses in the camera frame. Joints without truth are left out; NaN for a pair that shares no image."""
@@ -262,8 +259,7 @@ def near_pairs(poses: Float[np.ndarray, "pose joint 3"], parts: Mapping[str, ran
             if np.percentile(known, 90) < radius: rows.append((a, others[k], owner[a], owner[others[k]], float(np.median(known))))
     return pd.DataFrame(rows, columns=["a", "b", "format_a", "format_b", "distance"])
 
-
-#| export
+# %% ../nbs/10_metrics.ipynb #21ee7f2a
 def joint_inconsistency(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], pairs: pd.DataFrame) -> pd.DataFrame:
     "Exact form for joint pairs: `pairs` with mm, along_mm, across_mm: mean over poses of the two joints' difference of errors, split by the ray to the true joints."
     a, b = pairs["a"].to_numpy(int), pairs["b"].to_numpy(int)

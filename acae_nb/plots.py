@@ -39,8 +39,7 @@ def side_colours(colour: str) -> dict[str, str]:
     h, l, s = colorsys.rgb_to_hls(*to_rgb(colour))
     return {"r": to_hex(colour), "l": to_hex(colorsys.hls_to_rgb(h, max(0.76, l), s)), "c": to_hex(colorsys.hls_to_rgb(h, 0.6 * l, s))}
 
-
-#| export
+# %% ../nbs/13_plots.ipynb #69877e8f
 def edge_sides(skeleton: Skeleton) -> list[str]:
     "'l', 'r' or 'c' for every edge: the side of its sided end, if only one side takes part."
     sides = skeleton.sides
@@ -60,8 +59,7 @@ def draw_skeleton(ax, points: Float[np.ndarray, "joint 2"], skeleton: Skeleton, 
         seen = [j for j in rows if np.isfinite(points[j]).all()]
         ax.scatter(*points[seen].T, s=3 * width ** 2, c=[shades[sides[j]] for j in seen], edgecolors="black", linewidths=0.4, zorder=4)
 
-
-#| export
+# %% ../nbs/13_plots.ipynb #9c9bb99d
 def _axes(rows: int, columns: int, width: float, height: float, **kwargs) -> tuple[Figure, np.ndarray]:
     fig, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained", **kwargs)
     plt.close(fig)
@@ -74,8 +72,7 @@ def format_legend(fig: Figure, colours: Mapping[str, str]) -> None:
     marks += [Line2D([], [], color=side_colours("#666666")[s], lw=4, label=text) for s, text in (("l", "left: pale"), ("r", "right: full"))]
     fig.legend(handles=marks, loc="outside upper center", ncols=min(len(marks), max(1, int(fig.get_figwidth() / 1.7))), fontsize=8, frameon=False)
 
-
-#| export
+# %% ../nbs/13_plots.ipynb #d82ce71b
 def overlay(image: UInt8[np.ndarray, "h w 3"], poses: Sequence[tuple[Skeleton, Float[np.ndarray, "joint 2"]]], title: str = "", size: float = 5.0, width: float = 2.0) -> Figure:
     "One image with any number of (skeleton, points in px) on it."
     fig, axes = _axes(1, 1, size, size * image.shape[0] / image.shape[1])
@@ -115,8 +112,7 @@ def cut_out(image: UInt8[np.ndarray, "h w 3"], box: Float[np.ndarray, "4"], marg
     x0, y0, x1, y1 = np.clip(np.round([left - pad, top - pad, left + width + pad, top + height + pad]), 0, np.tile(image.shape[1::-1], 2)).astype(int)
     return image[y0:y1, x0:x1], np.array([x0, y0], float)
 
-
-#| export
+# %% ../nbs/13_plots.ipynb #f1e6d6a2
 def overlay_grid(cells: Sequence[Sequence[tuple[UInt8[np.ndarray, "h w 3"], Sequence[tuple[Skeleton, Float[np.ndarray, "joint 2"]]]]]], columns: Sequence[str],
                  rows: Sequence[str] | None = None, size: float = 2.2, width: float = 1.5) -> Figure:
     "A grid of (image, [(skeleton, points px) ...]) with a heading for each column and row. ValueError where a row has another number of cells than there are headings."
@@ -261,8 +257,7 @@ def _traces(name, points, skeleton, colour, visible=True):
     return traces + [go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=dict(size=2.5, color=[shades[s] for s in sides]), text=list(skeleton.labels), name=name,
                                   legendgroup=name, showlegend=False, visible=visible, hovertemplate="%{text}<br>%{x:.0f}, %{y:.0f}, %{z:.0f} mm<extra>" + html.escape(name) + "</extra>")]
 
-
-#| export
+# %% ../nbs/13_plots.ipynb #436dd9d1
 def pose_figure(poses: Mapping[str, tuple[Skeleton, Float[np.ndarray, "*frames joint 3"]]], frame: str = "camera", title: str = "", height: int = 600,
                 frame_names: Sequence[str] | None = None, hidden: Sequence[str] = ()) -> go.Figure:
     """name -> (skeleton, pose [J, 3] or poses [T, J, 3], mm), all drawn together; the names are the legend, and those in `hidden` appear

@@ -133,9 +133,9 @@ def reference_weak_perspective(directions: Float[Tensor, "b j 2"], relative: Flo
 
 # %% ../nbs/07_pose_model.ipynb #f8e9a040
 def view_weights(inside: Bool[Tensor, "b j"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "b j"]:
-    "1 for points in view and 1e-4 for others; all 1 where no point of the example is in view."
+    "1e-4 for every point and 1 more for those in view (as MeTRAbs); all 1 where no point of the example is in view."
     none = ~inside.any(1, keepdim=True)
-    return torch.where(inside | none, 1., 1e-4).to(dtype)
+    return torch.where(none, 1., inside.to(dtype) + 1e-4)
 
 # %% ../nbs/07_pose_model.ipynb #214f9cbb
 def reconstruct_absolute(px: Float[Tensor, "b j 2"], relative: Float[Tensor, "b j 3"], intrinsics: Float[Tensor, "b 3 3"],

@@ -195,13 +195,14 @@ class PoseEstimator:
 
     @classmethod
     def load(cls, folder: str | Path, acae: str | Path | None = None, **options) -> "PoseEstimator":
-        """From a folder written by save_pose_model (or `save`), whose params hold the crop's side as `size`; `acae`: a file of save_acae. Options as of the class;
+        """From a folder written by save_pose_model (or `save`), whose params hold the crop's side as `size`; `acae`: a file of save_acae (default: `folder`/acae.safetensors, if it is there). Options as of the class;
         `looks` may be a number (see `trained_looks`). FileNotFoundError; ValueError naming file and field."""
         model, skeleton, info = load_pose_model(folder)
         params, formats = info["params"], None
         if not isinstance(params.get("size"), int): raise ValueError(f"{Path(folder) / 'model.json'}: params.size: expected the crop's side in px, found {params.get('size')!r}")
         if "formats" in params: formats = {name: (f["indices"], Skeleton.from_dict(f["skeleton"])) for name, f in params["formats"].items()}
         if isinstance(options.get("looks"), int): options["looks"] = trained_looks(params, options["looks"])
+        if acae is None and (Path(folder) / "acae.safetensors").is_file(): acae = Path(folder) / "acae.safetensors"
         try: autoencoder = None if acae is None else load_acae(acae)
         except SafetensorError as error: raise ValueError(f"{acae}: expected an autoencoder as save_acae writes it, found {error}") from error
         return cls(model, skeleton, params["size"], acae=autoencoder, **{"formats": formats, "licence": params.get("licence", ""), **options})

@@ -47,8 +47,7 @@ class FormatRule:
     def __post_init__(self):
         if self.root is not None and self.root not in self.joints: raise ValueError(f"{self.format}: root: expected one of {list(self.joints)} or None, found {self.root!r}")
 
-
-#| export
+# %% ../nbs/11_protocols.ipynb #922b19a9
 @dataclass(frozen=True)
 class Matching:
     """How predicted people are given to true people of a frame. Greedy: each true person in turn takes the free prediction that has the most of `joints`
@@ -56,8 +55,7 @@ class Matching:
     px: float
     joints: tuple[str, ...]
 
-
-#| export
+# %% ../nbs/11_protocols.ipynb #90e64712
 @dataclass(frozen=True)
 class Protocol:
     "A benchmark in full. All fields are plain values, so that `text` and `hash` say everything that decides a number. Poses in mm."
@@ -146,8 +144,7 @@ class Result:
 
     def _repr_html_(self): return f"<b>{self.protocol.name}</b> [{self.protocol.hash[:12]}], {self.poses} poses" + self.formats.round(1).to_html()
 
-
-#| export
+# %% ../nbs/11_protocols.ipynb #cbdfdb62
 def _rows(skeleton: Skeleton, rule: FormatRule) -> list[int]:
     if rule.format not in skeleton.parts: raise ValueError(f"skeleton {skeleton.name}: expected the protocol's format {rule.format!r}, found {list(skeleton.parts)}")
     return [skeleton.index(j, rule.format) for j in rule.joints]
@@ -169,7 +166,9 @@ def suspicions(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, 
     "What seems wrong with mm predictions, in words: a unit, or a change that brings the mean-centred error below `much` of what it is (tried on up to 2000 poses in a row)."
     pred, true = (np.asarray(x[:2000], np.float64) for x in (pred, true))
     error = lambda p, t: measure(p, t, (Measure("MPJPE"),), root=None)["MPJPE"]
-    size = error(pred, pred * 0) / error(true, true * 0)
+    size_of_true = error(true, true * 0)
+    if not size_of_true or not error(pred, pred * 0): return [f"all joints of {'the predictions' if size_of_true else 'the truth'} are at one point: are they missing?"]
+    size = error(pred, pred * 0) / size_of_true
     for low, high, unit in ((0.0005, 0.002, "metres"), (0.005, 0.02, "decimetres or inches"), (0.05, 0.2, "centimetres")):
         if low < size < high: return [f"predictions are {1 / size:.0f} times smaller than the truth: are they in {unit}, not in mm?"]
         if low < 1 / size < high: return [f"the truth is {size:.0f} times smaller than the predictions: is it in {unit}, not in mm?"]
@@ -192,8 +191,7 @@ def format_table(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray
     table.loc["all"] = table.mean() if protocol.averaging == "mean of formats" else table.iloc[0]
     return table
 
-
-#| export
+# %% ../nbs/11_protocols.ipynb #79d6b5e9
 def previous_poses(pred: Float[np.ndarray, "pose joint 3"], sequence: Sequence) -> Float[np.ndarray, "pose joint 3"]:
     "Predictions in which a pose of nothing but NaN is the last one before it of its sequence (rows in order of time); NaN stays where a sequence starts so."
     sequence, there = np.asarray(sequence), ~np.isnan(pred).all((1, 2))
@@ -204,8 +202,7 @@ def previous_poses(pred: Float[np.ndarray, "pose joint 3"], sequence: Sequence) 
         filled[rows[last >= 0]] = pred[rows[last[last >= 0]]]
     return filled
 
-
-#| export
+# %% ../nbs/11_protocols.ipynb #b208c8f4
 def with_true_bones(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], skeleton: Skeleton, protocol: Protocol) -> Float[np.ndarray, "pose joint 3"]:
     "Predictions whose bones that the protocol lists have the truth's lengths (each format has to have all these joints)."
     pred = np.array(pred, np.float64)
@@ -214,8 +211,7 @@ def with_true_bones(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndar
         pred[:, rows] = true_bone_lengths(pred[:, rows], true[:, rows], [(rule.joints.index(j), rule.joints.index(p)) for j, p in protocol.bones])
     return pred
 
-
-#| export
+# %% ../nbs/11_protocols.ipynb #c56e2583
 def acceleration_errors(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], root: int | None, sequence: Sequence, frame: Sequence[int]) -> pd.Series:
     "Acceleration error of each sequence, mm/frame\N{SUPERSCRIPT TWO}, over its runs of consecutive frames (weighted by their accelerations); root-relative where there is a root."
     if root is not None: pred, true = root_relative(pred, root), root_relative(true, root)
@@ -228,8 +224,7 @@ def acceleration_errors(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.
         found[label] = float(np.average(errors[known], weights=np.array([len(r) - 2 for r in runs])[known])) if known.any() else np.nan
     return pd.Series(found, name="acceleration error")
 
-
-#| export
+# %% ../nbs/11_protocols.ipynb #96297d47
 def evaluate(predictions: Float[np.ndarray, "pose joint 3"], truth: Float[np.ndarray, "pose joint 3"], skeleton: Skeleton, protocol: Protocol,
              groups: Mapping[str, Sequence] | None = None, frames: Sequence[int] | None = None) -> Result:
     """Measure predictions (mm, camera frame) of `skeleton`'s joints against the truth (NaN = not labelled) as `protocol` says; `groups` gives the protocol's
@@ -337,8 +332,7 @@ def _origin(poses, rule: FormatRule):
     seen = ~np.isnan(poses).any(-1)
     return np.where(seen[..., None], poses, 0).sum(1, keepdims=True) / np.where(seen.any(1), seen.sum(1), np.nan)[:, None, None]
 
-
-#| export
+# %% ../nbs/11_protocols.ipynb #f7242621
 def predict_mean_pose(mean: Float[np.ndarray, "joint 3"], truth: Float[np.ndarray, "pose joint 3"], skeleton: Skeleton, protocol: Protocol) -> Float[np.ndarray, "pose joint 3"]:
     "The mean pose of every format placed at the true origin of each row, mm; NaN where that origin is not labelled."
     prediction = np.full(np.shape(truth), np.nan)
@@ -386,8 +380,7 @@ def evaluate_views(predictions: Float[np.ndarray, "view frame joint 3"], skeleto
                            "spread mm": np.nanmean(np.linalg.norm(poses - poses.mean(0), axis=-1), (0, 1))}).set_index("joint")
     return Result(protocol, overall | {"reprojection px": float(np.nanmean(error))}, tables["views"], joints, {}, tables, poses.shape[1])
 
-
-#| export
+# %% ../nbs/11_protocols.ipynb #aaa84ed0
 def detection_table(poses: Float[np.ndarray, "view frame joint 3"], detections: Float[np.ndarray, "frame point 3"], skeleton: Skeleton, detector: Skeleton,
                     protocol: Protocol) -> pd.DataFrame:
     "Rows: formats with compared joints, then `all`; the measures over those joints, centred at their mean (the detector's NaNs are left out)."

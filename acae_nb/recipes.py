@@ -92,7 +92,7 @@ def run(key: str, model: PoseModel, loss_fn: Callable, groups: list, sets: Train
     p = params
     decisive = {name: value for name, value in p.items() if name not in HARMLESS}
     checkpoints = Path(".checkpoints") / f"{key}-{fingerprint(decisive, inputs, list(MODULES))}"
-    workers = p["workers"] if p["workers"] is not None else max(1, (os.cpu_count() or 2) - 1) if torch.cuda.is_available() else 1
+    workers = p["workers"] if p["workers"] is not None else max(1, (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1) if torch.cuda.is_available() else 1
     settings = Optimisation(p["steps"], decoupled_weight_decay(p["steps"], p["learning_rate"]), tuple(p["betas"]), clip=p["clip"], accumulate=p["accumulate"], seed=p["seed"],
                             precision=p["precision"], channels_last=True, compile=p["compile"])
     callbacks = callbacks_of(key, p, log, checkpoints)

@@ -66,8 +66,7 @@ class Claim:
 
     def __str__(self): return f"{'holds' if self.holds else 'DOES NOT HOLD'}: {self.sentence}. {self.numbers}"
 
-
-#| export
+# %% ../nbs/13_reports.ipynb #f6ea68a1
 def claims(table: pd.DataFrame, models: Sequence[str], margin: float = 0.4) -> list[Claim]:
     """The claims of method.md for a `results_table` with SYNTHETIC columns and a row 'mean pose': every model beats it by `margin` of its MPJPE,
     'separate' beats 'merged', and the models after 'separate' are less inconsistent. Claims on models that are not there are left out."""
@@ -92,8 +91,7 @@ def machine() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return ", ".join([f"{cores} CPU core{'s' * (cores > 1)} ({cpu})", *gpu, f"Python {platform.python_version()}", f"torch {torch.__version__}"])
 
-
-#| export
+# %% ../nbs/13_reports.ipynb #5cd86548
 def resource_table(folder: str | Path) -> pd.DataFrame:
     "What each stage took (results/resources/*.json of the stage runner) with a row of the sum; empty where there is none."
     found = {path.stem: json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"), key=lambda p: p.stat().st_mtime)}
@@ -115,8 +113,7 @@ class Pre:
     text: str
     summary: str = ""
 
-
-#| export
+# %% ../nbs/13_reports.ipynb #f3c2eb2f
 def part_html(part) -> str:
     "One thing as HTML; TypeError for a thing that the report cannot show."
     if isinstance(part, str): return f"<p>{html.escape(part)}</p>"

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from . import __version__
 from .checkpoints import CheckpointError, load_checkpoint, optimiser_tensors, restore_optimiser, save_checkpoint
-from .distributed import any_rank, average_buffers, gather_rows, local_device, rank, world_size
+from .distributed import any_rank, average_buffers, gather_rows, local_device, rank, same_on_all_ranks, world_size
 from .schedules import Schedule, decoupled_weight_decay, one_phase, two_phase, warmed_up
 
 # %% ../nbs/09_training.ipynb #922b19a9
@@ -287,6 +287,7 @@ def train(model: nn.Module, loss_fn: Callable, batches_from: Callable[[int, int]
     Raises KeyboardInterrupt (after saving) on SIGINT or SIGTERM, NonFiniteError, CheckpointError; ValueError when the batches end early."""
     t = Trainer(model, loss_fn, groups, settings, predict, [*callbacks, Checkpoints(folder, checkpoint_every)], device)
     resume(t, folder)
+    if not same_on_all_ranks(t.done): raise CheckpointError(f"{folder}: expected the same checkpoint in all processes, found step {t.done} in process {rank()}: machines of one training need one folder that all see")
     with noted_signals() as asked:
         try: fit(t, batches_from, asked)
         except Stopped: write_checkpoint(t, folder); raise

@@ -36,7 +36,9 @@ class CSVLog:
         text = ("" if self.header else ",".join(row) + "\n") + ",".join(f"{v:.9g}" if isinstance(v, float) else str(v) for v in row.values()) + "\n"
         self.header = list(row)
         for path in self.paths:
-            with open(path, "ab", buffering=0) as file: file.write(text.encode())
+            try:
+                with open(path, "ab", buffering=0) as file: file.write(text.encode())
+            except OSError as error: raise OSError(error.errno, error.strerror, str(path)) from error
 
 # %% ../nbs/09_training_callbacks.ipynb #5d9f5a55
 class LossLog(Callback):

@@ -69,6 +69,19 @@ def test_damage_is_named(tmp_path, name, old, new, words):
     with pytest.raises(NativeError, match=words): list(aspset.read(tmp_path))
 
 
+def test_lengths(tmp_path):
+    "Frames of a video after the boxes are not read; boxes without a frame are refused."
+    write(tmp_path)
+    video = tmp_path / "trainval/videos/04ac/04ac-0026-mid.mkv"
+    write_video(video, [picture(f + 4, SIZE) for f in range(N + 2)])
+    assert len(list(aspset.read(tmp_path))) == 12
+    write_video(video, [picture(f + 4, SIZE) for f in range(N - 1)])
+    with pytest.raises(NativeError, match="04ac-0026-mid.mkv: frames: expected 3.*found 2"): list(aspset.read(tmp_path))
+    boxes = tmp_path / "trainval/boxes/04ac/04ac-0026-left.csv"
+    boxes.write_text(boxes.read_text().rsplit("\n", 2)[0] + "\n")
+    with pytest.raises(NativeError, match="04ac-0026-left.csv: lines: expected .* 3, found 2"): list(aspset.read(tmp_path))
+
+
 def test_absent(tmp_path):
     with pytest.raises(NativeError, match="ASPset-510.*archive.org"): next(aspset.read(tmp_path / "none"))
 

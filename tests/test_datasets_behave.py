@@ -32,10 +32,10 @@ def write(root):
         places, turns = ring(2, 2500.0, 0.0, target=(0, 0, 0), up=(0, -1, 0), turn=i)
         cameras = {}
         for k, place, turn in zip(kinects, places + [0, 0, 2500], turns):
-            opencv = [78.0, 77.0 + k, 40, 29.5, *LENS]
+            opencv = [0, 0, 0, 0, *LENS]                                     # kinect_calib.py reads the lens from the fifth on, the rest by name
             K = np.array([[78.0, 0, 40], [0, 77.0 + k, 29.5], [0, 0, 1]])
             save(root / f"calibs/{date}/config/{k}/config.json", dict(rotation=turn.T.ravel().tolist(), translation=(place / 1000).tolist()))
-            save(root / f"calibs/intrinsics/{k}/calibration.json", dict(color=dict(width=SIZE[0], height=SIZE[1], fx=78.0, opencv=opencv), depth={}))
+            save(root / f"calibs/intrinsics/{k}/calibration.json", dict(color=dict(width=SIZE[0], height=SIZE[1], fx=78.0, fy=77.0 + k, cx=40, cy=29.5, opencv=opencv), depth={}))
             cameras[k] = K, turn, place
         for t in ("t0003.000", "t0004.500"):
             world = people(10 * i + len(truth), n_joints=25, up=1) * [1, -1, 1] + [0, 900, 2500]
@@ -67,7 +67,7 @@ def test_reads_what_was_written(tmp_path, split, count):
 
 
 @pytest.mark.parametrize("name, change, words", [
-    ("calibs/Date01/config/2/config.json", lambda d: d.update(rotation=[1] * 8), "config.json: rotation: expected 9"), ("calibs/intrinsics/0/calibration.json", lambda d: d["color"].pop("opencv"), "color/opencv"),
+    ("calibs/Date01/config/2/config.json", lambda d: d.update(rotation=[1] * 8), "config.json: rotation: expected 9"), ("calibs/intrinsics/0/calibration.json", lambda d: d["color"].pop("opencv"), "color/opencv"), ("calibs/intrinsics/0/calibration.json", lambda d: d["color"].pop("cy"), "color/cy"),
     ("sequences/Date01_Sub01_boxlarge_hand/info.json", lambda d: d.pop("kinects"), "info.json: kinects"), ("split.json", lambda d: d.pop("train"), "split.json: train"),
     ("calibs/intrinsics/0/calibration.json", lambda d: d["color"].update(width=640), "size: expected \\(640, 60\\)"),
 ])

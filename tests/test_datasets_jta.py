@@ -9,7 +9,8 @@ from acae_nb.datasets import jta
 from acae_nb.datasets.native import NativeError
 from mutations import check_mutations
 
-K = np.array([[1158.0, 0, 960], [0, 1158, 540], [0, 0, 1]])
+K = np.array([[1158.0, 0, 960], [0, 1158, 540], [0, 0, 1]])        # the owners' README: of the 2D joints
+SEEN = np.diag([1167 / 1158, 1167 / 1158, 1]) @ K + [[0, 0, 960 - 960 * 1167 / 1158], [0, 0, 540 - 540 * 1167 / 1158], [0, 0, 0]]    # of the pictures (issue 13)
 NECK, RIGHT_WRIST, ANKLES = 2, 6, (18, 21)
 SEQUENCES = {("train", "seq_7"): (2, {3: (1, 2), 40: (1, 2)}), ("train", "seq_42"): (1, {5: (1,)}), ("val", "seq_300"): (1, {0: (1,)})}   # frames, person: frames it is in
 
@@ -57,7 +58,7 @@ def test_reads_back_what_was_written(tmp_path):
         xyz = joints(name, person, frame)
         if (person, frame) == (40, 2): xyz[RIGHT_WRIST] = np.nan
         np.testing.assert_allclose(example.joints3d, xyz * 1000, atol=0.01)
-        px = ((xyz / xyz[:, 2:]) @ K.T)[:, :2]
+        px = ((xyz / xyz[:, 2:]) @ SEEN.T)[:, :2]
         np.testing.assert_allclose(example.camera.project(example.joints3d), px, atol=0.1)
         seen = px[~hidden(person, frame) & np.isfinite(px).all(1)]
         l, t, w, h = example.box

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from acae_nb.claim_runs import read_study
 from acae_nb.profiles import apply_profile, check_pipeline
 from acae_nb.stage import StageError
 
@@ -16,7 +17,8 @@ REPO = Path(__file__).resolve().parent.parent
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """The parts of this repository that the pipeline's definition consists of, in a folder of its own."""
-    for name in ("dvc.yaml", "params.yaml", "data.dvc"): shutil.copy(REPO / name, tmp_path)
+    (tmp_path / "results").mkdir()
+    for name in ("dvc.yaml", "params.yaml", "data.dvc", "results/claims.json"): shutil.copy(REPO / name, tmp_path / name)
     for name in ("profiles", "nbs/pipeline"): shutil.copytree(REPO / name, tmp_path / name)
     for name in {d.split("/")[0] for d in ("acae_nb", "tests")}: (tmp_path / name).symlink_to(REPO / name)
     monkeypatch.chdir(tmp_path)
@@ -31,6 +33,10 @@ def test_default_and_smoke_pass_the_check(checkout):
     default = check_pipeline()
     apply_profile("smoke")
     assert check_pipeline() == default and params()["train"]["steps"] < 100
+    shutil.copy(REPO / "params.yaml", checkout)
+    apply_profile("gpu")
+    assert check_pipeline() == default and params()["train"]["backbone"] == {"name": "efficientnet_v2_s", "stride": 32}
+    read_study("params.yaml", REPO / "claims/params.yaml", REPO / "claims/gpu.yaml")
 
 
 def test_the_papers_recipe_names_every_absent_data_set(checkout):
@@ -41,6 +47,7 @@ def test_the_papers_recipe_names_every_absent_data_set(checkout):
     assert sum(q for name, q in quotas.items() if name not in flat) == 96 and sum(quotas[name] for name in flat) == 32 and len(quotas) == 32
     assert set(quotas) <= set(sets) and {Path(t).name for t in p["pseudo_label"]["tables"].values()} <= set(sets)
     assert (p["train"]["steps"], p["finetune"]["steps"], p["train"]["learning_rate"]) == (400_000, 40_000, 2.121e-4) and p["people"]["collections"].keys() >= set(p["evaluate"]["tests"])
+    assert p["batches"]["workers"] * 8 <= 96                            # null: every process of a GPU would start as many as the machine has cores
     (checkout / "native/h36m").mkdir(parents=True)
     with pytest.raises(StageError) as refusal: check_pipeline()
     absent = {path for path in (line.split()[0] for line in str(refusal.value).splitlines()[1:]) if path.startswith("native/")}      # a reader not yet written is named too

@@ -199,7 +199,7 @@ def test_limbs_are_the_twelve():
 # ---- predictions with a fault that has a name
 @pytest.mark.parametrize("fault, words", [
     (lambda p, s: p / 1000, "in metres, not in mm"), (lambda p, s: p / 10, "centimetres"), (lambda p, s: p[:, list(s.mirror)], "left and right joints are exchanged"),
-    (lambda p, s: p[::-1], "reverse order"), (lambda p, s: np.roll(p, 1, 0), "one late"), (lambda p, s: p * [1, -1, 1], "the y axis points the other way")])
+    (lambda p, s: p * 0, "all joints of the predictions are at one point"), (lambda p, s: p[::-1], "reverse order"), (lambda p, s: np.roll(p, 1, 0), "one late"), (lambda p, s: p * [1, -1, 1], "the y axis points the other way")])
 def test_suspicions_name_the_fault(three, fault, words):
     pred, true = people(three)
     with pytest.warns(UserWarning, match=words): evaluate(fault(pred, three), true, three, embedded_protocol(three), {"collection": ["a"] * 40})

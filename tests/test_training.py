@@ -360,6 +360,13 @@ def test_a_failing_process_is_reported(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="(?s)failed in one of 2 processes.*NonFiniteError"): launch("toy_training:run", dict(folder=str(tmp_path), infinite=2), processes=2)
 
 
+def test_processes_that_do_not_share_a_folder_do_not_go_on(tmp_path, monkeypatch):
+    from acae_nb.distributed import launch
+    monkeypatch.setenv("PYTHONPATH", f"{REPO}:{REPO / 'tests'}"); monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    toy_training.run(tmp_path / "0", stop=5)
+    with pytest.raises(RuntimeError, match="(?s)CheckpointError.*expected the same checkpoint in all processes, found step"): launch("toy_training:run_apart", dict(folder=str(tmp_path)), processes=2)
+
+
 @pytest.mark.nightly
 def test_two_machines_on_one(tmp_path):
     """The documented command, started twice as on two machines with one process each."""

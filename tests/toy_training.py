@@ -69,6 +69,9 @@ def run(folder, steps=12, stop=None, every=4, dropout=0.0, infinite=None, callba
     return t
 
 
+def run_apart(folder): run(Path(folder) / str(rank()))       # each process has a folder of its own, as on machines that share none
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     run(sys.argv[1], 40, dropout=0.3, every=7, callbacks=[Slow()])

@@ -74,7 +74,8 @@ def read(
         for camera in cameras:
             video, boxes = part / f"videos/{subject}/{subject}-{clip}-{camera}.mkv", part / f"boxes/{subject}/{subject}-{clip}-{camera}.csv"
             box = read_boxes(boxes)
-            if not len(joints) == len(box) == video_length(video): raise NativeError(boxes, "lines", f"as many frames as {path.name} ({len(joints)}) and {video.name} ({video_length(video)})", f"{len(box)}")
+            if len(joints) != len(box): raise NativeError(boxes, "lines", f"as many as {path.name} has frames, {len(joints)}", str(len(box)))
+            if len(box) > (n := video_length(video)): raise NativeError(video, "frames", f"{len(box)}, as {path.name}", str(n))
             view = read_camera(part / f"cameras/{subject}/{subject}-{camera}.json", VideoFrame(video, 0).size)
             for k in range(len(joints)):
                 yield row(path, Example(f"{subject}-{clip}/{camera}/{k:06d}", "aspset", split, subject, f"{subject}-{clip}", k, view.camera, box[k], view.size, joints[k],

@@ -29,8 +29,8 @@ def read_camera(config: str | Path, intrinsic: str | Path) -> View:
     R, numbers = field(pose, config, "rotation").ravel(), field(lens, intrinsic, "color/opencv", (12,))
     if R.shape != (9,): raise NativeError(config, "rotation", "9 numbers", f"{len(R)}")
     size = tuple(int(field(lens, intrinsic, f"color/{key}", (), int)) for key in ("width", "height"))
-    K = [[numbers[0], 0, numbers[2]], [0, numbers[1], numbers[3]], [0, 0, 1]]
-    camera = make_camera(config, config.parent.name, K, numbers[4:], R.reshape(3, 3).T, field(pose, config, "translation", (3,)) * 1000, WORLD_UP)
+    fx, fy, cx, cy = (float(field(lens, intrinsic, f"color/{key}", ())) for key in ("fx", "fy", "cx", "cy"))        # as the owners' kinect_calib.py
+    camera = make_camera(config, config.parent.name, [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], numbers[4:], R.reshape(3, 3).T, field(pose, config, "translation", (3,)) * 1000, WORLD_UP)
     if not (size[0] > 0 and size[1] > 0): raise NativeError(intrinsic, "color/width, height", "a picture's size", f"{size}")
     return View(camera, size)
 
