@@ -20,8 +20,8 @@ def write(root):
     cameras = {}
     for c, (place, R) in enumerate(zip(*ring(2))):
         K, name = np.array([[95.0 + c, 0, 48.5], [0, 96, 39.5], [0, 0, 1]]), f"PG{c + 1}"
-        tangential = {"TangentialDistortion": [0.01, -0.02]} if c else {}      # as OpenCV's p1, p2; not in every version of the files
-        np.savez(root / f"Calib/cameraParams_{name}.npz", IntrinsicMatrix=(K + [[0, 0, 1], [0, 0, 1], [0, 0, 0]]).T, RadialDistortion=[-0.2, 0.1], **tangential)
+        np.savez(root / f"Calib/cameraParams_{name}.npz", IntrinsicMatrix=(K + [[0, 0, 1], [0, 0, 1], [0, 0, 0]]).T, RadialDistortion=[-0.2, 0.1],
+                 TangentialDistortion=[0.01 * c, -0.02 * c])      # as OpenCV's p1, p2; not in every version of the files
         np.savez(root / f"Calib/Extrinsics_{name}.npz", rotationMatrix=R.T, translationVector=(-R @ place))
         cameras[name] = K, R, place
     truth = {}
@@ -50,6 +50,16 @@ def test_reads_what_was_written(tmp_path):
         assert example.image_size == SIZE and shows(image.load(), number) and tuple(example.camera.world_up) == (0, 0, 1)
         assert holds(example.box, px, SIZE)
     assert np.isnan(rows[1][0].joints3d[11]).all() and np.isfinite(rows[0][0].joints3d).all()
+
+
+def test_tangential_terms_in_all_files_or_none(tmp_path):
+    write(root := tmp_path / "movi")
+    for name in ("PG1", "PG2"):
+        with np.load(path := root / f"Calib/cameraParams_{name}.npz") as file: entries = {k: file[k] for k in file if k != "TangentialDistortion"}
+        np.savez(path, **entries)
+        if name == "PG1":
+            with pytest.raises(NativeError, match="cameraParams_PG1.npz: TangentialDistortion: expected two numbers, as in cameraParams_PG2.npz"): bml_movi.read_camera(root, name)
+    assert not bml_movi.read_camera(root, "PG2").distortion[2:4].any()
 
 
 def test_refuses(tmp_path):

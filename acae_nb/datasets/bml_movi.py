@@ -36,6 +36,9 @@ def read_camera(root: str | Path, name: str) -> Camera:
         with reading(path, f"numpy file with {', '.join(shapes)}"), np.load(path, allow_pickle=False) as file:
             values |= {key: checked(file[key], path, key, shape) for key, shape in shapes.items()}
             if "TangentialDistortion" in file: values["Tangential"] = checked(file["TangentialDistortion"], path, "TangentialDistortion", (2,))
+    for other in inner.parent.glob("cameraParams_*.npz"):
+        with reading(other, "numpy file"), np.load(other, allow_pickle=False) as file:
+            if ("TangentialDistortion" in file) > ("Tangential" in values): raise NativeError(inner, "TangentialDistortion", f"two numbers, as in {other.name}", "no such entry")
     K, R = values["IntrinsicMatrix"].T - [[0, 0, 1], [0, 0, 1], [0, 0, 0]], values["rotationMatrix"].T
     return make_camera(outer, name, K, [*values["RadialDistortion"], *values.get("Tangential", (0, 0))], R, -R.T @ values["translationVector"], (0, 0, 1))
 

@@ -30,6 +30,8 @@ def read_c3d(path: str | Path) -> Float[np.ndarray, "frame marker 3"]:
             raise ValueError(f"{frames} frames of {points} points, scale {scale}, {missing} bytes short")
         if not any(data[end - width * number.itemsize:end]): raise ValueError("zeros at the end: a broken download")
         values = np.frombuffer(data, number, frames * width, (begin - 1) * 512).reshape(frames, width)[:, :4 * points].reshape(frames, points, 4)
+        seen = np.flatnonzero(values[-1, :, :3].any(1))
+        if scale < 0 and len(seen) and abs(values[-1, seen[-1], 2]) < 1e-30: raise ValueError("zeros from the middle of a marker of the last frame on: a broken download")
     values = values.astype(float) * (1 if scale < 0 else [scale, scale, scale, 1])
     unseen = (values[..., 3:] < 0) | (values[..., :3] == 0).all(-1, keepdims=True)
     return np.where(unseen, np.nan, values[..., :3])
