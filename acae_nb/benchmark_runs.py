@@ -67,8 +67,7 @@ class Benchmark:
     def refuse(self, name: str, expected, found) -> None:
         raise ValueError(f"benchmark {self.name}: {name}: expected {expected}, found {found}")
 
-
-#| export
+# %% ../nbs/12j_benchmark_runs.ipynb #f302d5a4
 def read_benchmark(name: str, entry: Mapping) -> Benchmark:
     "A Benchmark from an entry of the parameters; what else stands there goes to the reader. ValueError for an unknown format, or one (or an option) that is not the protocol's."
     lost = [k for k in ("format", "folder", "protocol") if not isinstance(entry.get(k), str)]
@@ -114,8 +113,7 @@ LABELS = {"h36m": lambda e: {"sequence": f"{e.subject}/{e.sequence}", "activity"
           "mpi_inf_3dhp_test": lambda e: {"sequence": e.subject, "activity": e.sequence.split("/", 1)[1], "scene": _SCENES[e.subject]},
           "mupots": lambda e: {"sequence": e.sequence}, "threedpw": lambda e: {"sequence": e.subject}}
 
-
-#| export
+# %% ../nbs/12j_benchmark_runs.ipynb #b1d12af5
 def pose_columns(examples: Sequence[Example], format: str) -> dict[str, np.ndarray]:
     "sequence, frame, camera, person (a number that tells people of one frame apart), and the groups of a format: activity, scene, collection."
     labels, seen, rows = LABELS.get(format, lambda e: {"sequence": f"{e.subject}/{e.sequence}", "collection": e.dataset}), {}, []
@@ -129,15 +127,13 @@ def pose_columns(examples: Sequence[Example], format: str) -> dict[str, np.ndarr
 # %% ../nbs/12j_benchmark_runs.ipynb #a6e85cf5
 WIDER = {"h36m_17": ("h36m_25",), "mpi_inf_3dhp_17": ("mpi_inf_3dhp_28", "mupots_17")}
 
-
-#| export
+# %% ../nbs/12j_benchmark_runs.ipynb #634a68f3
 def formats_of(skeleton: Skeleton, params: Mapping | None = None) -> dict[str, dict[str, int]]:
     "Format -> joint -> row. `params`: of a model's model.json; its `formats` are rows of a skeleton whose parts do not tell them."
     formats = {name: {skeleton.joints[j]: j for j in rows} for name, rows in skeleton.parts.items()}
     return formats | {name: dict(zip(f["skeleton"]["joints"], f["indices"])) for name, f in ((params or {}).get("formats") or {}).items()}
 
-
-#| export
+# %% ../nbs/12j_benchmark_runs.ipynb #bccdb121
 def joint_rows(formats: Mapping[str, Mapping[str, int]], wanted: Skeleton, who: str, protocol: Protocol) -> list[int]:
     "Where the joints `wanted` stand. ValueError naming `who`, the format and the protocol where the format, or a joint of it, is not there."
     rows = []
@@ -157,8 +153,7 @@ def common_formats(skeletons: Mapping[str, Skeleton]) -> Skeleton:
     if not common: raise ValueError("expected a format that all have, found " + "; ".join(f"{name}: {', '.join(s.parts)}" for name, s in skeletons.items()))
     return select(first, common)
 
-
-#| export
+# %% ../nbs/12j_benchmark_runs.ipynb #0f57330c
 def measured_skeleton(protocol: Protocol, known: Sequence[Skeleton]) -> Skeleton:
     "The protocol's formats with all their joints: as one of `known` has them, else as published. KeyError for a format that is neither."
     parts = []
@@ -176,8 +171,7 @@ class CropModel:
     size: int
     formats: dict[str, dict[str, int]]
 
-
-#| export
+# %% ../nbs/12j_benchmark_runs.ipynb #5b4673b4
 def load_crop_model(folder: str | Path, flip_average: bool = True) -> CropModel:
     "A trained model, on the GPU where there is one; `flip_average`: the mean of its answers for a crop and the mirrored one. Raises as `load_pose_model`."
     model, skeleton, info = load_pose_model(folder)
@@ -195,8 +189,7 @@ def cut_batch(targets: Sequence[tuple[Example, object]], sizes: Iterable[int]) -
     return {size: (torch.from_numpy(np.stack([image for image, _ in crops]).transpose(0, 3, 1, 2).copy()), torch.from_numpy(np.stack([c.intrinsics for _, c in crops])).float(),
                    np.stack([c.rotation for _, c in crops])) for size, crops in cut.items()}
 
-
-#| export
+# %% ../nbs/12j_benchmark_runs.ipynb #6db2d173
 def predict_people(models: Mapping[str, CropModel], targets: Sequence[tuple[Example, object]], rows: Mapping[str, Sequence[int]], batch_size: int = 64, what: str = "poses", progress: bool = True) -> dict[str, Float[np.ndarray, "n j 3"]]:
     "What each model says of the people in the boxes of `targets` (examples, pictures): the joints `rows` of its skeleton, mm in the picture's camera frame, float32."
     found, sizes = {name: np.empty((len(targets), len(rows[name]), 3), np.float32) for name in models}, {m.size for m in models.values()}

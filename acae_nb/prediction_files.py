@@ -62,8 +62,7 @@ def _plain(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "f" and np.array_equal(values, np.round(values)): return values.astype(np.int64)
     return values.astype(str) if values.dtype.kind in "UO" else values
 
-
-#| export
+# %% ../nbs/11c_prediction_files.ipynb #72e584d1
 def _npz_poses(path: Path) -> PoseFile:
     file = np.load(path, allow_pickle=False)
     if isinstance(file, np.ndarray): raise ValueError(f"{path}: expected an .npz of several arrays, found one array (.npy)")
