@@ -83,7 +83,8 @@ def take_look(image: UInt8[np.ndarray, "h w 3"], camera: Camera, straight: Camer
 def surroundings(image: UInt8[np.ndarray, "h w 3"], camera: Camera, straight: Camera, looks: Sequence[Look], size: int) -> tuple[UInt8[np.ndarray, "a b 3"], Camera]:
     """The part of the picture that the looks of one person need, as coarse as they may have it, and the camera that takes this part.
 
-    The picture itself where the part is nearly nothing, or not wholly before the camera."""
+    The picture itself for one look, and where the part is nearly nothing or not wholly before the camera."""
+    if len(looks) == 1: return image, camera
     reach = max((abs(np.cos(r)) + abs(np.sin(r))) / look.scale for look in looks for r in [np.deg2rad(look.rotation_deg)])     # a turned square fits into a square so much larger
     (x0, y0, x1, y1), shrink, before = source_region(camera, look_camera(straight, Look(scale=1 / reach)), size, image.shape[1::-1])
     if not before or x1 - x0 < 2 or y1 - y0 < 2: return image, camera
@@ -119,10 +120,11 @@ def prepare(image, boxes, camera: Camera | None, detector: Detector | None, look
     people = detector(image) if boxes is None else None
     boxes = checked_boxes(boxes, image_size) if people is None else people.boxes
     cut = []
+    different = list({replace(look, flip=False) for look in looks})
     for box in boxes:
         straight = crop_camera(camera, box, size)
-        part, part_camera = surroundings(image, camera, straight, looks, size)
-        taken = {look: take_look(part, part_camera, straight, look, size) for look in {replace(look, flip=False) for look in looks}}
+        part, part_camera = surroundings(image, camera, straight, different, size)
+        taken = {look: take_look(part, part_camera, straight, look, size) for look in different}
         for look in looks:
             crop, own = taken[replace(look, flip=False)]
             K = own.intrinsics
@@ -250,8 +252,8 @@ def _assemble(self, ready: Prepared, joints: Float[np.ndarray, "m j 3"], disagre
 
 PoseEstimator.assemble = _assemble
 
-# %% ../nbs/12f_poses_from_images.ipynb #a2969dc3
-def _ahead(items: Iterator, work, count: int = 4) -> Iterator:
+# %% ../nbs/12f_poses_from_images.ipynb #f7ad8868
+def _ahead(items: Iterator, work, count: int) -> Iterator:
     "work(item) for each item, in order, computed in another thread up to `count` items ahead; taking items happens there too."
     items, done = iter(items), object()
     def step():
@@ -272,7 +274,7 @@ def _stream(self, pictures: Iterable[tuple], skeleton: str = "all") -> Iterator[
     def work(item):
         k, (image, boxes, camera) = item
         return prepare(image, boxes, camera, self.detector, self.looks, self.size, self.field_of_view_deg, k)
-    group, failure, source = [], None, _ahead(enumerate(pictures), work)
+    group, failure, source = [], None, _ahead(enumerate(pictures), work, max(2, self.chunk // len(self.looks)))
     while True:
         try: ready = next(source, None)
         except Exception as error: ready, failure = None, error
