@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SOURCES', 'LABELS', 'WIDER', 'Source', 'Benchmark', 'read_benchmark', 'stride_of', 'benchmark_rows', 'pose_columns',
-           'formats_of', 'joint_rows', 'common_formats', 'measured_skeleton', 'CropModel', 'load_crop_model',
-           'cut_batch', 'predict_people', 'detected_people', 'run_benchmark']
+           'formats_of', 'joint_rows', 'measured_skeleton', 'CropModel', 'load_crop_model', 'cut_batch',
+           'predict_people', 'detected_people', 'run_benchmark']
 
 # %% ../nbs/12j_benchmark_runs.ipynb #a70a506a
 import json
@@ -32,7 +32,7 @@ from .files import write_whole
 from .pose_model import load_pose_model
 from .prediction_files import evaluate_files, write_poses
 from .protocols import Protocol, Result
-from .skeletons import Skeleton, load_skeleton, select, union
+from .skeletons import Skeleton, common_formats, load_skeleton, select, union
 
 # %% ../nbs/12j_benchmark_runs.ipynb #922b19a9
 @dataclass(frozen=True)
@@ -144,14 +144,6 @@ def joint_rows(formats: Mapping[str, Mapping[str, int]], wanted: Skeleton, who: 
         if not found: raise ValueError(f"{who}: expected {label} for protocol {protocol.name!r} (format {' or '.join(names)}), found the formats {', '.join(formats)}")
         rows.append(found[0])
     return rows
-
-# %% ../nbs/12j_benchmark_runs.ipynb #26d63385
-def common_formats(skeletons: Mapping[str, Skeleton]) -> Skeleton:
-    "The formats of the first skeleton that all have with all joints, in its order. ValueError listing the formats of each where there is none."
-    first, *others = skeletons.values()
-    common = [j for rows in first.parts.values() if all({first.labels[j] for j in rows} <= {*other.labels} for other in others) for j in rows]
-    if not common: raise ValueError("expected a format that all have, found " + "; ".join(f"{name}: {', '.join(s.parts)}" for name, s in skeletons.items()))
-    return select(first, common)
 
 # %% ../nbs/12j_benchmark_runs.ipynb #0f57330c
 def measured_skeleton(protocol: Protocol, known: Sequence[Skeleton]) -> Skeleton:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LAYOUTS', 'LIMITS', 'MEASURES', 'PUBLISHED_FILES', 'AUTOENCODER', 'training_text', 'results_table', 'benchmarks_of',
-           'card_text', 'model_card', 'push_model', 'pull_model']
+           'model_card', 'push_model', 'pull_model']
 
 # %% ../nbs/12i_publishing.ipynb #a70a506a
 import json
@@ -60,8 +60,9 @@ def benchmarks_of(numbers: Mapping) -> dict[str, dict[str, float]]:
 MEASURES = ("MPJPE", "PA-MPJPE", "A-MPJPE", "PCK@100", "PCK@150", "AUC@150", "CPS@200", "pair disagreement", "reprojection px")
 
 
-def card_text(folder: str | Path, results: Mapping[str, Mapping[str, float]], training: Sequence[str] = (), limits: Sequence[str] = LIMITS) -> str:
-    """Markdown for the model in `folder` and its measured `results` (benchmark -> measure -> value, mm and %). `training`: sentences beside those that the model's own params give.
+def model_card(folder: str | Path, results: Mapping[str, Mapping[str, float]], training: Sequence[str] = (), limits: Sequence[str] = LIMITS) -> str:
+    """Writes folder/README.md, where hubs look for it, and returns it: Markdown for the model in `folder` and its measured `results` (benchmark -> measure -> value, mm and %).
+    `training`: sentences beside those that the model's own params give.
 
     FileNotFoundError without model.json; ValueError for one that is none."""
     path = Path(folder) / "model.json"
@@ -82,13 +83,7 @@ def card_text(folder: str | Path, results: Mapping[str, Mapping[str, float]], tr
     lines += (results_table(results, MEASURES) if results else ["Not measured."]) + ["", "## Limits", ""] + [f"- {limit}" for limit in limits]
     lines += ["", "## Use", "", "```python", "from acae_nb.poses_from_images import PoseEstimator", "from acae_nb.pictures import read_picture", "",
               f'estimator = PoseEstimator.load("{Path(folder).as_posix()}")', 'poses = estimator.estimate(read_picture("picture.jpg"), boxes=[[120, 40, 200, 400]])', "poses.to_pandas()", "```", ""]
-    return "\n".join(lines)
-
-# %% ../nbs/12i_publishing.ipynb #dede7702
-def model_card(folder: str | Path, results: Mapping[str, Mapping[str, float]], training: Sequence[str] = (), limits: Sequence[str] = LIMITS) -> str:
-    "`card_text`, also written to folder/README.md."
-    card = card_text(folder, results, training, limits)
-    write_whole(Path(folder) / "README.md", card)
+    write_whole(Path(folder) / "README.md", card := "\n".join(lines))
     return card
 
 # %% ../nbs/12i_publishing.ipynb #e27029bf

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['ROOT_NAMES', 'left_joints', 'check_skeleton', 'Skeleton', 'skeleton_names', 'load_skeleton', 'union', 'select',
-           'merge_by_name', 'pool_by_name']
+           'common_formats', 'merge_by_name', 'pool_by_name']
 
 # %% ../nbs/00_skeletons.ipynb #ef030ffe
 import html, json
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -219,6 +219,14 @@ def select(skeleton: Skeleton, indices: Sequence[int], name: str | None = None) 
     if list(parts) == [s.name] and name: parts = {name: range(len(indices))}
     return Skeleton(name or s.name, pick(s.joints), tuple((new[a], new[b]) for a, b in s.edges if a in new and b in new),
                     tuple(new[s.mirror[i]] for i in indices), pick(s.short_names), parts, s.source, s.notes, tuple(new[i] for i in indices if i in s.left))
+
+# %% ../nbs/00_skeletons.ipynb #26d63385
+def common_formats(skeletons: Mapping[str, Skeleton]) -> Skeleton:
+    "The formats of the first skeleton that all have with all joints, in its order. ValueError listing the formats of each where there is none."
+    first, *others = skeletons.values()
+    common = [j for rows in first.parts.values() if all({first.labels[j] for j in rows} <= {*other.labels} for other in others) for j in rows]
+    if not common: raise ValueError("expected a format that all have, found " + "; ".join(f"{name}: {', '.join(s.parts)}" for name, s in skeletons.items()))
+    return select(first, common)
 
 # %% ../nbs/00_skeletons.ipynb #4d3d2dcc
 def merge_by_name(

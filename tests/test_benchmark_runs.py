@@ -16,7 +16,7 @@ from test_datasets_threedpw import write as write_3dpw
 
 from acae_nb import benchmark_runs
 from acae_nb.backbones import tiny_backbone
-from acae_nb.benchmark_runs import CropModel, benchmark_rows, common_formats, detected_people, formats_of, joint_rows, load_crop_model, read_benchmark, run_benchmark, stride_of
+from acae_nb.benchmark_runs import CropModel, benchmark_rows, detected_people, formats_of, joint_rows, load_crop_model, read_benchmark, run_benchmark, stride_of
 from acae_nb.benchmarks import PROTOCOLS
 from acae_nb.cli import main
 from acae_nb.crops import NO_AUGMENTATION, draw_camera
@@ -26,7 +26,7 @@ from acae_nb.datasets.sources import open_source
 from acae_nb.estimator import model_joints
 from acae_nb.pose_model import PoseModel, SeparateJoints, save_pose_model
 from acae_nb.protocols import Protocol, Result
-from acae_nb.skeletons import load_skeleton, union
+from acae_nb.skeletons import common_formats, load_skeleton, union
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")       # suspicions: made-up joints lie at random
 LEARNED, SIZE = union([load_skeleton(name) for name in ("mpi_inf_3dhp_28", "smpl_24", "h36m_25")], "learned"), 64     # the formats of training sets, not those of the tests

@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 
 from ..cameras import Camera, scale_intrinsics, triangulate
 from ..examples import Example, encode_jpeg, jpeg_size
-from ..people.blazepose import BlazePose, landmark_skeleton
+from ..people.blazepose import BlazePose, box_around, landmark_skeleton
 
 # %% ../../nbs/datasets/pose2sim.ipynb #0754fd53
 WORLD_UP = (0.0, 0.0, 1.0)
@@ -177,6 +177,5 @@ def read(
             camera = Camera(scale_intrinsics(c.intrinsics, factor), c.distortion, c.rotation, c.position, WORLD_UP)
             px = camera.project(joints[t][~np.isnan(joints[t]).any(-1)])
             if not len(px): continue                                      # nothing known in this frame
-            low, high = px.min(0), px.max(0); margin = (high - low).max() / 8
-            yield Example(f"single/{name}/{frame:04d}", "pose2sim", split, "athlete", "single", frame, camera, np.r_[low - margin, high - low + 2 * margin],
+            yield Example(f"single/{name}/{frame:04d}", "pose2sim", split, "athlete", "single", frame, camera, box_around(px),
                           jpeg_size(images[name][t]), joints[t], camera_name=name), images[name][t]
