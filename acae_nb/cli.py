@@ -11,7 +11,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from .pictures import PICTURE_ENDINGS, VIDEO_ENDINGS, TruncatedVideo, folder_pictures, frame_count, frame_rate, read_picture, video_frames
+from .pictures import PICTURE_ENDINGS, VIDEO_ENDINGS, FolderPictures, TruncatedVideo, frame_count, frame_rate, read_picture, video_frames
 from .plots import edge_sides, format_colours, side_colours
 from .pose_results import Poses
 from .skeletons import Skeleton, load_skeleton, skeleton_names
@@ -94,15 +94,15 @@ class Overlays:
     def close(self) -> None:
         if self.video is not None: self.video.release()
 
-# %% ../nbs/16_cli.ipynb #8280f564
-def pictures_of(path: str | Path) -> tuple[list[str] | None, Iterator[np.ndarray], int | None, float]:
-    "(names, pictures one by one, how many if known, pictures per second) of a picture, a folder of pictures, or a video. FileNotFoundError, or ValueError for another kind of file."
+# %% ../nbs/16_cli.ipynb #afeb9190
+def pictures_of(path: str | Path) -> tuple[list[str] | None, Iterable[np.ndarray], int | None, float]:
+    "(names of files, known as far as they are read; pictures one by one; how many if known; pictures per second) of a picture, a folder of pictures, or a video. FileNotFoundError, or ValueError for another kind of file."
     path = Path(path)
     if path.is_dir():
-        files = folder_pictures(path)
-        return [f.stem for f in files], map(read_picture, files), len(files), 30.0
+        pictures = FolderPictures(path)
+        return pictures.names, pictures, len(pictures), 30.0
     if not path.is_file(): raise FileNotFoundError(f"{path}: expected a picture, a video or a folder, found no such file")
-    if path.suffix.lower() in PICTURE_ENDINGS: return [path.stem], iter([read_picture(path)]), 1, 30.0
+    if path.suffix.lower() in PICTURE_ENDINGS: return [path.name], [read_picture(path)], 1, 30.0
     if path.suffix.lower() in VIDEO_ENDINGS: return None, video_frames(path), frame_count(path), frame_rate(path)
     raise ValueError(f"{path}: expected a picture ({' '.join(PICTURE_ENDINGS)}) or a video ({' '.join(VIDEO_ENDINGS)}), found {path.suffix!r}")
 
@@ -126,17 +126,19 @@ def predict(arguments) -> int:
         stream = estimator.stream(((picture, arguments.box, None) for picture in pictures), arguments.skeleton)
         try:
             for poses in tqdm(stream, desc="poses", total=count, unit="picture", disable=arguments.json, file=sys.stderr):
-                if overlays: overlays.add(names[found] if names else f"{found:06d}", poses)
+                if overlays: overlays.add(f"{found:06d}" if names is None else Path(names[found]).stem, poses)
                 found, people = found + 1, people + len(poses)
                 yield poses
         except TruncatedVideo as error: cut = error
-    options = {"rate": rate} if write in (write_c3d, write_trc) else {"names": [f.name for f in folder_pictures(arguments.input)] if Path(arguments.input).is_dir() else None} if write is write_coco else {}
+    options = {"rate": rate} if write in (write_c3d, write_trc) else {"names": names}
     try: write(results(), arguments.output, **options)
     finally:
         if overlays: overlays.close()
-    if cut: print(f"acae-nb: {cut}; the poses of the pictures before it are written", file=sys.stderr)
-    answer(arguments, {"pictures": found, "people": people, "output": str(arguments.output), "complete": cut is None}, f"{people} {'person' if people == 1 else 'people'} in {found} {'picture' if found == 1 else 'pictures'} -> {arguments.output}")
-    return PARTLY if cut else DONE
+    lost = pictures.unreadable if isinstance(pictures, FolderPictures) else [f"{cut}; the poses of the pictures before it are written"] if cut else []
+    for problem in lost: print(f"acae-nb: {problem}", file=sys.stderr)
+    answer(arguments, {"pictures": found, "people": people, "output": str(arguments.output), "complete": not lost, "lost": lost},
+           f"{people} {'person' if people == 1 else 'people'} in {found} {'picture' if found == 1 else 'pictures'} -> {arguments.output}")
+    return PARTLY if lost else DONE
 
 # %% ../nbs/16_cli.ipynb #08b38b2e
 def validate(arguments) -> int:

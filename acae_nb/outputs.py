@@ -32,17 +32,25 @@ PIXEL_AXES = "px of the picture: u right, v down, integer coordinates at pixel c
 COLUMN_NOTES = (f"x_mm y_mm z_mm: {CAMERA_AXES}", f"world_*_mm: {WORLD_AXES}", f"u_px v_px: {PIXEL_AXES}",
                 "disagreement_mm: how much the model's statements about the joint differ; confidence: exp(-disagreement/50 mm); score: of the detector, 1 for given boxes")
 
-# %% ../nbs/12h_outputs.ipynb #a2fa3b09
-def write_csv(results: Iterable[Poses], path: str | Path) -> Path:
-    "One row a joint; the first lines, which begin with #, tell axes and units (`pandas.read_csv(path, comment='#')` reads it)."
+# %% ../nbs/12h_outputs.ipynb #aa9cda96
+def _named(results: Iterable[Poses], names: Sequence[str] | None) -> pd.DataFrame:
+    "`to_table`, with the files of the pictures as a first column where `names` has them (read after the results, so it may grow with them)."
+    table = to_table(results).astype(np.float32)
+    if names is not None: table.insert(0, "picture", [names[frame] for frame in table.index.get_level_values("frame")])
+    return table
+
+
+def write_csv(results: Iterable[Poses], path: str | Path, names: Sequence[str] | None = None) -> Path:
+    """One row a joint; `names`: the pictures' file names, for a column `picture`. The first lines, which begin with #, tell axes and units
+    (`pandas.read_csv(path, comment='#')` reads it)."""
     notes = "".join(f"# {note}\n" for note in COLUMN_NOTES)
-    write_whole(path, notes + to_table(results).to_csv(float_format="%.3f", lineterminator="\n"))
+    write_whole(path, notes + _named(results, names).to_csv(float_format="%.3f", lineterminator="\n"))
     return Path(path)
 
 
-def write_parquet(results: Iterable[Poses], path: str | Path) -> Path:
-    "One row a joint (float32); axes and units are in the file's metadata `axes_and_units`."
-    table = pa.Table.from_pandas(to_table(results).astype(np.float32).reset_index(), preserve_index=False)
+def write_parquet(results: Iterable[Poses], path: str | Path, names: Sequence[str] | None = None) -> Path:
+    "The same table (numbers float32) as Parquet; axes and units are in the file's metadata `axes_and_units`."
+    table = pa.Table.from_pandas(_named(results, names).reset_index(), preserve_index=False)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"axes_and_units": "\n".join(COLUMN_NOTES).encode()})
     with whole_file(path) as file: pq.write_table(table, file)
     return Path(path)

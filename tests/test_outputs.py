@@ -193,11 +193,18 @@ def test_command_predict(capsys, tmp_path, model_folder):
     for name in "ab": cv2.imwrite(str(tmp_path / f"in/{name}.png"), image)
     options = ("--model", model_folder, "--box", 60, 40, 100, 150, "--skeleton", "h36m_17", "--json")
     code, out, _ = run(capsys, "predict", tmp_path / "in", "-o", tmp_path / "out.csv", "--overlay", tmp_path / "seen", *options)
-    assert code == 0 and json.loads(out) == {"pictures": 2, "people": 2, "output": str(tmp_path / "out.csv"), "complete": True}
+    assert code == 0 and json.loads(out) == {"pictures": 2, "people": 2, "output": str(tmp_path / "out.csv"), "complete": True, "lost": []}
     table = pd.read_csv(tmp_path / "out.csv", comment="#", index_col=[0, 1, 2, 3])
+    assert table.loc[0, "picture"].eq("a.png").all() and table.loc[1, "picture"].eq("b.png").all()
     expected = PoseEstimator.load(model_folder).estimate(image[..., ::-1], [60, 40, 100, 150], skeleton="h36m_17").to_pandas()
     np.testing.assert_allclose(table.loc[0, ["x_mm", "y_mm", "z_mm"]], expected[["x_mm", "y_mm", "z_mm"]], rtol=1e-4, atol=0.01)
     assert sorted(p.name for p in (tmp_path / "seen").iterdir()) == ["a.png", "b.png"] and (cv2.imread(str(tmp_path / "seen/a.png")) != image).any()
+    (tmp_path / "in/aa.png").write_bytes((tmp_path / "in/a.png").read_bytes()[:50])                 # one that cannot be read is left out, named
+    for ending in ("csv", "parquet", "json"):
+        code, out, err = run(capsys, "predict", tmp_path / "in", "-o", tmp_path / f"part.{ending}", *options)
+        assert code == 3 and json.loads(out)["pictures"] == 2 and not json.loads(out)["complete"] and "aa.png: expected a picture" in err and err.count("\n") == 1
+    assert set(pd.read_parquet(tmp_path / "part.parquet").picture) == {"a.png", "b.png"} == {i["file_name"] for i in json.loads((tmp_path / "part.json").read_text())["images"]}
+    (tmp_path / "in/aa.png").unlink()
     writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (320, 240))
     for k in range(20): writer.write(np.roll(image, k, 1))
     writer.release()

@@ -1,0 +1,94 @@
+"""How well a model of rendered people carries over to photographs: where it puts shoulders, elbows, wrists, hips, knees and ankles in the sample videos and in the rendered tests.
+
+    python benchmarks/photographs.py [--models artifacts/models/separate artifacts/models/consistency] [--every 12] [--pictures 150] [--sheet FILE.jpg]
+
+In the videos (one athlete; several people; four cameras each) the reference are BlazePose's landmarks, another model trained on photographs, where it calls them visible and the
+whole person is in the picture. In the rendered tests it is the truth. Both are seen with boxes of silhouette size, plain and mirrored. Distances are % of the box's longer side:
+their mean, and how many are below 5 and 10 % (PCK). --sheet: a picture of the poses of the first model on some frames.
+"""
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from acae_nb.datasets.pose2sim import read_video
+from acae_nb.detection import BlazePoseDetector
+from acae_nb.examples import ExampleTable
+from acae_nb.plots import contact_sheet
+from acae_nb.poses_from_images import WITH_MIRROR, PoseEstimator
+from acae_nb.people.blazepose import landmark_skeleton
+
+LIMBS = [f"{side}_{joint}" for joint in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle") for side in ("left", "right")]
+FORMAT = "cmu_panoptic_19"
+
+
+def landmarks_of(detector, image):
+    "(points [33, 2] px, visibility [33], box [4]) of every whole person that BlazePose is sure of."
+    for score, points in detector.faces(image):
+        body = detector.model.landmarks(image, points)
+        inside = (body.joints2d >= 0).all() and (body.joints2d < image.shape[1::-1]).all()
+        if inside and score * body.presence >= detector.threshold: yield body.joints2d, body.visibility, body.box
+
+
+def photographs(data, every):
+    "(source, image, camera, box, limbs [12, 2] px, NaN where hidden) of people in the sample videos."
+    detector, rows = BlazePoseDetector(data / "blazepose"), [landmark_skeleton().index(j) for j in LIMBS]
+    for video in sorted((data / "pose2sim").glob("*/cam*.mp4")):
+        for image in read_video(video, range(0, 100, every)):
+            for points, visibility, box in landmarks_of(detector, image):
+                yield f"videos, {video.parent.name}", image, None, box, np.where(visibility[rows, None] > 0.5, points[rows], np.nan)
+
+
+def rendered(folder, count):
+    "The same of `count` pictures spread over the test collections."
+    for path in sorted(folder.glob("test_*")):
+        table = ExampleTable.open(path)
+        part = np.asarray(table.skeleton.parts[FORMAT])
+        part = part[limbs_in(table.skeleton, part)]
+        for row in np.linspace(0, len(table) - 1, count // 2).astype(int):
+            camera, joints = table.camera(int(row)), table.world_joints3d([int(row)])[0][part]
+            yield "rendered tests", table.image(int(row)), camera, table[int(row)].box, camera.project(joints)
+
+
+def limbs_in(skeleton, part):
+    "Where the limbs are among the format's joints."
+    names = [skeleton.joints[j] for j in part]
+    return [names.index(j) for j in LIMBS]
+
+
+def compare(model, people):
+    "(table of mean distance and PCK, a row a source; limbs found [n, 12, 2] px)"
+    estimator = PoseEstimator.load(model, looks=WITH_MIRROR)
+    skeleton = estimator.joints_of(FORMAT)[1]
+    limbs = limbs_in(skeleton, range(len(skeleton)))
+    poses = list(estimator.stream(((image, box[None], camera) for _, image, camera, box, _ in people), FORMAT))
+    found = np.stack([p.px[0] for p in poses])
+    distance = np.stack([100 * np.linalg.norm(px[limbs] - truth, axis=-1) / max(box[2:]) for px, (*_, box, truth) in zip(found, people)])
+    sources, lines = np.array([source for source, *_ in people]), {}
+    for source in dict.fromkeys(sources):
+        own = distance[sources == source]
+        seen = own[np.isfinite(own)]
+        joints = {joint: np.nanmean(own[:, 2 * k:2 * k + 2]) for k, joint in enumerate(("shoulder", "elbow", "wrist", "hip", "knee", "ankle"))}
+        lines[source] = {"people": len(own), "mean": seen.mean(), "PCK@5": 100 * (seen < 5).mean(), "PCK@10": 100 * (seen < 10).mean()} | joints
+    return pd.DataFrame(lines).T, found, skeleton
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, nargs="+", default=[Path("artifacts/models/separate"), Path("artifacts/models/consistency")]); parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--tests", type=Path, default=Path("artifacts/people")); parser.add_argument("--every", type=int, default=12); parser.add_argument("--pictures", type=int, default=150)
+    parser.add_argument("--threads", type=int, default=1); parser.add_argument("--sheet", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    people = [*photographs(arguments.data, arguments.every), *rendered(arguments.tests, arguments.pictures)]
+    for k, model in enumerate(arguments.models):
+        table, found, skeleton = compare(model, people)
+        print(f"{model}, % of the box\n{table.round(1)}", flush=True)
+        if arguments.sheet and k == 0:
+            chosen = [i for i, (source, *_) in enumerate(people) if source != "rendered tests"][::9]
+            contact_sheet([people[i][1] for i in chosen], skeleton, [found[i] for i in chosen], size=2.5).savefig(arguments.sheet)
+
+
+if __name__ == "__main__": main()
