@@ -85,7 +85,7 @@ def main():
     people = [*photographs(arguments.data, arguments.every), *rendered(arguments.tests, arguments.pictures)]
     for k, model in enumerate(arguments.models):
         table, found, skeleton = compare(model, people)
-        print(f"{model}, % of the box\n{table.round(1)}", flush=True)
+        print(f"{model}, % of the box\n{table.round(1).to_string()}", flush=True)
         if arguments.sheet and k == 0:
             chosen = [i for i, (source, *_) in enumerate(people) if source != "rendered tests"][::9]
             contact_sheet([people[i][1] for i in chosen], skeleton, [found[i] for i in chosen], size=2.5).savefig(arguments.sheet)
