@@ -120,7 +120,7 @@ def prepare(image, boxes, camera: Camera | None, detector: Detector | None, look
     people = detector(image) if boxes is None else None
     boxes = checked_boxes(boxes, image_size) if people is None else people.boxes
     cut = []
-    different = list({replace(look, flip=False) for look in looks})
+    different = list(dict.fromkeys(replace(look, flip=False) for look in looks))
     for box in boxes:
         straight = crop_camera(camera, box, size)
         part, part_camera = surroundings(image, camera, straight, different, size)
