@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from .people.blazepose import BlazePose, overlap
+from .people.blazepose import BlazePose, Landmarks, overlap
 
 # %% ../nbs/12b_detection.ipynb #e97e7f1d
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ def suppress(overlaps: Float[np.ndarray, "n n"], scores: Float[np.ndarray, "n"],
         if all(overlaps[i, j] <= most for j in kept): kept.append(int(i))
     return np.array(kept, int)
 
-# %% ../nbs/12b_detection.ipynb #c147ea7e
+# %% ../nbs/12b_detection.ipynb #59d77419
 def one_box_each(people: People, most_overlap: float = 0.6) -> People:
     "Without boxes whose intersection over union with a better one is above `most_overlap`."
     overlaps = np.array([[overlap(a, b) for b in people.boxes] for a in people.boxes]).reshape(len(people), len(people))
@@ -81,12 +81,14 @@ class BlazePoseDetector:
         overlaps = np.array([[overlap(a, b) for _, _, b in found] for _, _, a in found]).reshape(len(found), len(found))
         return [found[i][:2] for i in suppress(overlaps, np.array([s for s, *_ in found]), 0.3)]
 
+    def bodies(self, image: UInt8[np.ndarray, "h w 3"]) -> list[tuple[float, Landmarks]]:
+        "(score, landmarks) of every body that is surely there, one a face."
+        found = [(score, self.model.landmarks(image, points)) for score, points in self.faces(image)]
+        return [(score * body.presence, body) for score, body in found if score * body.presence >= self.threshold]
+
     def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> People:
-        boxes, scores = [], []
-        for score, points in self.faces(image):
-            body = self.model.landmarks(image, points)
-            if score * body.presence >= self.threshold: boxes.append(body.box); scores.append(score * body.presence)
-        return one_box_each(People(np.array(boxes), np.array(scores)), self.most_overlap)
+        bodies = self.bodies(image)
+        return one_box_each(People(np.array([body.box for _, body in bodies]), np.array([score for score, _ in bodies])), self.most_overlap)
 
 # %% ../nbs/12b_detection.ipynb #e8cde8a6
 def from_corners(detect: Callable, threshold: float = 0.3, most_overlap: float = 0.6) -> Detector:

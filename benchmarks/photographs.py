@@ -20,16 +20,9 @@ from acae_nb.plots import contact_sheet
 from acae_nb.poses_from_images import WITH_MIRROR, PoseEstimator
 from acae_nb.people.blazepose import landmark_skeleton
 
-LIMBS = [f"{side}_{joint}" for joint in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle") for side in ("left", "right")]
+KINDS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+LIMBS = [f"{side}_{kind}" for kind in KINDS for side in ("left", "right")]
 FORMAT = "cmu_panoptic_19"
-
-
-def landmarks_of(detector, image):
-    "(points [33, 2] px, visibility [33], box [4]) of every whole person that BlazePose is sure of."
-    for score, points in detector.faces(image):
-        body = detector.model.landmarks(image, points)
-        inside = (body.joints2d >= 0).all() and (body.joints2d < image.shape[1::-1]).all()
-        if inside and score * body.presence >= detector.threshold: yield body.joints2d, body.visibility, body.box
 
 
 def photographs(data, every):
@@ -37,32 +30,26 @@ def photographs(data, every):
     detector, rows = BlazePoseDetector(data / "blazepose"), [landmark_skeleton().index(j) for j in LIMBS]
     for video in sorted((data / "pose2sim").glob("*/cam*.mp4")):
         for image in read_video(video, range(0, 100, every)):
-            for points, visibility, box in landmarks_of(detector, image):
-                yield f"videos, {video.parent.name}", image, None, box, np.where(visibility[rows, None] > 0.5, points[rows], np.nan)
+            for _, body in detector.bodies(image):
+                if not ((body.joints2d >= 0) & (body.joints2d < image.shape[1::-1])).all(): continue      # partly outside the picture
+                yield f"videos, {video.parent.name}", image, None, body.box, np.where(body.visibility[rows, None] > 0.5, body.joints2d[rows], np.nan)
 
 
 def rendered(folder, count):
     "The same of `count` pictures spread over the test collections."
     for path in sorted(folder.glob("test_*")):
         table = ExampleTable.open(path)
-        part = np.asarray(table.skeleton.parts[FORMAT])
-        part = part[limbs_in(table.skeleton, part)]
-        for row in np.linspace(0, len(table) - 1, count // 2).astype(int):
-            camera, joints = table.camera(int(row)), table.world_joints3d([int(row)])[0][part]
-            yield "rendered tests", table.image(int(row)), camera, table[int(row)].box, camera.project(joints)
-
-
-def limbs_in(skeleton, part):
-    "Where the limbs are among the format's joints."
-    names = [skeleton.joints[j] for j in part]
-    return [names.index(j) for j in LIMBS]
+        rows = [table.skeleton.index(j, FORMAT) for j in LIMBS]
+        for row in np.linspace(0, len(table) - 1, count // 2).astype(int).tolist():
+            camera, joints = table.camera(row), table.world_joints3d([row])[0][rows]
+            yield "rendered tests", table.image(row), camera, table[row].box, camera.project(joints)
 
 
 def compare(model, people):
-    "(table of mean distance and PCK, a row a source; limbs found [n, 12, 2] px)"
+    "(table of mean distance and PCK, a row a source; joints found [n, j, 2] px, and their skeleton)"
     estimator = PoseEstimator.load(model, looks=WITH_MIRROR)
     skeleton = estimator.joints_of(FORMAT)[1]
-    limbs = limbs_in(skeleton, range(len(skeleton)))
+    limbs = [skeleton.index(j) for j in LIMBS]
     poses = list(estimator.stream(((image, box[None], camera) for _, image, camera, box, _ in people), FORMAT))
     found = np.stack([p.px[0] for p in poses])
     distance = np.stack([100 * np.linalg.norm(px[limbs] - truth, axis=-1) / max(box[2:]) for px, (*_, box, truth) in zip(found, people)])
@@ -70,7 +57,7 @@ def compare(model, people):
     for source in dict.fromkeys(sources):
         own = distance[sources == source]
         seen = own[np.isfinite(own)]
-        joints = {joint: np.nanmean(own[:, 2 * k:2 * k + 2]) for k, joint in enumerate(("shoulder", "elbow", "wrist", "hip", "knee", "ankle"))}
+        joints = {kind: np.nanmean(own[:, 2 * k:2 * k + 2]) for k, kind in enumerate(KINDS)}
         lines[source] = {"people": len(own), "mean": seen.mean(), "PCK@5": 100 * (seen < 5).mean(), "PCK@10": 100 * (seen < 10).mean()} | joints
     return pd.DataFrame(lines).T, found, skeleton
 
