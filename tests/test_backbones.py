@@ -6,13 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from acae_nb.backbones import (PaddedConv2d, backbone_from, conv_norm, efficientnet_lite0, efficientnet_lite0_joined, efficientnet_v2_l, efficientnet_v2_m, efficientnet_v2_s,
-                               lite0_names, load_lite0_weights, resnet50, tiny_backbone)
+from acae_nb.backbones import (PaddedConv2d, backbone_from, blazepose, conv_norm, efficientnet_lite0, efficientnet_lite0_joined, efficientnet_v2_l, efficientnet_v2_m, efficientnet_v2_s,
+                               lite0_names, load_blazepose_weights, load_lite0_weights, resnet50, tiny_backbone)
 from acae_nb.pose_model import PoseModel, SeparateJoints
 
-ALL = [tiny_backbone, efficientnet_lite0, efficientnet_lite0_joined, efficientnet_v2_s, efficientnet_v2_m, efficientnet_v2_l, resnet50]
+ALL = [tiny_backbone, efficientnet_lite0, efficientnet_lite0_joined, blazepose, efficientnet_v2_s, efficientnet_v2_m, efficientnet_v2_l, resnet50]
 WEIGHTS = sorted((Path(__file__).resolve().parent.parent / "data").rglob("efficientnet-lite0-*.pth"))
 needs_weights = pytest.mark.skipif(not WEIGHTS, reason="data/ is not fetched: no weights of EfficientNet-Lite0")
+
+LANDMARKS = Path(__file__).resolve().parent.parent / "data" / "blazepose" / "pose_landmark_full.tflite"
+needs_landmarks = pytest.mark.skipif(not LANDMARKS.exists(), reason="data/ is not fetched: no weights of BlazePose")
 
 
 def linearised(backbone):
@@ -27,11 +30,11 @@ def linearised(backbone):
 
 
 @pytest.mark.parametrize("make, stride", [(tiny_backbone, 32), (efficientnet_lite0, 32), (lambda: efficientnet_lite0(stride=16), 16),
-                                          (lambda: efficientnet_lite0(stride=16, last_conv=False), 16), (efficientnet_v2_s, 32), (resnet50, 32)])
+                                          (lambda: efficientnet_lite0(stride=16, last_conv=False), 16), (lambda: blazepose(blocks=0), 32), (efficientnet_v2_s, 32), (resnet50, 32)])
 def test_cell_k_looks_at_the_middle_of_its_own_pixels(make, stride):
-    backbone, size = linearised(make()), stride * 9
+    backbone, size = linearised(make()), stride * 15
     x = torch.full((1, 3, size, size), .01, requires_grad=True)
-    k = 4                                                      # the middle one, so that the borders cut alike
+    k = 7                                                      # the middle one, so that the borders cut alike
     features = backbone(x)
     assert backbone.stride == stride and features.shape[2:] == (size // stride,) * 2 and features.shape[1] == backbone.out_channels
     features[0, :, k, k].sum().backward()
@@ -86,6 +89,48 @@ def test_a_weight_file_is_never_run_as_code(tmp_path, capsys):
     torch.save({"_conv_stem.weight": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(Exception, match="[Ww]eights"): efficientnet_lite0(tmp_path / "evil.pth")
     assert "a pickle was run" not in capsys.readouterr().out
+
+
+@needs_landmarks
+@pytest.mark.parametrize("side", [256, 192])
+def test_blazepose_features_are_those_of_the_interpreter(side):
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    backbone = blazepose(LANDMARKS).eval()
+    for conv in backbone.modules():
+        if getattr(conv, "centered", False): conv.centered, conv.padding = False, (2, 2)      # as the file's
+    net = interpreter.Interpreter(str(LANDMARKS), experimental_preserve_all_tensors=True,
+                                  experimental_op_resolver_type=interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
+    net.allocate_tensors()
+    x = np.random.default_rng(side).random((256, 256, 3), np.float32)
+    x[side:], x[:, side:] = 0, 0
+    net.set_tensor(net.get_input_details()[0]["index"], x[None]); net.invoke()
+    with torch.no_grad(): ours = backbone.features(torch.from_numpy(x).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+    theirs = [net.get_tensor(t["index"])[0] for t in net.get_tensor_details() if tuple(t["shape"]) == (1, 8, 8, 288)]
+    assert ours.max() > 1 and min(abs(ours - maps).max() for maps in theirs) < 1e-3
+
+
+@needs_landmarks
+def test_blazepose_weights_that_do_not_fit_are_refused(tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    with pytest.raises(FileNotFoundError, match="nowhere.tflite"): blazepose(tmp_path / "nowhere.tflite")
+    content = LANDMARKS.read_bytes()
+    for name, damaged in (("text", b"no network"), ("half", content[:len(content) // 2]), ("zeros", content[:8] + bytes(1000))):
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(ValueError, match=name): blazepose(tmp_path / name)
+    with pytest.raises(ValueError, match="pose_detection.tflite"): blazepose(LANDMARKS.with_name("pose_detection.tflite"))
+    other = blazepose()
+    other.features[0][0] = PaddedConv2d(3, 24, 5, 2)
+    with pytest.raises(ValueError, match=r"convolution 0: expected a kernel \(24, 3, 5, 5\)"): load_blazepose_weights(other, LANDMARKS)
+
+
+def test_norms_without_statistics_stay_in_inference_mode():
+    backbone = blazepose(momentum=.5).train().freeze_until(16)
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
+    backbone(torch.rand(2, 3, 64, 64)).square().sum().backward()
+    changed = {k for k, v in backbone.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed and all(k.startswith("after.") for k in changed)                                # running statistics of its own blocks only
+    trained = {k.split(".")[1] for k, p in backbone.named_parameters() if k.startswith("features.") and p.grad is not None}
+    assert trained == {"7", "8", "9"} and all(p.grad is not None for p in backbone.after.parameters())
 
 
 @pytest.mark.parametrize("make", [tiny_backbone, efficientnet_lite0, resnet50])
