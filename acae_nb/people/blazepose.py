@@ -69,9 +69,9 @@ def overlap(a: Float[np.ndarray, "4"], b: Float[np.ndarray, "4"]) -> float:
 
 # %% ../../nbs/people/blazepose.ipynb #52c133e9
 def box_around(joints2d: Float[np.ndarray, "j 2"]) -> Float[np.ndarray, "4"]:
-    "Box of the whole person (left, top, width, height) px: the joints and a sixteenth of their extent around, for the top of the head, hands and feet."
+    "Box of the whole person (left, top, width, height) px: the joints and an eighth of their extent around, for the head, hands and feet and some room."
     low, high = joints2d.min(0), joints2d.max(0)
-    margin = (high - low).max() / 16
+    margin = (high - low).max() / 8
     return np.r_[low - margin, high - low + 2 * margin]
 
 # %% ../../nbs/people/blazepose.ipynb #f534fa3e
