@@ -74,7 +74,7 @@ def draw(image: UInt8[np.ndarray, "h w 3"], poses: Poses) -> UInt8[np.ndarray, "
 
 
 class Overlays:
-    "Pictures with poses, one after the other, to a folder (one PNG a picture), or to one video where `path` ends like one."
+    "Pictures with poses, one after the other, to a folder (a PNG each: of b.jpg it is b.jpg.png), or to one video where `path` ends like one."
     def __init__(self, path: str | Path, rate: float):
         self.path, self.rate, self.video = Path(path), rate, None
         if self.path.suffix.lower() in PICTURE_ENDINGS or (self.path.is_file() and not self.is_video): raise ValueError(f"{path}: expected a folder for pictures, or a video (.mp4, .avi), found a name of a single file")
@@ -86,7 +86,7 @@ class Overlays:
 
     def add(self, name: str, poses: Poses) -> None:
         picture = cv2.cvtColor(draw(poses.image, poses), cv2.COLOR_RGB2BGR)
-        if not self.is_video: cv2.imwrite(str(self.path / f"{name}.png"), picture); return
+        if not self.is_video: cv2.imwrite(str(self.path / (name if name.lower().endswith(".png") else f"{name}.png")), picture); return
         if self.video is None: self.video = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*("MJPG" if self.path.suffix == ".avi" else "mp4v")), self.rate, picture.shape[1::-1])
         if not self.video.isOpened(): raise ValueError(f"{self.path}: expected a video that OpenCV can write (.mp4 or .avi), found none")
         self.video.write(picture)
@@ -126,7 +126,7 @@ def predict(arguments) -> int:
         stream = estimator.stream(((picture, arguments.box, None) for picture in pictures), arguments.skeleton)
         try:
             for poses in tqdm(stream, desc="poses", total=count, unit="picture", disable=arguments.json, file=sys.stderr):
-                if overlays: overlays.add(f"{found:06d}" if names is None else Path(names[found]).stem, poses)
+                if overlays: overlays.add(f"{found:06d}" if names is None else names[found], poses)
                 found, people = found + 1, people + len(poses)
                 yield poses
         except TruncatedVideo as error: cut = error

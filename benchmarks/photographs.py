@@ -2,9 +2,9 @@
 
     python benchmarks/photographs.py [--models artifacts/models/separate artifacts/models/consistency] [--every 12] [--pictures 150] [--sheet FILE.jpg]
 
-In the videos (one athlete; several people; four cameras each) the reference are BlazePose's landmarks, another model trained on photographs, where it calls them visible and the
-whole person is in the picture. In the rendered tests it is the truth. Both are seen with boxes of silhouette size, plain and mirrored. Distances are % of the box's longer side:
-their mean, and how many are below 5 and 10 % (PCK). --sheet: a picture of the poses of the first model on some frames.
+In the videos (one athlete; several people; four cameras each) the reference are BlazePose's landmarks, a model trained on photographs, where it calls them visible and the whole
+person is in the picture; the default backbone begins with the encoder of that same network, so there the distance flatters it. In the rendered tests the reference is the truth.
+Videos are seen with the detector's boxes, tests with those of the silhouettes, plain and mirrored. Distances are % of the box's longer side: their mean, and how many are below 5 and 10 % (PCK). --sheet: a picture of the poses of the first model on some frames.
 """
 import argparse
 from pathlib import Path

@@ -203,6 +203,9 @@ def test_command_predict(capsys, tmp_path, model_folder):
     for ending in ("csv", "parquet", "json"):
         code, out, err = run(capsys, "predict", tmp_path / "in", "-o", tmp_path / f"part.{ending}", *options)
         assert code == 3 and json.loads(out)["pictures"] == 2 and not json.loads(out)["complete"] and "aa.png: expected a picture" in err and err.count("\n") == 1
+    assert cv2.imwrite(str(tmp_path / "in/a.jpg"), image) and run(capsys, "predict", tmp_path / "in", "-o", tmp_path / "two.csv", "--overlay", tmp_path / "both", *options)[0] == 3
+    assert sorted(p.name for p in (tmp_path / "both").iterdir()) == ["a.jpg.png", "a.png", "b.png"]       # two files of one stem
+    (tmp_path / "in/a.jpg").unlink()
     assert set(pd.read_parquet(tmp_path / "part.parquet").picture) == {"a.png", "b.png"} == {i["file_name"] for i in json.loads((tmp_path / "part.json").read_text())["images"]}
     (tmp_path / "in/aa.png").unlink()
     writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (320, 240))
