@@ -264,7 +264,8 @@ def from_linear() -> UInt8[np.ndarray, "65536"]:
 def store_crop(example: Example, image: UInt8[np.ndarray, "H W 3"], size: int = 384, margin: float = 1.5, largest_zoom: float = 1.2,
                quality: int = 95) -> tuple[Example, bytes]:
     """The example as a crop to keep: at most `size` px a side, `margin` times the box's longest side, enlarged at most `largest_zoom`
-    times. Box, camera, 2D joints and mask are those of the crop; 3D joints stay in the world."""
+    times. Box, camera, 2D joints and mask are those of the crop; 3D joints stay in the world. The box is the one of which `crop_camera`
+    makes the camera that it makes of the example's own: around the middle, its longer side size / margin."""
     size = max(16, min(size, round(largest_zoom * margin * max(example.box[2:]))))
     camera = crop_camera(example.camera, example.box, size)
     k = camera.intrinsics * np.array([[1 / margin, 1, 1], [1, 1 / margin, 1], [1, 1, 1]])
@@ -272,10 +273,11 @@ def store_crop(example: Example, image: UInt8[np.ndarray, "H W 3"], size: int = 
     pixels = from_linear()[warp_image(to_linear()[image], example.camera, camera, size)]
     left, top, width, height = example.box
     sides = np.array([[left, top + height / 2], [left + width, top + height / 2], [left + width / 2, top], [left + width / 2, top + height]])
-    sides = crop_joints(replace(example, joints3d=None, joints2d=sides), camera, 4)[1]
+    sides = np.ptp(crop_joints(replace(example, joints3d=None, joints2d=sides), camera, 4)[1], axis=0)
+    sides *= size / margin / sides.max()
     joints2d = None if example.joints2d is None else crop_joints(replace(example, joints3d=None), camera, len(example.joints2d))[1].astype(np.float32)
     mask = None
     if example.mask is not None:
         mask = encode_mask(warp_image(decode_mask(example.mask, example.image_size).astype(np.float32), example.camera, camera, size) > 0.5)
-    stored = replace(example, camera=camera, box=np.r_[sides.min(0), np.ptp(sides, axis=0)], image_size=(size, size), joints2d=joints2d, mask=mask)
+    stored = replace(example, camera=camera, box=np.r_[(size - 1 - sides) / 2, sides], image_size=(size, size), joints2d=joints2d, mask=mask)
     return stored, encode_jpeg(pixels, quality)

@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from acae_nb.cameras import Camera, look_at_rotation, project_points
@@ -210,7 +210,8 @@ def test_background_is_replaced_where_the_mask_is_not():
 # --- stored crops
 
 @given(seed=st.integers(0, 10 ** 6), lens=st.sampled_from(list(LENSES)))
-@settings(max_examples=25, deadline=None, derandomize=True)   # the same draws every time: seed 277 without lens is known to be 4.5 px off, not yet explained
+@example(seed=509, lens="none")     # a camera rolled by 45 degrees
+@settings(max_examples=25, deadline=None)
 def test_a_stored_crop_is_the_same_person(seed, lens):
     example = scene(seed, lens)
     flat = replace(example, joints2d=example.camera.project(example.joints3d).astype(np.float32))
@@ -219,10 +220,11 @@ def test_a_stored_crop_is_the_same_person(seed, lens):
     np.testing.assert_array_equal(stored.joints3d, example.joints3d)
     np.testing.assert_allclose(stored.camera.project(stored.joints3d), stored.joints2d, atol=0.05)
     assert not stored.camera.distortion.any() and (stored.camera.position == example.camera.position).all()
-    side, longest = stored.image_size[0], max(stored.box[2:])
-    assert longest == pytest.approx(side / 1.5, rel=.12)
+    assert max(stored.box[2:]) == pytest.approx(stored.image_size[0] / 1.5)
     one, two = (make_crop(e, i, SKELETON, 64) for e, i in ((example, NOISE), (stored, decode_jpeg(jpeg))))
-    assert abs(one.joints2d - two.joints2d).max() < 4
+    np.testing.assert_allclose(two.camera.intrinsics, one.camera.intrinsics, rtol=1e-6)
+    np.testing.assert_allclose(two.camera.rotation, one.camera.rotation, atol=1e-6)
+    np.testing.assert_allclose(two.joints2d, one.joints2d, atol=0.01)
 
 
 def test_a_stored_crop_keeps_its_mask():
