@@ -1,10 +1,11 @@
 """How well a model of rendered people carries over to photographs: where it puts shoulders, elbows, wrists, hips, knees and ankles in the sample videos and in the rendered tests.
 
-    python benchmarks/photographs.py [--models artifacts/models/separate artifacts/models/consistency] [--every 12] [--pictures 150] [--sheet FILE.jpg]
+    python benchmarks/photographs.py [--models artifacts/models/separate artifacts/models/consistency] [--every 12] [--pictures 150] [--sheet FILE.jpg [--moments 10 40 70]]
 
 In the videos (one athlete; several people; four cameras each) the reference are BlazePose's landmarks, a model trained on photographs, where it calls them visible and the whole
 person is in the picture; the default backbone begins with the encoder of that same network, so there the distance flatters it. In the rendered tests the reference is the truth.
-Videos are seen with the detector's boxes, tests with those of the silhouettes, plain and mirrored. Distances are % of the box's longer side: their mean, and how many are below 5 and 10 % (PCK). --sheet: a picture of the poses of the first model on some frames.
+Videos are seen with the detector's boxes, tests with those of the silhouettes, plain and mirrored. Distances are % of the box's longer side: their mean, and how many are below 5
+and 10 % (PCK). --sheet: a picture of what the last model makes, from detection to poses, of those moments in all views, whether it is right or not.
 """
 import argparse
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from acae_nb.datasets.pose2sim import read_video
 from acae_nb.detection import BlazePoseDetector
 from acae_nb.examples import ExampleTable
-from acae_nb.plots import contact_sheet
+from acae_nb.plots import overlay_grid
 from acae_nb.poses_from_images import WITH_MIRROR, PoseEstimator
 from acae_nb.people.blazepose import landmark_skeleton
 
@@ -46,10 +47,9 @@ def rendered(folder, count):
 
 
 def compare(model, people):
-    "(table of mean distance and PCK, a row a source; joints found [n, j, 2] px, and their skeleton)"
+    "Table of mean distance and PCK, a row a source."
     estimator = PoseEstimator.load(model, looks=WITH_MIRROR)
-    skeleton = estimator.joints_of(FORMAT)[1]
-    limbs = [skeleton.index(j) for j in LIMBS]
+    limbs = [estimator.joints_of(FORMAT)[1].index(j) for j in LIMBS]
     poses = list(estimator.stream(((image, box[None], camera) for _, image, camera, box, _ in people), FORMAT))
     found = np.stack([p.px[0] for p in poses])
     distance = np.stack([100 * np.linalg.norm(px[limbs] - truth, axis=-1) / max(box[2:]) for px, (*_, box, truth) in zip(found, people)])
@@ -59,7 +59,16 @@ def compare(model, people):
         seen = own[np.isfinite(own)]
         joints = {kind: np.nanmean(own[:, 2 * k:2 * k + 2]) for k, kind in enumerate(KINDS)}
         lines[source] = {"people": len(own), "mean": seen.mean(), "PCK@5": 100 * (seen < 5).mean(), "PCK@10": 100 * (seen < 10).mean()} | joints
-    return pd.DataFrame(lines).T, found, skeleton
+    return pd.DataFrame(lines).T
+
+
+def sheet(model, data, moments):
+    "Figure with a row for each moment of each recording: the four views with everyone who is detected there."
+    estimator = PoseEstimator.load(model, detector=BlazePoseDetector(data / "blazepose"), looks=WITH_MIRROR)
+    views = lambda kind, moment: (next(read_video(video, [moment])) for video in sorted((data / "pose2sim" / kind).glob("cam*.mp4")))
+    rows = {f"{kind}, frame {moment}": list(estimator.stream(((image, None, None) for image in views(kind, moment)), FORMAT)) for kind in ("single", "multi") for moment in moments}
+    cells = [[(poses.image, [(poses.skeleton, px) for px in poses.px]) for poses in row] for row in rows.values()]
+    return overlay_grid(cells, [f"camera {k + 1}" for k in range(len(cells[0]))], list(rows))
 
 
 def main():
@@ -67,15 +76,12 @@ def main():
     parser.add_argument("--models", type=Path, nargs="+", default=[Path("artifacts/models/separate"), Path("artifacts/models/consistency")]); parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--tests", type=Path, default=Path("artifacts/people")); parser.add_argument("--every", type=int, default=12); parser.add_argument("--pictures", type=int, default=150)
     parser.add_argument("--threads", type=int, default=1); parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--moments", type=int, nargs="+", default=[10, 40, 70]); parser.add_argument("--dpi", type=int, default=60)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     people = [*photographs(arguments.data, arguments.every), *rendered(arguments.tests, arguments.pictures)]
-    for k, model in enumerate(arguments.models):
-        table, found, skeleton = compare(model, people)
-        print(f"{model}, % of the box\n{table.round(1).to_string()}", flush=True)
-        if arguments.sheet and k == 0:
-            chosen = [i for i, (source, *_) in enumerate(people) if source != "rendered tests"][::9]
-            contact_sheet([people[i][1] for i in chosen], skeleton, [found[i] for i in chosen], size=2.5).savefig(arguments.sheet)
+    for model in arguments.models: print(f"{model}, % of the box\n{compare(model, people).round(1).to_string()}", flush=True)
+    if arguments.sheet: sheet(arguments.models[-1], arguments.data, arguments.moments).savefig(arguments.sheet, dpi=arguments.dpi)
 
 
 if __name__ == "__main__": main()

@@ -5,7 +5,7 @@ from mkdocs.structure.files import File
 
 REPO = Path(__file__).resolve().parent.parent
 TEXTS = ("CONTRIBUTING.md", "CHANGELOG.md")
-FIGURE = "results/report/figure.jpg"
+FIGURES = ("results/report/figure.jpg", "results/photographs.jpg")
 
 
 def modules():
@@ -18,11 +18,13 @@ def on_files(files, config):
     for text in TEXTS: files.append(File.generated(config, text, content=(REPO / text).read_text()))
     for name in modules():
         files.append(File.generated(config, f"api/{name.removeprefix('acae_nb.')}.md", content=f"# {name}\n\n::: {name}\n"))
-    if (REPO / FIGURE).is_file(): files.append(File.generated(config, FIGURE, content=(REPO / FIGURE).read_bytes()))
+    for figure in FIGURES:
+        if (REPO / figure).is_file(): files.append(File.generated(config, figure, content=(REPO / figure).read_bytes()))
     return files
 
 
 def on_post_page(output, page, config):
     if page.file.src_uri != "index.ipynb": return output
     for text in TEXTS: output = output.replace(f'"../{text}"', f'"{text.removesuffix(".md")}/"')
-    return output.replace('"../nbs/', '"').replace('.ipynb"', '/"').replace(f'"../{FIGURE}"', f'"{FIGURE}"')
+    for figure in FIGURES: output = output.replace(f'"../{figure}"', f'"{figure}"')
+    return output.replace('"../nbs/', '"').replace('.ipynb"', '/"')
