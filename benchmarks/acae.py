@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from acae_nb.acae import ACAE, fit_acae, objective
-from acae_nb.skeletons import Skeleton
+from acae_nb.autoencoder.acae import ACAE, fit_acae, objective
+from acae_nb.skeletons.joints import Skeleton
 
 
 def load(path):

@@ -23,10 +23,10 @@ import pandas as pd
 import torch
 from scipy.stats import rankdata
 
-from acae_nb.acae import fit_acae, load_acae
-from acae_nb.bridging import Bridge, ExpectedError, calibration, disagreement, format_to_format
-from acae_nb.examples import ExampleTable
-from acae_nb.skeletons import Skeleton
+from acae_nb.autoencoder.acae import fit_acae, load_acae
+from acae_nb.autoencoder.bridging import Bridge, ExpectedError, calibration, disagreement, format_to_format
+from acae_nb.examples.tables import ExampleTable
+from acae_nb.skeletons.joints import Skeleton
 
 
 def truth(artifacts, collections, skeleton):

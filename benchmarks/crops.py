@@ -14,10 +14,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import cv2
 import numpy as np
 
-from acae_nb.cameras import Camera, project_points
-from acae_nb.crops import NO_AUGMENTATION, Augmentation, blob_objects, colour_matrix, draw_camera, make_crop, occlude, warp_image
-from acae_nb.examples import Example, decode_jpeg, encode_jpeg
-from acae_nb.skeletons import load_skeleton
+from acae_nb.geometry.cameras import Camera, project_points
+from acae_nb.examples.crops import NO_AUGMENTATION, Augmentation, blob_objects, colour_matrix, draw_camera, make_crop, occlude, warp_image
+from acae_nb.examples.tables import Example, decode_jpeg, encode_jpeg
+from acae_nb.skeletons.joints import load_skeleton
 
 
 def stored_example(size, distortion):

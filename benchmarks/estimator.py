@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from acae_nb.backbones import efficientnet_lite0
-from acae_nb.cameras import Camera
-from acae_nb.pose_model import PoseModel, SeparateJoints
-from acae_nb.poses_from_images import ONE_LOOK, WITH_MIRROR, PoseEstimator, prepare, spread_looks, statements
-from acae_nb.skeletons import load_skeleton, union
+from acae_nb.models.backbones import efficientnet_lite0
+from acae_nb.geometry.cameras import Camera
+from acae_nb.models.pose_model import PoseModel, SeparateJoints
+from acae_nb.inference.estimator import ONE_LOOK, WITH_MIRROR, PoseEstimator, prepare, spread_looks, statements
+from acae_nb.skeletons.joints import load_skeleton, union
 
 
 def load(folder, looks):

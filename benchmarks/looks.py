@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from acae_nb.examples import ExampleTable
-from acae_nb.metrics import joint_distances
-from acae_nb.poses_from_images import PoseEstimator, spread_looks, trained_looks
-from acae_nb.protocols import embedded_protocol, evaluate
+from acae_nb.examples.tables import ExampleTable
+from acae_nb.evaluation.metrics import joint_distances
+from acae_nb.inference.estimator import PoseEstimator, spread_looks, trained_looks
+from acae_nb.evaluation.protocols import embedded_protocol, evaluate
 
 COUNTS = {"one look": 1, "with mirror": 2, "three looks": 3, "five looks": 5, "nine looks": 9}
 WIDE = "authors' spread"

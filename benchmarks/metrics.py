@@ -8,7 +8,7 @@ import time
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from acae_nb.metrics import measure
+from acae_nb.evaluation.metrics import measure
 
 THRESHOLDS = dict(pck=(50, 100, 150), cps=(100, 150, 200), apck=(150, 300))
 

@@ -38,7 +38,7 @@ def format_of(i):
 def write_table(folder, name, skeleton, n, two_d):
     "A table as ExampleWriter leaves it, its columns made in one go."
     import pyarrow as pa
-    from acae_nb.examples import SCHEMA_VERSION, TEXT_COLUMNS, encode_jpeg, number_columns
+    from acae_nb.examples.tables import SCHEMA_VERSION, TEXT_COLUMNS, encode_jpeg, number_columns
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     jpeg = encode_jpeg(rng.integers(0, 255, (96, 96, 3), dtype=np.uint8), 60)
     fixed = {"weight": 1, "box": [20, 10, 50, 70], "image_size": [96, 96], "intrinsics": [[120, 0, 48], [0, 120, 48], [0, 0, 1]], "distortion": 0,
@@ -83,11 +83,11 @@ def peak_mb():
 def measure_tables(folder):
     "In a process of its own: open, draw, resume."
     import torch
-    from acae_nb import mixing
-    from acae_nb.crops import NO_AUGMENTATION
-    from acae_nb.examples import ExampleTable
-    from acae_nb.mixing import BatchPlan, MixedBatches
-    from acae_nb.skeletons import load_skeleton, union
+    from acae_nb.examples import mixing
+    from acae_nb.examples.crops import NO_AUGMENTATION
+    from acae_nb.examples.tables import ExampleTable
+    from acae_nb.examples.mixing import BatchPlan, MixedBatches
+    from acae_nb.skeletons.joints import load_skeleton, union
     cv2.setNumThreads(1), torch.set_num_threads(1)
     base = peak_mb()
     start = time.perf_counter()
@@ -118,7 +118,7 @@ def measure_tables(folder):
 
 def measure_objects(folder):
     "In a process of its own: 1/100 of the rows as Python objects, the way merged annotation lists are kept."
-    from acae_nb.examples import ExampleTable
+    from acae_nb.examples.tables import ExampleTable
     base, start = peak_mb(), time.perf_counter()
     objects = []
     for name in (*SETS_3D, *SETS_2D):
@@ -144,7 +144,7 @@ def main():
     o = parser.parse_args()
     if o.measure:
         return {"tables": measure_tables, "objects": measure_objects}[o.measure](o.folder)
-    from acae_nb.skeletons import load_skeleton
+    from acae_nb.skeletons.joints import load_skeleton
     root = o.folder or Path(tempfile.mkdtemp(prefix="acae_nb_mixing_"))
     try:
         total = sum(n for n, _ in (*SETS_3D.values(), *SETS_2D.values()))

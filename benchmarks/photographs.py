@@ -15,10 +15,10 @@ import pandas as pd
 import torch
 
 from acae_nb.datasets.pose2sim import read_video
-from acae_nb.detection import BlazePoseDetector
-from acae_nb.examples import ExampleTable
-from acae_nb.plots import overlay_grid
-from acae_nb.poses_from_images import WITH_MIRROR, PoseEstimator
+from acae_nb.inference.detection import BlazePoseDetector
+from acae_nb.examples.tables import ExampleTable
+from acae_nb.reporting.plots import overlay_grid
+from acae_nb.inference.estimator import WITH_MIRROR, PoseEstimator
 from acae_nb.people.blazepose import landmark_skeleton
 
 KINDS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")

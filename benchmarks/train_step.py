@@ -15,9 +15,9 @@ from types import SimpleNamespace
 
 import torch
 
-from acae_nb import backbones
-from acae_nb.losses import separate_loss
-from acae_nb.pose_model import PoseModel, SeparateJoints, heatmap_to_image, heatmap_to_metric
+from acae_nb.models import backbones
+from acae_nb.training.losses import separate_loss
+from acae_nb.models.pose_model import PoseModel, SeparateJoints, heatmap_to_image, heatmap_to_metric
 
 
 class NaiveModel(PoseModel):

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from acae_nb.datasets.native import NativeError, row
-from acae_nb.images import decode_mask
+from acae_nb.examples.images import decode_mask
 
 TEXT = {".txt", ".csv", ".calibration", ".xml", ".yml", ".yaml", ".cpm", ".calib", ".trc", ".cfg", ".ini", ".tsv"}
 PICTURES = {".jpg", ".jpeg", ".png", ".mp4", ".avi", ".bmp"}

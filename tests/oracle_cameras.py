@@ -1,7 +1,7 @@
 """Cameras for tests with oracle crop models: off-centre, rolled, distorted."""
 import numpy as np
 
-from acae_nb.cameras import Camera, look_at_rotation
+from acae_nb.geometry.cameras import Camera, look_at_rotation
 
 UP = np.array([0, 0, 1.0])
 

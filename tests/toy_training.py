@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from acae_nb.distributed import rank, world_size
-from acae_nb.losses import LossTerms
-from acae_nb.training import Callback, Optimisation, Stopped, example_uniform, first_training_groups, train
-from acae_nb.training_callbacks import AverageWeights, FreezeBatchNorm, LossLog, use_ghost_batch_norm
+from acae_nb.training.distributed import rank, world_size
+from acae_nb.training.losses import LossTerms
+from acae_nb.training.loop import Callback, Optimisation, Stopped, example_uniform, first_training_groups, train
+from acae_nb.training.callbacks import AverageWeights, FreezeBatchNorm, LossLog, use_ghost_batch_norm
 
 
 @dataclass

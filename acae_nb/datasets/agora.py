@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .native import ImageFile, NativeError, box_of, check_projection, checked, load_pickle, make_camera, require, row
-from ..example_rows import Example
-from ..skeletons import Skeleton, load_skeleton, union
+from ..examples.rows import Example
+from ..skeletons.joints import Skeleton, load_skeleton, union
 
 # %% ../../nbs/datasets/agora.ipynb #41419ae9
 ACCESS = "register at https://agora.is.tue.mpg.de"

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from .native import NativeError, VideoFrame, box_of, field, load_json, load_pickle, make_camera, reading, require, row, video_length
 from .views import View
-from ..example_rows import Example
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/aist.ipynb #82945779
 SKELETON = "aist_19"

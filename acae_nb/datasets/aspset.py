@@ -16,7 +16,7 @@ from jaxtyping import Float
 from .c3d_files import read_c3d
 from .native import NativeError, VideoFrame, checked, field, load_json, make_camera, reading, require, row, video_length
 from .views import View
-from ..example_rows import Example
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/aspset.ipynb #4f9b4c7f
 SKELETON = "aspset_17"

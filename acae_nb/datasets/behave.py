@@ -14,8 +14,8 @@ from jaxtyping import Float
 
 from .native import ImageFile, NativeError, box_of, field, load_json, make_camera, require, row
 from .views import View
-from ..example_rows import Example
-from ..images import encode_mask
+from ..examples.rows import Example
+from ..examples.images import encode_mask
 
 # %% ../../nbs/datasets/behave.ipynb #5ef13329
 SKELETON = "openpose_body_25"

@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .c3d_files import read_c3d
 from .native import NativeError, box_of, checked, make_camera, reading, require, row
-from ..example_rows import Example
-from ..images import encode_jpeg
+from ..examples.rows import Example
+from ..examples.images import encode_jpeg
 
 # %% ../../nbs/datasets/bmhad.ipynb #aaefcd94
 SKELETON = "berkeley_mhad_43"

@@ -12,9 +12,9 @@ from typing import Iterator
 import numpy as np
 from jaxtyping import Float
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .native import NativeError, VideoFrame, box_of, checked, field, load_mat, make_camera, reading, require, row, video_length
-from ..example_rows import Example
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/bml_movi.ipynb #e13dd570
 SKELETON = "bml_movi_87"

@@ -13,10 +13,10 @@ from typing import Collection, Iterator
 import numpy as np
 from jaxtyping import Float
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .native import ImageFile, NativeError, VideoFrame, box_of, field, load_json, make_camera, require, row, video_length
 from .views import View
-from ..example_rows import Example
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/cmu_panoptic.ipynb #9d72c951
 SKELETON = "cmu_panoptic_19"

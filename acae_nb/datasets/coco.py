@@ -13,10 +13,10 @@ from typing import Iterator
 import numpy as np
 from jaxtyping import Float
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .native import ImageFile, NativeError, field, load_json, require, row
-from ..example_rows import Example
-from ..skeletons import load_skeleton
+from ..examples.rows import Example
+from ..skeletons.joints import load_skeleton
 
 # %% ../../nbs/datasets/coco.ipynb #90b27c90
 SKELETON = "coco_17"

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from ..example_rows import Example
-from ..images import encode_jpeg
+from ..examples.rows import Example
+from ..examples.images import encode_jpeg
 
 # %% ../../nbs/datasets/colours.ipynb #841d5a95
 def white_balanced(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:

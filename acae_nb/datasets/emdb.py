@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .native import ImageFile, NativeError, check_projection, field, load_pickle, make_camera, require, row
 from .smpl import body_joints, load_body
-from ..example_rows import Example
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/emdb.ipynb #5cd824ca
 SKELETON = "smpl_24"

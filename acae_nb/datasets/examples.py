@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from ..examples import Example, ExampleTable
-from ..skeletons import Skeleton
+from ..examples.tables import Example, ExampleTable
+from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/datasets/examples.ipynb #922b19a9
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ __all__ = ['SKELETON', 'ACCESS', 'image_number', 'image_file', 'read_camera', 'r
 from pathlib import Path
 from typing import Iterator
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .native import ImageFile, NativeError, box_of, field, load_json, make_camera, require, row
-from ..example_rows import Example
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/gpa.ipynb #1e8c2bac
 SKELETON = "gpa_34"

@@ -16,10 +16,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .imar import laboratory_lens
 from .native import NativeError, VideoFrame, box_of, check_projection, checked, make_camera, reading, require, row, video_length
-from ..example_rows import Example
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/h36m.ipynb #7b6df040
 SKELETON = "h36m_25"

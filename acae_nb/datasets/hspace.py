@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from .native import NativeError, checked, make_camera, reading, require, row
-from ..example_rows import Example
-from ..images import encode_jpeg, encode_mask
+from ..examples.rows import Example
+from ..examples.images import encode_jpeg, encode_mask
 
 # %% ../../nbs/datasets/hspace.ipynb #1e9d4b02
 SKELETON = "ghum_35"

@@ -12,9 +12,9 @@ from typing import Iterator
 import numpy as np
 from jaxtyping import Float
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .native import ImageFile, NativeError, box_of, checked, field, load_json, load_npz, make_camera, reading, require, row
-from ..example_rows import Example
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/human4d.ipynb #37d60834
 SKELETON = "human4d_32"

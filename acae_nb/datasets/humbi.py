@@ -12,10 +12,10 @@ from typing import Collection, Iterator
 import numpy as np
 from jaxtyping import Float
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .native import ImageFile, NativeError, box_of, checked, make_camera, reading, require, row
 from .views import View
-from ..example_rows import Example
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/humbi.ipynb #5ef13329
 SKELETON = "openpose_body_25"

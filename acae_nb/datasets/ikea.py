@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from .native import NativeError, VideoFrame, box_of, field, load_json, load_pickle, make_camera, reading, require, row
 from .views import View
-from ..example_rows import Example
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/ikea.ipynb #ffc4bfaf
 SKELETON = "ikea_asm_17"

@@ -13,9 +13,9 @@ from typing import Iterator
 import numpy as np
 from jaxtyping import Float
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .native import NativeError, VideoFrame, box_of, field, load_json, make_camera, require, row, video_length
-from ..example_rows import Example
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/imar.ipynb #3fcabc97
 SKELETON = "imar_25"

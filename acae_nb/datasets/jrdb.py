@@ -13,11 +13,11 @@ from typing import Iterator
 import numpy as np
 from jaxtyping import Float
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .coco import picture_in, records
 from .native import ImageFile, NativeError, box_of, field, load_json, make_camera, reading, require, row
-from ..example_rows import Example
-from ..skeletons import Skeleton
+from ..examples.rows import Example
+from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/datasets/jrdb.ipynb #2d498e64
 NAMES = ("head", "right eye", "left eye", "right shoulder", "center shoulder", "left shoulder", "right elbow", "left elbow", "center hip",

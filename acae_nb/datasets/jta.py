@@ -12,10 +12,10 @@ from typing import Iterator
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .native import NativeError, VideoFrame, box_of, check_projection, checked, load_json, require, row, video_length
-from ..example_rows import Example
-from ..skeletons import load_skeleton
+from ..examples.rows import Example
+from ..skeletons.joints import load_skeleton
 
 # %% ../../nbs/datasets/jta.ipynb #2ed949db
 SKELETON = "jta_22"

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .native import NativeError, VideoFrame, box_of, checked, field, load_mat, make_camera, require, row, video_length
-from ..example_rows import Example
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/mads.ipynb #2b6dd4b3
 SKELETON = "mads_19"

@@ -14,8 +14,8 @@ from jaxtyping import Float
 
 from .native import NativeError, VideoFrame, box_of, check_projection, checked, field, load_mat, make_camera, reading, require, row, video_length
 from .views import View
-from ..example_rows import Example
-from ..skeletons import load_skeleton
+from ..examples.rows import Example
+from ..skeletons.joints import load_skeleton
 
 # %% ../../nbs/datasets/mpi_inf_3dhp.ipynb #12bbd4fe
 SKELETON = "mpi_inf_3dhp_28"

@@ -14,7 +14,7 @@ import numpy as np
 from .mpi_inf_3dhp import WORLD_UP, numbers, read_blocks
 from .native import ImageFile, NativeError, box_of, field, load_mat, make_camera, require, row
 from .views import View
-from ..example_rows import Example
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/mpi_inf_3dhp_test.ipynb #d5c43a46
 SKELETON = "mpi_inf_3dhp_17"

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from .coco import distant_camera
 from .native import ImageFile, NativeError, box_of, checked, field, load_mat, require, row
-from ..example_rows import Example
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/mpii.ipynb #073c1fc9
 SKELETON = "mpii_16"

@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from .mpi_inf_3dhp import SHORT_VIDEOS, camera_poses, read_calibration
 from .native import ImageFile, NativeError, box_of, checked, load_mat, reading, require, row
-from ..example_rows import Example
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/muco.ipynb #12bbd4fe
 SKELETON = "mpi_inf_3dhp_28"

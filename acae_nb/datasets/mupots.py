@@ -12,10 +12,10 @@ from typing import Iterator
 import numpy as np
 from jaxtyping import Float
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .native import ImageFile, NativeError, box_of, field, load_mat, make_camera, require, row
 from .views import View
-from ..example_rows import Example
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/mupots.ipynb #fdfd7fbe
 SKELETON = "mupots_17"

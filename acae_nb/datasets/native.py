@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ..cameras import Camera
-from ..example_rows import Example, camera_problems, example_columns, label_problems
-from ..images import decode_jpeg, encode_jpeg, jpeg_size
+from ..geometry.cameras import Camera
+from ..examples.rows import Example, camera_problems, example_columns, label_problems
+from ..examples.images import decode_jpeg, encode_jpeg, jpeg_size
 from .native_files import (NativeError, checked, field, load_h5, load_json, load_mat, load_npz, load_pickle,
                                            reading, require)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..safe_pickle import UnsafePickle, plain_data
+from ..basics.safe_pickle import UnsafePickle, plain_data
 
 # %% ../../nbs/datasets/native_files.ipynb #6314463a
 class NativeError(ValueError):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from . import own_coco, own_table
 from .native import NativeError
-from ..example_rows import Problem
+from ..examples.rows import Problem
 
 # %% ../../nbs/datasets/own.ipynb #08d89003
 def validate_folder(folder: str | Path, decode: bool = True) -> list[Problem]:

@@ -13,9 +13,9 @@ import numpy as np
 
 from .native import ImageFile, NativeError, box_of, checked, field
 from .own_files import cameras_from, distant_camera, picture_size, read_object, row_problems, skeleton_from
-from ..example_rows import Example, InvalidExamples, Problem
-from ..names import near
-from ..skeletons import Skeleton
+from ..examples.rows import Example, InvalidExamples, Problem
+from ..basics.names import near
+from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/datasets/own_coco.ipynb #005852f0
 def mirrored(name: str) -> str | None:

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .native import ImageFile, NativeError, box_of, load_json
-from ..example_rows import Example, Problem, camera_problems, example_columns, label_problems
-from ..names import near
-from ..skeletons import Skeleton, load_skeleton, skeleton_names
+from ..examples.rows import Example, Problem, camera_problems, example_columns, label_problems
+from ..basics.names import near
+from ..skeletons.joints import Skeleton, load_skeleton, skeleton_names
 
 # %% ../../nbs/datasets/own_files.ipynb #6d994858
 def skeleton_from(entry: dict) -> Skeleton:

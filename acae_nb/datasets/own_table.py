@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .native import ImageFile, NativeError, box_of
 from .own_files import cameras_from, distant_camera, picture_size, read_object, row_problems, skeleton_from
-from ..example_rows import Example, InvalidExamples, Problem
-from ..images import encode_mask
-from ..names import near
-from ..skeletons import Skeleton
+from ..examples.rows import Example, InvalidExamples, Problem
+from ..examples.images import encode_mask
+from ..basics.names import near
+from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/datasets/own_table.ipynb #5f172c0b
 TEXTS = dict(image="", split="train", subject="", sequence="", camera="", mask="")

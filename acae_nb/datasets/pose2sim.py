@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ..cameras import Camera, scale_intrinsics, triangulate
-from ..examples import Example, encode_jpeg, jpeg_size
+from ..geometry.cameras import Camera, scale_intrinsics, triangulate
+from ..examples.tables import Example, encode_jpeg, jpeg_size
 from ..people.blazepose import BlazePose, box_around, landmark_skeleton
 
 # %% ../../nbs/datasets/pose2sim.ipynb #0754fd53

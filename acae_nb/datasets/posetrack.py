@@ -14,8 +14,8 @@ from jaxtyping import Float
 
 from .coco import distant_camera, picture_in, records
 from .native import ImageFile, NativeError, field, load_json, require, row
-from ..example_rows import Example
-from ..skeletons import load_skeleton
+from ..examples.rows import Example
+from ..skeletons.joints import load_skeleton
 
 # %% ../../nbs/datasets/posetrack.ipynb #b0b4496c
 SKELETON = "posetrack18_17"

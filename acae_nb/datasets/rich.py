@@ -15,8 +15,8 @@ import numpy as np
 from .native import ImageFile, NativeError, box_of, checked, field, load_pickle, make_camera, reading, require, row
 from .smplx_body import ACCESS as MODEL_ACCESS, load_body, smplx_joints
 from .views import View
-from ..cameras import Camera
-from ..example_rows import Example
+from ..geometry.cameras import Camera
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/rich.ipynb #2a0689b3
 SKELETON = "smplx_42"

@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize_scalar
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .native import ImageFile, NativeError, check_projection, checked, load_npz, make_camera, require, row
 from .threedpeople import load_rows
-from ..example_rows import Example
-from ..images import encode_mask
+from ..examples.rows import Example
+from ..examples.images import encode_mask
 
 # %% ../../nbs/datasets/sailvos.ipynb #fb0f6303
 SKELETON, SIZE = "sailvos_26", (1280, 800)

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from ..example_rows import Example
-from ..skeletons import Skeleton
+from ..examples.rows import Example
+from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/datasets/selection.ipynb #4e74cdec
 def _distances(joints, kept):

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
-from ..example_rows import Example
-from ..names import near
-from ..skeletons import Skeleton, load_skeleton
+from ..examples.rows import Example
+from ..basics.names import near
+from ..skeletons.joints import Skeleton, load_skeleton
 
 # %% ../../nbs/datasets/sources.ipynb #baf1e702
 def native_formats() -> list[str]:

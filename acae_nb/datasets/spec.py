@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from ..cameras import project_points
+from ..geometry.cameras import project_points
 from .coco import picture_in
 from .native import ImageFile, NativeError, box_of, field, load_npz, make_camera, reading, require, row
 from .smpl import body_joints, load_body
-from ..example_rows import Example
-from ..skeletons import load_skeleton
+from ..examples.rows import Example
+from ..skeletons.joints import load_skeleton
 
 # %% ../../nbs/datasets/spec.ipynb #5cd824ca
 SKELETON = "smpl_24"

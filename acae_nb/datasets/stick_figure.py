@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ..skeletons import Skeleton
-from ..names import near
+from ..skeletons.joints import Skeleton
+from ..basics.names import near
 
 # %% ../../nbs/datasets/stick_figure.ipynb #7c9c8ea5
 PLACES = {"pelvis": (0, 940, 0), "mid_hip": (0, 920, 0), "hip": (95, 920, 0), "knee": (105, 500, 25), "leg": (105, 300, 10), "ankle": (110, 85, -15),

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..crops import store_crop
+from ..examples.crops import store_crop
 from .colours import Recoloured
-from ..example_rows import CAMERA_COLUMNS, Example
-from ..examples import ExampleTable, ExampleWriter
-from ..skeletons import Skeleton
+from ..examples.rows import CAMERA_COLUMNS, Example
+from ..examples.tables import ExampleTable, ExampleWriter
+from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/datasets/stored.ipynb #c70f2c15
 def in_skeleton(rows: Iterable[tuple[Example, object]], own: Skeleton, wanted: Skeleton) -> Iterator[tuple[Example, object]]:

@@ -12,11 +12,11 @@ from typing import Iterator
 import numpy as np
 from jaxtyping import Float
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .native import NativeError, VideoFrame, check_projection, checked, field, load_mat, make_camera, require, row, video_length
-from ..example_rows import Example
-from ..images import encode_mask
-from ..skeletons import load_skeleton
+from ..examples.rows import Example
+from ..examples.images import encode_mask
+from ..skeletons.joints import load_skeleton
 
 # %% ../../nbs/datasets/surreal.ipynb #5cd824ca
 SKELETON = "smpl_24"

@@ -12,8 +12,8 @@ from typing import Iterator
 import numpy as np
 
 from .native import ImageFile, NativeError, field, load_json, make_camera, require, row
-from ..example_rows import Example
-from ..images import encode_mask
+from ..examples.rows import Example
+from ..examples.images import encode_mask
 
 # %% ../../nbs/datasets/threedoh.ipynb #cfbe75c9
 SKELETON = "lsp_14"

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .native import ImageFile, NativeError, check_projection, make_camera, reading, require, row
-from ..example_rows import Example
-from ..images import encode_mask
-from ..skeletons import load_skeleton
+from ..examples.rows import Example
+from ..examples.images import encode_mask
+from ..skeletons.joints import load_skeleton
 
 # %% ../../nbs/datasets/threedpeople.ipynb #59f865f8
 SKELETON = "3dpeople_29"

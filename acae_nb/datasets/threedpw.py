@@ -11,9 +11,9 @@ from typing import Iterator
 
 import numpy as np
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .native import ImageFile, NativeError, box_of, field, load_pickle, make_camera, require, row
-from ..example_rows import Example
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/threedpw.ipynb #5cd824ca
 SKELETON = "smpl_24"

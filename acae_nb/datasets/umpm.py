@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from ..cameras import Camera
+from ..geometry.cameras import Camera
 from .c3d_files import read_c3d
 from .native import NativeError, VideoFrame, box_of, checked, field, make_camera, reading, require, row, video_length
-from ..example_rows import Example
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/umpm.ipynb #df7ce062
 SKELETON = "umpm_15"

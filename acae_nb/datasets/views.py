@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-from ..cameras import Camera, undistort_points
+from ..geometry.cameras import Camera, undistort_points
 
 # %% ../../nbs/datasets/views.ipynb #922b19a9
 @dataclass(frozen=True)

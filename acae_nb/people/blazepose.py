@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ..images import checked_image
-from ..skeletons import Skeleton, load_skeleton
+from ..examples.images import checked_image
+from ..skeletons.joints import Skeleton, load_skeleton
 
 # %% ../../nbs/people/blazepose.ipynb #c71ff273
 @cache

@@ -16,10 +16,10 @@ from scipy.sparse import csr_array
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from ..files import write_whole
-from ..names import near
+from ..basics.files import write_whole
+from ..basics.names import near
 from .formats import regressor, rig_formats, rig_skeleton
-from ..skeletons import Skeleton, union
+from ..skeletons.joints import Skeleton, union
 
 # %% ../../nbs/people/body.ipynb #f3961687
 def _blend_shapes(model) -> dict[str, np.ndarray]:

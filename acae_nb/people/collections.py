@@ -21,11 +21,11 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from tqdm import tqdm
 
-from ..cameras import Camera
-from ..examples import Example, ExampleWriter, encode_mask
-from ..files import fingerprint, whole_file
-from ..names import near
-from ..processes import die_with_parent
+from ..geometry.cameras import Camera
+from ..examples.tables import Example, ExampleWriter, encode_mask
+from ..basics.files import fingerprint, whole_file
+from ..basics.names import near
+from ..basics.processes import die_with_parent
 from .appearance import Look, dress, surfaces
 from .body import Rig, random_phenotypes
 from .motion import Motion, clip_weight, sample_poses

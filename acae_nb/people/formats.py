@@ -13,8 +13,8 @@ from typing import Mapping
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
-from ..names import near
-from ..skeletons import Skeleton, load_skeleton
+from ..basics.names import near
+from ..skeletons.joints import Skeleton, load_skeleton
 
 # %% ../../nbs/people/formats.ipynb #c71ff273
 @cache

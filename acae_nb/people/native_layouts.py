@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cameras import Camera
-from ..examples import ExampleTable, replace_folder
-from ..skeletons import load_skeleton
+from ..geometry.cameras import Camera
+from ..examples.tables import ExampleTable, replace_folder
+from ..skeletons.joints import load_skeleton
 
 # %% ../../nbs/people/native_layouts.ipynb #192a55bb
 def turned(camera: Camera, turn) -> Camera:

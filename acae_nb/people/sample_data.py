@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from ..files import write_whole
+from ..basics.files import write_whole
 
 # %% ../../nbs/people/sample_data.ipynb #d86c89f6
 def load_plan() -> dict:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from ..cameras import Camera, undistort_points
+from ..geometry.cameras import Camera, undistort_points
 from .body import Rig
 from .places import Place, chair, crate, pole, table
 from .rasterizer import Mesh
