@@ -7,6 +7,7 @@ The bare model gets the crops that the estimator cut, stacked beforehand, in chu
 by wall time and by CPU time (which a busy machine disturbs less). Without the model folder an untrained EfficientNet-Lite0 at 160 px is used.
 The video's frames are made on the fly; resident memory after 100 frames and after the last is printed (target: less than 5 % more).
 """
+
 import argparse
 import resource
 import statistics
@@ -16,17 +17,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from acae_nb.models.backbones import efficientnet_lite0
 from acae_nb.geometry.cameras import Camera
-from acae_nb.models.pose_model import PoseModel, SeparateJoints
 from acae_nb.inference.estimator import ONE_LOOK, WITH_MIRROR, PoseEstimator, prepare, spread_looks, statements
+from acae_nb.models.backbones import efficientnet_lite0
+from acae_nb.models.pose_model import PoseModel, SeparateJoints
 from acae_nb.skeletons.joints import load_skeleton, union
 
 
 def load(folder, looks):
-    if (folder / "model.json").is_file(): return PoseEstimator.load(folder, looks=looks)
+    if (folder / "model.json").is_file():
+        return PoseEstimator.load(folder, looks=looks)
     skeleton = union([load_skeleton(n) for n in ("smpl_24", "h36m_25", "coco_17")])
-    return PoseEstimator(PoseModel(efficientnet_lite0(last_conv=False), SeparateJoints(len(skeleton))), skeleton, 160, looks=looks)
+    return PoseEstimator(
+        PoseModel(efficientnet_lite0(last_conv=False), SeparateJoints(len(skeleton))), skeleton, 160, looks=looks
+    )
 
 
 def timed(run):
@@ -37,27 +41,51 @@ def timed(run):
 
 def ratios(estimator, pictures, rounds):
     "(crops per second bare, end to end, ratio by wall, ratio by CPU): medians over rounds."
-    ready = [prepare(image, boxes, camera, None, estimator.looks, estimator.size, 55.0, k) for k, (image, boxes, camera) in enumerate(pictures)]
+    ready = [
+        prepare(image, boxes, camera, None, estimator.looks, estimator.size, 55.0, k)
+        for k, (image, boxes, camera) in enumerate(pictures)
+    ]
     crops, intrinsics = (np.concatenate([getattr(r, n) for r in ready]) for n in ("crops", "intrinsics"))
+
     def bare():
-        for k in range(0, len(crops), estimator.chunk): statements(estimator.model, estimator.acae, crops[k:k + estimator.chunk], intrinsics[k:k + estimator.chunk], estimator.precision)
+        for k in range(0, len(crops), estimator.chunk):
+            statements(
+                estimator.model,
+                estimator.acae,
+                crops[k : k + estimator.chunk],
+                intrinsics[k : k + estimator.chunk],
+                estimator.precision,
+            )
+
     def whole():
-        for _ in estimator.stream(pictures): pass
-    bare(); whole()
+        for _ in estimator.stream(pictures):
+            pass
+
+    bare()
+    whole()
     times = [(timed(bare), timed(whole)) for _ in range(rounds)]
     median = lambda values: statistics.median(list(values))
-    return (len(crops) / median(b[0] for b, _ in times), len(crops) / median(w[0] for _, w in times), median(b[0] / w[0] for b, w in times), median(b[1] / w[1] for b, w in times))
+    return (
+        len(crops) / median(b[0] for b, _ in times),
+        len(crops) / median(w[0] for _, w in times),
+        median(b[0] / w[0] for b, w in times),
+        median(b[1] / w[1] for b, w in times),
+    )
 
 
 def resident():
     "Resident memory of this process, MiB."
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2 ** 20
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=Path("artifacts/models/consistency")); parser.add_argument("--pictures", type=int, default=24); parser.add_argument("--people", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5); parser.add_argument("--frames", type=int, default=1000); parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--model", type=Path, default=Path("artifacts/models/consistency"))
+    parser.add_argument("--pictures", type=int, default=24)
+    parser.add_argument("--people", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--frames", type=int, default=1000)
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rng = np.random.default_rng(0)
@@ -65,18 +93,38 @@ def main():
     straight = Camera(np.array([[1500.0, 0, 960], [0, 1500, 540], [0, 0, 1]]))
     distorted = Camera(straight.intrinsics, [-0.2, 0.05, 0.001, -0.001, 0.0])
     for name, camera in (("no distortion", straight), ("distortion", distorted)):
-        pictures = [(image, np.c_[rng.uniform(100, 1400, (arguments.people, 1)), rng.uniform(50, 400, (arguments.people, 1)), rng.uniform(150, 350, (arguments.people, 1)), rng.uniform(300, 600, (arguments.people, 1))], camera)
-                    for _ in range(arguments.pictures)]
+        pictures = [
+            (
+                image,
+                np.c_[
+                    rng.uniform(100, 1400, (arguments.people, 1)),
+                    rng.uniform(50, 400, (arguments.people, 1)),
+                    rng.uniform(150, 350, (arguments.people, 1)),
+                    rng.uniform(300, 600, (arguments.people, 1)),
+                ],
+                camera,
+            )
+            for _ in range(arguments.pictures)
+        ]
         for looks, title in ((ONE_LOOK, "one look"), (WITH_MIRROR, "with mirror"), (spread_looks(5), "five looks")):
             bare, whole, by_wall, by_cpu = ratios(load(arguments.model, looks), pictures, arguments.rounds)
-            print(f"{name:14s} {title:12s} bare {bare:7.1f} crops/s, whole {whole:7.1f} crops/s ({whole / len(looks) / arguments.people:6.1f} images/s): ratio {by_wall:.2f} by wall time, {by_cpu:.2f} by CPU time", flush=True)
+            print(
+                f"{name:14s} {title:12s} bare {bare:7.1f} crops/s, whole {whole:7.1f} crops/s ({whole / len(looks) / arguments.people:6.1f} images/s): ratio {by_wall:.2f} by wall time, {by_cpu:.2f} by CPU time",
+                flush=True,
+            )
     if arguments.frames:
         estimator, memory = load(arguments.model, ONE_LOOK), {}
         frames = ((np.roll(image, k, 1), [[400, 200, 250, 500]], straight) for k in range(arguments.frames))
         for k, _ in enumerate(estimator.stream(frames)):
-            if k % 100 == 99: memory[k + 1] = resident()
+            if k % 100 == 99:
+                memory[k + 1] = resident()
         first, last = memory[100], memory[max(memory)]
-        print("resident MiB after frames: " + ", ".join(f"{k}: {m:.0f}" for k, m in memory.items()) + f"; growth {100 * (last / first - 1):.1f} %")
+        print(
+            "resident MiB after frames: "
+            + ", ".join(f"{k}: {m:.0f}" for k, m in memory.items())
+            + f"; growth {100 * (last / first - 1):.1f} %"
+        )
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,5 @@
 """Shared test set-up: one torch thread, and the conformance cases of the original maths where they are at hand."""
+
 import json
 import os
 from pathlib import Path
@@ -11,13 +12,18 @@ SHARED = Path(os.environ.get("ACAE_NB_SHARED", REPO.parent / "shared"))
 
 
 def pytest_addoption(parser):
-    parser.addoption("--nightly", action="store_true", help="also the long forms of tests (hundreds of mutations per format and the like)")
+    parser.addoption(
+        "--nightly",
+        action="store_true",
+        help="also the long forms of tests (hundreds of mutations per format and the like)",
+    )
 
 
 def pytest_collection_modifyitems(config, items):
     if not config.getoption("--nightly"):
         for item in items:
-            if "nightly" in item.keywords: item.add_marker(pytest.mark.skip(reason="a long test: pytest --nightly"))
+            if "nightly" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="a long test: pytest --nightly"))
 
 
 @pytest.fixture
@@ -28,6 +34,7 @@ def nightly(request):
 @pytest.fixture(autouse=True)
 def one_thread():
     import torch
+
     torch.set_num_threads(1)
 
 
@@ -35,12 +42,15 @@ def one_thread():
 def own_style():
     "What a test or notebook sets of matplotlib's style ends with it."
     import matplotlib
-    with matplotlib.rc_context(): yield
+
+    with matplotlib.rc_context():
+        yield
 
 
 @pytest.fixture(scope="session")
 def conformance():
     """`conformance("soft_argmax")` -> (arrays, facts) of one case in ../shared/conformance; skips where it is absent."""
+
     def case(name):
         folder = SHARED / "conformance"
         if not (folder / f"{name}.npz").exists():
@@ -48,4 +58,5 @@ def conformance():
         facts = json.loads((folder / f"{name}.json").read_text())
         with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
             return dict(arrays), facts
+
     return case

@@ -1,4 +1,5 @@
 """A small made-up scene for the writers of native formats: people, cameras round them, pictures and videos. Knows nothing of acae_nb."""
+
 from pathlib import Path
 
 import av
@@ -39,7 +40,9 @@ def opencv_project(points, intrinsics, distortion, rotation, position):
     "OpenCV's own projection: px [..., 2] of world points mm [..., 3]."
     points = np.asarray(points, float)
     camera = (points.reshape(-1, 3) - position) @ np.asarray(rotation).T
-    px = cv2.projectPoints(camera, np.zeros(3), np.zeros(3), np.asarray(intrinsics, float), np.asarray(distortion, float))[0]
+    px = cv2.projectPoints(
+        camera, np.zeros(3), np.zeros(3), np.asarray(intrinsics, float), np.asarray(distortion, float)
+    )[0]
     return px.reshape(*points.shape[:-1], 2)
 
 

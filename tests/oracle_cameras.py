@@ -1,4 +1,5 @@
 """Cameras for tests with oracle crop models: off-centre, rolled, distorted."""
+
 import numpy as np
 
 from acae_nb.geometry.cameras import Camera, look_at_rotation

@@ -1,4 +1,5 @@
 """A toy training for test_training.py, also run in other processes: `python toy_training.py FOLDER` (slowly, to be killed)."""
+
 import sys
 import time
 from dataclasses import dataclass, fields, replace
@@ -8,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from acae_nb.training.distributed import rank, world_size
-from acae_nb.training.losses import LossTerms
-from acae_nb.training.loop import Callback, Optimisation, Stopped, example_uniform, first_training_groups, train
 from acae_nb.training.callbacks import AverageWeights, FreezeBatchNorm, LossLog, use_ghost_batch_norm
+from acae_nb.training.distributed import rank, world_size
+from acae_nb.training.loop import Callback, Optimisation, Stopped, example_uniform, first_training_groups, train
+from acae_nb.training.losses import LossTerms
 
 
 @dataclass
@@ -20,8 +21,12 @@ class ToyBatch:
     labels: Tensor
     dataset: Tensor
     row: Tensor
-    def __len__(self): return len(self.images)
-    def to(self, device): return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    def __len__(self):
+        return len(self.images)
+
+    def to(self, device):
+        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 def toy_batch(step, infinite=None):
@@ -30,8 +35,9 @@ def toy_batch(step, infinite=None):
     images, row = torch.randn(16, 3, 6, 6, generator=g), torch.randint(0, 1000, (16,), generator=g)
     labels = images.mean((2, 3)) * 5
     labels[torch.rand(16, generator=g) < 0.3] = torch.nan
-    if step == infinite: labels[3] = torch.inf
-    return ToyBatch(*(x[rank()::world_size()] for x in (images, labels, torch.ones(16, dtype=torch.int64), row)))
+    if step == infinite:
+        labels[3] = torch.inf
+    return ToyBatch(*(x[rank() :: world_size()] for x in (images, labels, torch.ones(16, dtype=torch.int64), row)))
 
 
 def toy_loss(output, batch, step):
@@ -41,35 +47,68 @@ def toy_loss(output, batch, step):
 
 def toy_model(dropout=0.0):
     torch.manual_seed(0)
-    return nn.Sequential(use_ghost_batch_norm(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)), 4), nn.ReLU(), nn.Dropout(dropout), nn.Flatten(), nn.Linear(128, 3))
+    return nn.Sequential(
+        use_ghost_batch_norm(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)), 4),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Flatten(),
+        nn.Linear(128, 3),
+    )
 
 
 class StopAfter(Callback):
     order = 500
-    def __init__(self, step): self.step = step
+
+    def __init__(self, step):
+        self.step = step
+
     def after_step(self, t):
-        if t.done == self.step: raise Stopped
+        if t.done == self.step:
+            raise Stopped
 
 
 class Slow(Callback):
-    def after_step(self, t): time.sleep(0.01); print(t.done, flush=True)
+    def after_step(self, t):
+        time.sleep(0.01)
+        print(t.done, flush=True)
 
 
 def run(folder, steps=12, stop=None, every=4, dropout=0.0, infinite=None, callbacks=(), **settings):
     """Train, with every callback that has a state; save model.safetensors when it ends."""
     folder, model = Path(folder), toy_model(dropout)
     settings = Optimisation(steps, weight_decay=0.1, seed=3, **settings)
-    predict = lambda m, batch, step: m(batch.images * (0.9 + 0.2 * example_uniform(batch.dataset, batch.row, 3, step)[:, None, None, None]))
-    callbacks = [LossLog(folder / "losses.csv", folder / "run", 3), AverageWeights(0.8), FreezeBatchNorm(3), *callbacks] + ([StopAfter(stop)] if stop else [])
-    try: t = train(model, toy_loss, lambda a, b: (toy_batch(s, infinite) for s in range(a, b)), first_training_groups(model, steps, 1e-2, 2), settings, folder / "run", predict, callbacks, every)
+    predict = lambda m, batch, step: m(
+        batch.images * (0.9 + 0.2 * example_uniform(batch.dataset, batch.row, 3, step)[:, None, None, None])
+    )
+    callbacks = [
+        LossLog(folder / "losses.csv", folder / "run", 3),
+        AverageWeights(0.8),
+        FreezeBatchNorm(3),
+        *callbacks,
+    ] + ([StopAfter(stop)] if stop else [])
+    try:
+        t = train(
+            model,
+            toy_loss,
+            lambda a, b: (toy_batch(s, infinite) for s in range(a, b)),
+            first_training_groups(model, steps, 1e-2, 2),
+            settings,
+            folder / "run",
+            predict,
+            callbacks,
+            every,
+        )
     except Stopped:
-        if stop: return None
+        if stop:
+            return None
         raise
-    if rank() == 0: save_file(t.model.state_dict(), folder / "model.safetensors")
+    if rank() == 0:
+        save_file(t.model.state_dict(), folder / "model.safetensors")
     return t
 
 
-def run_apart(folder): run(Path(folder) / str(rank()))       # each process has a folder of its own, as on machines that share none
+def run_apart(folder):
+    run(Path(folder) / str(rank()))  # each process has a folder of its own, as on machines that share none
 
 
 if __name__ == "__main__":

@@ -22,7 +22,17 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .affine_factors import Moments, Sides, alternate, choose_latents, exchange_latents, moment_of_distances, sparse, spread, unfold
+from acae_nb.autoencoder.affine_factors import (
+    Moments,
+    Sides,
+    alternate,
+    choose_latents,
+    exchange_latents,
+    moment_of_distances,
+    sparse,
+    spread,
+    unfold,
+)
 from .affine_polish import Loss, batches, fill_missing, polish, projected, spatial
 
 # %% ../../nbs/autoencoder/02_acae.ipynb #c544b071
@@ -36,6 +46,7 @@ class ACAE(nn.Module):
 
     `joints` and `latents` name the rows. Raises ValueError where shapes, names or row sums do not agree.
     """
+
     def __init__(self, encoder: Float[Tensor, "L J"], decoder: Float[Tensor, "J L"], joints=None, latents=None):
         super().__init__()
         encoder, decoder = torch.as_tensor(encoder), torch.as_tensor(decoder)
@@ -45,9 +56,11 @@ class ACAE(nn.Module):
         self.joints = tuple(joints) if joints is not None else tuple(f"joint {j}" for j in range(encoder.shape[1]))
         self.latents = tuple(latents) if latents is not None else tuple(f"latent {k}" for k in range(encoder.shape[0]))
         if (len(self.latents), len(self.joints)) != tuple(encoder.shape):
-            raise ValueError(f"names: expected {encoder.shape[0]} latents and {encoder.shape[1]} joints, found {len(self.latents)} and {len(self.joints)}")
+            raise ValueError(
+                f"names: expected {encoder.shape[0]} latents and {encoder.shape[1]} joints, found {len(self.latents)} and {len(self.joints)}"
+            )
 
-    def encode(self, points: Tensor) -> Tensor:   # plain annotations: TorchScript knows no shapes
+    def encode(self, points: Tensor) -> Tensor:  # plain annotations: TorchScript knows no shapes
         """Latent points [..., L, 3] of poses [..., J, 3], in the units and frame of the input."""
         return torch.matmul(self.encoder.to(points.dtype), points)
 
@@ -63,7 +76,9 @@ class ACAE(nn.Module):
 def check_weights(encoder: Float[Tensor, "L J"], decoder: Float[Tensor, "J L"], tolerance=1e-4):
     """Raises ValueError unless the two matrices fit together, are finite and have rows that sum to one."""
     if encoder.ndim != 2 or decoder.ndim != 2 or encoder.shape != decoder.T.shape:
-        raise ValueError(f"encoder [L, J] and decoder [J, L] expected, found {list(encoder.shape)} and {list(decoder.shape)}")
+        raise ValueError(
+            f"encoder [L, J] and decoder [J, L] expected, found {list(encoder.shape)} and {list(decoder.shape)}"
+        )
     for name, weights in (("encoder", encoder), ("decoder", decoder)):
         off = (weights.double().sum(-1) - 1).abs().max().item()
         if not off <= tolerance:
@@ -81,8 +96,14 @@ def load_acae(path) -> ACAE:
     with safe_open(str(path), framework="pt") as file:
         names, keys = file.metadata() or {}, set(file.keys())
         for wanted, found in (("joints", names), ("latents", names), ("encoder", keys), ("decoder", keys)):
-            if wanted not in found: raise ValueError(f"{path}: expected the field {wanted!r}, found {sorted(found)}")
-        return ACAE(file.get_tensor("encoder"), file.get_tensor("decoder"), json.loads(names["joints"]), json.loads(names["latents"]))
+            if wanted not in found:
+                raise ValueError(f"{path}: expected the field {wanted!r}, found {sorted(found)}")
+        return ACAE(
+            file.get_tensor("encoder"),
+            file.get_tensor("decoder"),
+            json.loads(names["joints"]),
+            json.loads(names["latents"]),
+        )
 
 # %% ../../nbs/autoencoder/02_acae.ipynb #d41a64bf
 def sparsity(acae: ACAE) -> float:
@@ -99,26 +120,43 @@ def lambda_of_sums(lambda_sparse: float, n_latent: int, loss: Loss = spatial) ->
 def blocks(poses, rows=None, fill=None, size=1000, dtype=torch.float64):
     """Poses [N, J, 3] in blocks of `dtype` [B, 3, J], with which joints were seen [B, J]; `fill` completes missing ones."""
     for start in range(0, len(poses) if rows is None else len(rows), size):
-        part = np.asarray(poses[start:start + size] if rows is None else poses[rows[start:start + size]])
-        points = torch.as_tensor(part).to(dtype).transpose(1, 2); seen = ~points.isnan().any(1)
+        part = np.asarray(poses[start : start + size] if rows is None else poses[rows[start : start + size]])
+        points = torch.as_tensor(part).to(dtype).transpose(1, 2)
+        seen = ~points.isnan().any(1)
         yield (points if fill is None or seen.all() else fill(points)), seen
 
 # %% ../../nbs/autoencoder/02_acae.ipynb #65cdf5cb
-def joint_errors(acae: ACAE, poses: Float[np.ndarray, "N J 3"], loss: Loss = projected, rows=None, fill=None) -> Float[Tensor, "J"]:
+def joint_errors(
+    acae: ACAE, poses: Float[np.ndarray, "N J 3"], loss: Loss = projected, rows=None, fill=None
+) -> Float[Tensor, " J"]:
     """Mean error of every joint in metres over the poses that show it. Raises ValueError naming a joint that is not finite (missing joints need `fill`)."""
-    total, count, encoder, decoder = 0., 0., acae.encoder.double(), acae.decoder.double()
+    total, count, encoder, decoder = 0.0, 0.0, acae.encoder.double(), acae.decoder.double()
     for points, seen in blocks(poses, rows, fill):
         error = loss.error(points, points @ encoder.T @ decoder.T).mean(1)
-        total, count = total + (error if seen.all() else error.where(seen, 0.) if fill is not None else error).sum(0), count + seen.sum(0)
+        total, count = (
+            total + (error if seen.all() else error.where(seen, 0.0) if fill is not None else error).sum(0),
+            count + seen.sum(0),
+        )
     if not torch.isfinite(total).all():
-        raise ValueError(f"poses: joint {acae.joints[int((~torch.isfinite(total)).int().argmax())]!r} is not finite somewhere; complete missing joints first")
+        raise ValueError(
+            f"poses: joint {acae.joints[int((~torch.isfinite(total)).int().argmax())]!r} is not finite somewhere; complete missing joints first"
+        )
     return total / count.clamp(min=1)
 
 # %% ../../nbs/autoencoder/02_acae.ipynb #460808c2
-def objective(acae: ACAE, poses: Float[np.ndarray, "N J 3"], lambda_sparse=0.6, loss: Loss = projected, weights=None, rows=None, fill=None) -> float:
+def objective(
+    acae: ACAE,
+    poses: Float[np.ndarray, "N J 3"],
+    lambda_sparse=0.6,
+    loss: Loss = projected,
+    weights=None,
+    rows=None,
+    fill=None,
+) -> float:
     """mean over joints of (weighted) error in m + lambda_sparse * sparsity, for poses in mm, in float64. weights [J] count relative to their mean."""
     errors = joint_errors(acae, poses, loss, rows, fill)
-    if weights is not None: errors = errors * torch.as_tensor(weights).double() / float(np.mean(weights))
+    if weights is not None:
+        errors = errors * torch.as_tensor(weights).double() / float(np.mean(weights))
     return errors.mean().item() + lambda_sparse * sparsity(acae)
 
 # %% ../../nbs/autoencoder/02_acae.ipynb #34014e4f
@@ -128,32 +166,57 @@ def check_poses(poses, joints, loss: Loss = projected, chunk=2000) -> bool:
     if len(np.shape(poses)) != 3 or tuple(np.shape(poses)[1:]) != (len(joints), 3):
         raise ValueError(f"poses: expected shape [N, {len(joints)}, 3], found {list(np.shape(poses))}")
     need = len(joints) // 3 + 2
-    if len(poses) < need: raise ValueError(f"poses: expected at least {need} for {len(joints)} joints, found {len(poses)}")
+    if len(poses) < need:
+        raise ValueError(f"poses: expected at least {need} for {len(joints)} joints, found {len(poses)}")
     seen, holes = np.zeros(len(joints), dtype=np.int64), False
     for start in range(0, len(poses), chunk):
-        part = np.asarray(poses[start:start + chunk]); missing = np.isnan(part)
+        part = np.asarray(poses[start : start + chunk])
+        missing = np.isnan(part)
+
         def refuse(bad, what):
             row, joint = (int(i) for i in np.argwhere(bad)[0])
-            raise ValueError(f"poses: joint {joints[joint]!r} in pose {start + row} {what}, found {part[row, joint].tolist()}")
-        if np.isinf(part).any(): refuse(np.isinf(part).any(2), "is infinite")
+            raise ValueError(
+                f"poses: joint {joints[joint]!r} in pose {start + row} {what}, found {part[row, joint].tolist()}"
+            )
+
+        if np.isinf(part).any():
+            refuse(np.isinf(part).any(2), "is infinite")
         if missing.any():
-            holes = True; known = ~missing.all(2)
-            if (missing.any(2) & known).any(): refuse(missing.any(2) & known, "has only some of its coordinates")
-            if not known.any(1).all(): raise ValueError(f"poses: pose {start + int((~known.any(1)).argmax())} shows no joint at all (all NaN); leave it out")
+            holes = True
+            known = ~missing.all(2)
+            if (missing.any(2) & known).any():
+                refuse(missing.any(2) & known, "has only some of its coordinates")
+            if not known.any(1).all():
+                raise ValueError(
+                    f"poses: pose {start + int((~known.any(1)).argmax())} shows no joint at all (all NaN); leave it out"
+                )
             seen += known.sum(0)
-        else: seen += len(part)
-        if loss.needs_depth and (part[..., 2] <= 0).any(): refuse(part[..., 2] <= 0, "has z <= 0: the projected loss needs camera-frame poses in front of the camera (loss=spatial does not)")
-    if (seen == 0).any(): raise ValueError(f"poses: joint {joints[int((seen == 0).argmax())]!r} is missing (NaN) in every pose")
+        else:
+            seen += len(part)
+        if loss.needs_depth and (part[..., 2] <= 0).any():
+            refuse(
+                part[..., 2] <= 0,
+                "has z <= 0: the projected loss needs camera-frame poses in front of the camera (loss=spatial does not)",
+            )
+    if (seen == 0).any():
+        raise ValueError(f"poses: joint {joints[int((seen == 0).argmax())]!r} is missing (NaN) in every pose")
     return holes
 
 # %% ../../nbs/autoencoder/02_acae.ipynb #56c5f146
 def check_joint_weights(weights, joints) -> np.ndarray:
     """Importance of every joint, mean one; None weighs all alike. Raises ValueError naming a joint whose weight is not positive."""
-    if weights is None: return np.ones(len(joints))
+    if weights is None:
+        return np.ones(len(joints))
     weights = np.asarray(weights, dtype=float)
-    if weights.shape != (len(joints),): raise ValueError(f"weights: expected {len(joints)} numbers, one for each joint, found shape {list(weights.shape)}")
+    if weights.shape != (len(joints),):
+        raise ValueError(
+            f"weights: expected {len(joints)} numbers, one for each joint, found shape {list(weights.shape)}"
+        )
     bad = ~(np.isfinite(weights) & (weights > 0))
-    if bad.any(): raise ValueError(f"weights: expected a positive number for joint {joints[int(bad.argmax())]!r}, found {weights[int(bad.argmax())]}")
+    if bad.any():
+        raise ValueError(
+            f"weights: expected a positive number for joint {joints[int(bad.argmax())]!r}, found {weights[int(bad.argmax())]}"
+        )
     return weights / weights.mean()
 
 # %% ../../nbs/autoencoder/02_acae.ipynb #82f0e0c8
@@ -161,10 +224,15 @@ def mirror_table(mirror, n_joints, joints=None) -> np.ndarray:
     """The mirror index of every joint from a Skeleton, an index array, or None (no left and right). Raises ValueError unless it is an involution."""
     table = np.arange(n_joints) if mirror is None else np.asarray(getattr(mirror, "mirror", mirror))
     names = joints if joints is not None else [f"joint {j}" for j in range(n_joints)]
-    if table.shape != (n_joints,): raise ValueError(f"mirror: expected {n_joints} indices, found {list(table.shape)}")
+    if table.shape != (n_joints,):
+        raise ValueError(f"mirror: expected {n_joints} indices, found {list(table.shape)}")
     for j in range(n_joints):
-        if not 0 <= table[j] < n_joints: raise ValueError(f"mirror: {names[j]!r} expected an index in 0..{n_joints - 1}, found {table[j]}")
-        if table[table[j]] != j: raise ValueError(f"mirror: {names[j]!r} mirrors to {names[table[j]]!r}, but {names[table[j]]!r} mirrors to {names[table[table[j]]]!r}")
+        if not 0 <= table[j] < n_joints:
+            raise ValueError(f"mirror: {names[j]!r} expected an index in 0..{n_joints - 1}, found {table[j]}")
+        if table[table[j]] != j:
+            raise ValueError(
+                f"mirror: {names[j]!r} mirrors to {names[table[j]]!r}, but {names[table[j]]!r} mirrors to {names[table[table[j]]]!r}"
+            )
     return table
 
 # %% ../../nbs/autoencoder/02_acae.ipynb #610620fe
@@ -172,6 +240,7 @@ def mirror_table(mirror, n_joints, joints=None) -> np.ndarray:
 class FitReport:
     """What a fit did. total: objective on the evaluated poses; phases: table of phase, total, CPU seconds so far;
     residual: mean error of each joint in mm; unused: latents no joint needs; nonzero weights; n_poses that were evaluated."""
+
     total: float
     phases: pd.DataFrame
     residual: pd.Series
@@ -180,11 +249,15 @@ class FitReport:
     n_poses: int
 
     @property
-    def seconds(self): return float(self.phases["CPU seconds"].iloc[-1])
+    def seconds(self):
+        return float(self.phases["CPU seconds"].iloc[-1])
 
     def _repr_html_(self):
-        return (self.phases.to_html(index=False, float_format="{:.6f}".format) + f"<p>{self.nonzero['encoder']} + {self.nonzero['decoder']} weights; "
-                f"residual {self.residual.mean():.2f} mm, worst {self.residual.idxmax()!r} {self.residual.max():.2f} mm; unused latents: {len(self.unused)}</p>")
+        return (
+            self.phases.to_html(index=False, float_format="{:.6f}".format)
+            + f"<p>{self.nonzero['encoder']} + {self.nonzero['decoder']} weights; "
+            f"residual {self.residual.mean():.2f} mm, worst {self.residual.idxmax()!r} {self.residual.max():.2f} mm; unused latents: {len(self.unused)}</p>"
+        )
 
 # %% ../../nbs/autoencoder/02_acae.ipynb #ab5fc511
 def pose_moments(poses, rows, joints, loss: Loss = projected, fill=None, std=None) -> Float[Tensor, "J J"]:
@@ -193,37 +266,53 @@ def pose_moments(poses, rows, joints, loss: Loss = projected, fill=None, std=Non
     Without `fill`, every pair of joints is judged by the poses that show both. With it, missing joints are completed and `std` [J] (m) is added
     to the variance for each completion.
     """
-    cross = square = count = gaps = 0.
+    cross = square = count = gaps = 0.0
     for points, seen in blocks(poses, rows, fill, dtype=torch.float32):
-        offset = loss.offsets(points).nan_to_num(nan=0.).flatten(0, 1); known = (seen if fill is None else torch.ones_like(seen)).float().repeat_interleave(len(offset) // len(seen), 0)
-        cross, square, count = cross + (offset.T @ offset).double(), square + ((offset ** 2).T @ known).double(), count + (known.T @ known).double()
+        offset = loss.offsets(points).nan_to_num(nan=0.0).flatten(0, 1)
+        known = (seen if fill is None else torch.ones_like(seen)).float().repeat_interleave(len(offset) // len(seen), 0)
+        cross, square, count = (
+            cross + (offset.T @ offset).double(),
+            square + ((offset**2).T @ known).double(),
+            count + (known.T @ known).double(),
+        )
         gaps = gaps + (~seen).double().sum(0)
     together = (count > 0).double()
-    for _ in range(len(joints).bit_length()): together = ((together @ together) > 0).double()
-    if not together.all(): raise ValueError(f"poses: joint {joints[int((together == 0).any(1).int().argmax())]!r} shares no pose with some others, not even through a third")
+    for _ in range(len(joints).bit_length()):
+        together = ((together @ together) > 0).double()
+    if not together.all():
+        raise ValueError(
+            f"poses: joint {joints[int((together == 0).any(1).int().argmax())]!r} shares no pose with some others, not even through a third"
+        )
     moment = moment_of_distances((square + square.T - 2 * cross).clamp(min=0) / count)
-    return moment + torch.diag(1e-12 + (0 if fill is None else gaps / len(rows) * std ** 2) * torch.ones(len(joints), dtype=torch.float64))
+    return moment + torch.diag(
+        1e-12 + (0 if fill is None else gaps / len(rows) * std**2) * torch.ones(len(joints), dtype=torch.float64)
+    )
 
 # %% ../../nbs/autoencoder/02_acae.ipynb #10933ea1
 def check_latents(sides: Sides, n_latent_sided, n_latent_center):
     """Raises ValueError unless the skeleton has the left-right pairs and points for so many latents."""
     if n_latent_sided % 2 or not 0 <= n_latent_sided <= 2 * sides.pairs:
-        raise ValueError(f"n_latent_sided: expected an even number up to {2 * sides.pairs} ({sides.pairs} left-right pairs), found {n_latent_sided}")
+        raise ValueError(
+            f"n_latent_sided: expected an even number up to {2 * sides.pairs} ({sides.pairs} left-right pairs), found {n_latent_sided}"
+        )
     most = sides.pairs + len(sides.center)
     if not 0 <= n_latent_center <= most or n_latent_sided + n_latent_center == 0:
         raise ValueError(f"n_latent_center: expected up to {most}, and one latent at least, found {n_latent_center}")
 
 # %% ../../nbs/autoencoder/02_acae.ipynb #a2e1d265
-def joint_spread(moments: Moments, factors) -> Float[Tensor, "J"]:
+def joint_spread(moments: Moments, factors) -> Float[Tensor, " J"]:
     """Standard deviation of every joint's residual in metres, joints in their own order."""
-    sides, sigma = moments.sides, spread(moments, factors); std = torch.empty(sides.size, dtype=torch.float64)
-    std[sides.left] = std[sides.right] = sigma[:sides.pairs]; std[sides.center] = sigma[sides.pairs:]
+    sides, sigma = moments.sides, spread(moments, factors)
+    std = torch.empty(sides.size, dtype=torch.float64)
+    std[sides.left] = std[sides.right] = sigma[: sides.pairs]
+    std[sides.center] = sigma[sides.pairs :]
     return std
 
 # %% ../../nbs/autoencoder/02_acae.ipynb #3ec98e2f
 def filler(moments: Moments, factors, order):
     """A function that completes poses [B, 3, J] (joints in `order`) through the latents."""
-    encoder, decoder = factors.unfolded(moments.sides); sides = moments.sides
+    encoder, decoder = factors.unfolded(moments.sides)
+    sides = moments.sides
     std = joint_spread(moments, factors)
     latent_moment = encoder @ unfold(moments.even, moments.odd, sides, sides) @ encoder.T
     return lambda points: fill_missing(points, decoder[order], latent_moment, std[order])
@@ -231,15 +320,25 @@ def filler(moments: Moments, factors, order):
 # %% ../../nbs/autoencoder/02_acae.ipynb #9c840abd
 def pruned(weights, moments: Moments, latents: Sides, threshold) -> tuple[Tensor, Tensor]:
     """Encoder and decoder in float32 without weights below the threshold: rows sum to one, mirrored entries are exactly equal."""
-    encoder, decoder = weights; sides = moments.sides
-    moment = unfold(moments.even, moments.odd, sides, sides); moment = moment + 1e3 * moment.diagonal().max()
+    encoder, decoder = weights
+    sides = moments.sides
+    moment = unfold(moments.even, moments.odd, sides, sides)
+    moment = moment + 1e3 * moment.diagonal().max()
+
     def refit(rows, moment, goal):
         rows = rows.clone()
         for row, wanted in zip(rows, goal):
-            kept = row.abs() >= min(threshold, float(row.abs().max())); row[~kept] = 0
-            small = moment[kept][:, kept]; row[kept] = torch.linalg.solve(small + 1e-9 * small.diagonal().mean() * torch.eye(len(small), dtype=small.dtype), wanted[kept])
+            kept = row.abs() >= min(threshold, float(row.abs().max()))
+            row[~kept] = 0
+            small = moment[kept][:, kept]
+            row[kept] = torch.linalg.solve(
+                small + 1e-9 * small.diagonal().mean() * torch.eye(len(small), dtype=small.dtype), wanted[kept]
+            )
         return rows / rows.sum(1, keepdim=True)
-    def even_out(w, rows, columns): return ((w + w[rows][:, columns]) / 2).float()
+
+    def even_out(w, rows, columns):
+        return ((w + w[rows][:, columns]) / 2).float()
+
     if threshold:
         both = decoder @ encoder @ moment
         encoder = refit(encoder, moment, encoder @ moment)
@@ -249,13 +348,32 @@ def pruned(weights, moments: Moments, latents: Sides, threshold) -> tuple[Tensor
 # %% ../../nbs/autoencoder/02_acae.ipynb #7703e74a
 def name_latents(encoder: Float[Tensor, "L J"], latents: Sides, joints) -> tuple:
     """Side, number and strongest joint of every latent: 'left 3 (lknee)'."""
-    side = {int(i): name for name, ids in (("left", latents.left), ("right", latents.right), ("center", latents.center)) for i in ids}
+    side = {
+        int(i): name
+        for name, ids in (("left", latents.left), ("right", latents.right), ("center", latents.center))
+        for i in ids
+    }
     first = {"left": 0, "right": len(latents.left), "center": 2 * len(latents.left)}
     return tuple(f"{side[i]} {i - first[side[i]]} ({joints[int(w.argmax())]})" for i, w in enumerate(encoder))
 
 # %% ../../nbs/autoencoder/02_acae.ipynb #75c119fc
-def fit_acae(poses: Float[np.ndarray, "N J 3"], mirror=None, n_latent_sided=40, n_latent_center=8, lambda_sparse=0.6, loss: Loss = projected,
-             weights=None, joints=None, seed=0, rounds=200, exchanges=0, polish_steps=800, batch=64, prune=0., most=20_000) -> tuple[ACAE, FitReport]:
+def fit_acae(
+    poses: Float[np.ndarray, "N J 3"],
+    mirror=None,
+    n_latent_sided=40,
+    n_latent_center=8,
+    lambda_sparse=0.6,
+    loss: Loss = projected,
+    weights=None,
+    joints=None,
+    seed=0,
+    rounds=200,
+    exchanges=0,
+    polish_steps=800,
+    batch=64,
+    prune=0.0,
+    most=20_000,
+) -> tuple[ACAE, FitReport]:
     """Fits an ACAE (arXiv 2212.14474) to poses in mm; with `projected` in the camera frame. NaN marks joints that a pose lacks.
 
     poses: numpy, torch or memory-mapped, read in blocks; moments and report use at most `most` of them. mirror: a Skeleton, the mirror index of
@@ -263,56 +381,128 @@ def fit_acae(poses: Float[np.ndarray, "N J 3"], mirror=None, n_latent_sided=40, 
     the place of a latent; a lower total for more time. prune: weights below it become zero, the others of the row make up for them. Raises ValueError naming the joint that does not fit.
     """
     began, phases = time.process_time(), []
-    joints = tuple(joints if joints is not None else getattr(mirror, "labels", None) or [f"joint {j}" for j in range((*np.shape(poses), 0, 0)[1])])
-    holes = check_poses(poses, joints, loss); sides = Sides.of_mirror(mirror_table(mirror, len(joints), joints))
-    if mirror is None: n_latent_sided, n_latent_center = 0, n_latent_sided + n_latent_center
+    joints = tuple(
+        joints
+        if joints is not None
+        else getattr(mirror, "labels", None) or [f"joint {j}" for j in range((*np.shape(poses), 0, 0)[1])]
+    )
+    holes = check_poses(poses, joints, loss)
+    sides = Sides.of_mirror(mirror_table(mirror, len(joints), joints))
+    if mirror is None:
+        n_latent_sided, n_latent_center = 0, n_latent_sided + n_latent_center
     check_latents(sides, n_latent_sided, n_latent_center)
     weights = check_joint_weights(weights, joints)
-    order = np.random.default_rng(seed).permutation(len(poses)); rows = np.sort(order[:most]); few = rows[::max(1, len(rows) // 2000)]
-    def folded(**known): return Moments.of(pose_moments(poses, rows, joints, loss, **known), sides, n_latent_sided + n_latent_center, lambda_sparse, weights)
+    order = np.random.default_rng(seed).permutation(len(poses))
+    rows = np.sort(order[:most])
+    few = rows[:: max(1, len(rows) // 2000)]
+
+    def folded(**known):
+        return Moments.of(
+            pose_moments(poses, rows, joints, loss, **known),
+            sides,
+            n_latent_sided + n_latent_center,
+            lambda_sparse,
+            weights,
+        )
+
     moments = folded()
 
-    def fill(factors, at=slice(None)): return filler(moments, factors, at) if holes else None
-    def tidy(pair): return pruned(pair, moments, factors.latents, prune)
-    def note(phase, total): phases.append((phase, total, time.process_time() - began)); return total
-    def measure(pair, rows): return objective(ACAE(*pair), poses, lambda_sparse, loss, weights, rows, fill(factors))
-    def start(): return alternate(moments, choose_latents(moments, n_latent_sided // 2, n_latent_center), min(20, rounds))
+    def fill(factors, at=slice(None)):
+        return filler(moments, factors, at) if holes else None
+
+    def tidy(pair):
+        return pruned(pair, moments, factors.latents, prune)
+
+    def note(phase, total):
+        phases.append((phase, total, time.process_time() - began))
+        return total
+
+    def measure(pair, rows):
+        return objective(ACAE(*pair), poses, lambda_sparse, loss, weights, rows, fill(factors))
+
+    def start():
+        return alternate(moments, choose_latents(moments, n_latent_sided // 2, n_latent_center), min(20, rounds))
+
     factors = start()
-    for turn in range(6 if holes else 0):     # complete, measure again, refine: expectation and maximisation
-        moments = folded(fill=fill(factors), std=joint_spread(moments, factors)); factors = start() if turn < 4 else alternate(moments, factors, min(20, rounds))
+    for turn in range(6 if holes else 0):  # complete, measure again, refine: expectation and maximisation
+        moments = folded(fill=fill(factors), std=joint_spread(moments, factors))
+        factors = start() if turn < 4 else alternate(moments, factors, min(20, rounds))
     note("start", measure(tidy(factors.unfolded(sides)), few))
-    factors = alternate(moments, factors, max(0, rounds - 20), rounding=(0.15, 0.02)); found = [tidy(w) for w in (factors.unfolded(sides), sparse(moments, factors))]
-    scores = [measure(pair, few) for pair in found]; note("alternating", min(scores))
+    factors = alternate(moments, factors, max(0, rounds - 20), rounding=(0.15, 0.02))
+    found = [tidy(w) for w in (factors.unfolded(sides), sparse(moments, factors))]
+    scores = [measure(pair, few) for pair in found]
+    note("alternating", min(scores))
     if exchanges:
         factors = alternate(moments, exchange_latents(moments, factors, exchanges), rounds, rounding=(0.02, 0.02))
-        found += [tidy(factors.unfolded(sides))]; scores += [measure(found[-1], few)]; note("exchanged", min(scores))
+        found += [tidy(factors.unfolded(sides))]
+        scores += [measure(found[-1], few)]
+        note("exchanged", min(scores))
     if polish_steps:
-        seated = torch.cat([sides.left, sides.right, sides.center]); source = batches(poses, order, seated, batch, polish_steps, seed)
-        better = polish(moments, factors, source, loss, torch.as_tensor(weights)[seated].float(), polish_steps, fill=fill(factors, seated)).unfolded(sides)
-        found += [tidy(better)]; scores += [measure(found[-1], few)]; note("polished", min(scores))
-    best = found[int(np.argmin(scores))]; acae = ACAE(*best, joints, name_latents(best[0], factors.latents, joints))
-    residual = pd.Series(joint_errors(acae, poses, loss, rows, fill(factors)).numpy() * 1000, index=joints, name="residual mm")
+        seated = torch.cat([sides.left, sides.right, sides.center])
+        source = batches(poses, order, seated, batch, polish_steps, seed)
+        better = polish(
+            moments,
+            factors,
+            source,
+            loss,
+            torch.as_tensor(weights)[seated].float(),
+            polish_steps,
+            fill=fill(factors, seated),
+        ).unfolded(sides)
+        found += [tidy(better)]
+        scores += [measure(found[-1], few)]
+        note("polished", min(scores))
+    best = found[int(np.argmin(scores))]
+    acae = ACAE(*best, joints, name_latents(best[0], factors.latents, joints))
+    residual = pd.Series(
+        joint_errors(acae, poses, loss, rows, fill(factors)).numpy() * 1000, index=joints, name="residual mm"
+    )
     total = note("all poses", residual.to_numpy() @ weights / len(joints) / 1000 + lambda_sparse * sparsity(acae))
     unused = [name for name, used in zip(acae.latents, acae.decoder.abs().amax(0) > 0.01) if not used]
-    return acae, FitReport(float(total), pd.DataFrame(phases, columns=["phase", "total", "CPU seconds"]), residual, unused,
-                           {k: int((getattr(acae, k) != 0).sum()) for k in ("encoder", "decoder")}, len(rows))
+    return acae, FitReport(
+        float(total),
+        pd.DataFrame(phases, columns=["phase", "total", "CPU seconds"]),
+        residual,
+        unused,
+        {k: int((getattr(acae, k) != 0).sum()) for k in ("encoder", "decoder")},
+        len(rows),
+    )
 
 # %% ../../nbs/autoencoder/02_acae.ipynb #a0e543ec
-BODY = (("pelvis", None, (0, 0, 0), 0.), ("spine", "pelvis", (0, -250, 0), .2), ("neck", "spine", (0, -260, 0), .2), ("head", "neck", (0, -200, -30), .3),
-        ("lhip", "pelvis", (95, 60, 0), .5), ("lknee", "lhip", (5, 420, 0), .5), ("lankle", "lknee", (0, 410, 20), .3), ("ltoe", "lankle", (10, 60, -170), 0.),
-        ("lshoulder", "spine", (180, -230, 0), .7), ("lelbow", "lshoulder", (30, 270, 0), .7), ("lwrist", "lelbow", (0, 250, 0), .4), ("lhand", "lwrist", (0, 90, 0), 0.))
+BODY = (
+    ("pelvis", None, (0, 0, 0), 0.0),
+    ("spine", "pelvis", (0, -250, 0), 0.2),
+    ("neck", "spine", (0, -260, 0), 0.2),
+    ("head", "neck", (0, -200, -30), 0.3),
+    ("lhip", "pelvis", (95, 60, 0), 0.5),
+    ("lknee", "lhip", (5, 420, 0), 0.5),
+    ("lankle", "lknee", (0, 410, 20), 0.3),
+    ("ltoe", "lankle", (10, 60, -170), 0.0),
+    ("lshoulder", "spine", (180, -230, 0), 0.7),
+    ("lelbow", "lshoulder", (30, 270, 0), 0.7),
+    ("lwrist", "lelbow", (0, 250, 0), 0.4),
+    ("lhand", "lwrist", (0, 90, 0), 0.0),
+)
 
 # %% ../../nbs/autoencoder/02_acae.ipynb #9d5dc2a8
-def stick_people(n, n_formats=3, seed=0, noise=3.):
+def stick_people(n, n_formats=3, seed=0, noise=3.0):
     """Made-up people for examples and tests: poses [n, 20 n_formats, 3] in mm, camera frame, with joint names, mirror table and {format: joints}.
 
     The body is the same for every seed; `seed` draws the poses. Every format puts each joint up to 2 cm elsewhere and adds `noise` mm.
     """
     from scipy.spatial.transform import Rotation
+
     rng, body = np.random.default_rng(seed), np.random.default_rng(12345)
     flip = lambda name: None if name is None else "r" + name[1:] if name[0] == "l" else name
     bones = list(BODY) + [(flip(b), flip(up), (-x, y, z), s) for b, up, (x, y, z), s in BODY if b[0] == "l"]
-    size = np.exp(rng.normal(size=(n, 1)) * 0.1); place, turn = {}, {None: Rotation.from_euler("y", rng.uniform(-np.pi, np.pi, (n, 1))) * Rotation.from_rotvec(rng.normal(size=(n, 3)) * .2)}
+    size = np.exp(rng.normal(size=(n, 1)) * 0.1)
+    place, turn = (
+        {},
+        {
+            None: Rotation.from_euler("y", rng.uniform(-np.pi, np.pi, (n, 1)))
+            * Rotation.from_rotvec(rng.normal(size=(n, 3)) * 0.2)
+        },
+    )
     root = np.stack([rng.normal(size=n) * 600, rng.normal(size=n) * 300, rng.uniform(2500, 7000, n)], 1)
     for bone, up, offset, spread_ in bones:
         place[bone] = root if up is None else place[up] + turn[up].apply(np.array(offset, float)) * size
@@ -322,6 +512,16 @@ def stick_people(n, n_formats=3, seed=0, noise=3.):
         own = {b: body.normal(size=3) * 12 * ([1, 1, 1] if b[0] == "l" else [0, 1, 1]) for b, *_ in BODY}
         for b, *_ in bones:
             shift = own[b] if b in own else own["l" + b[1:]] * [-1, 1, 1]
-            poses.append(place[b] + turn[b].apply(shift) * size + rng.normal(size=(n, 3)) * noise); names.append(f"{b} {'ABCDEFGH'[f]}")
-    mirror = [20 * f + at["r" + b[1:] if b[0] == "l" else "l" + b[1:] if b[0] == "r" else b] for f in range(n_formats) for b, *_ in bones]
-    return np.stack(poses, 1).astype(np.float32), names, mirror, {f"format {'ABCDEFGH'[f]}": range(20 * f, 20 * f + 20) for f in range(n_formats)}
+            poses.append(place[b] + turn[b].apply(shift) * size + rng.normal(size=(n, 3)) * noise)
+            names.append(f"{b} {'ABCDEFGH'[f]}")
+    mirror = [
+        20 * f + at["r" + b[1:] if b[0] == "l" else "l" + b[1:] if b[0] == "r" else b]
+        for f in range(n_formats)
+        for b, *_ in bones
+    ]
+    return (
+        np.stack(poses, 1).astype(np.float32),
+        names,
+        mirror,
+        {f"format {'ABCDEFGH'[f]}": range(20 * f, 20 * f + 20) for f in range(n_formats)},
+    )

@@ -20,6 +20,7 @@ from torch import Tensor
 @dataclass(frozen=True)
 class Sides:
     """Which members of a point set are left, right and central: `left[i]` mirrors to `right[i]`."""
+
     left: Tensor
     right: Tensor
     center: Tensor
@@ -27,32 +28,41 @@ class Sides:
     @classmethod
     def of_mirror(cls, mirror):
         """From the mirror index of every point."""
-        mirror = torch.as_tensor(np.asarray(mirror)); at = torch.arange(len(mirror))
+        mirror = torch.as_tensor(np.asarray(mirror))
+        at = torch.arange(len(mirror))
         left = at[mirror > at]
         return cls(left, mirror[left], at[mirror == at])
 
     @property
-    def pairs(self): return len(self.left)
+    def pairs(self):
+        return len(self.left)
 
     @property
-    def size(self): return 2 * len(self.left) + len(self.center)
+    def size(self):
+        return 2 * len(self.left) + len(self.center)
 
     @property
-    def ones(self) -> Float[Tensor, "even"]:
+    def ones(self) -> Float[Tensor, " even"]:
         """The translation direction (1, ..., 1) in even coordinates."""
         return torch.cat([torch.full((self.pairs,), math.sqrt(2)), torch.ones(len(self.center))]).double()
 
     @property
     def mirror(self) -> Tensor:
         """The mirror index of every point."""
-        table = torch.arange(self.size); table[self.left], table[self.right] = self.right, self.left
+        table = torch.arange(self.size)
+        table[self.left], table[self.right] = self.right, self.left
         return table
 
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #44512702
 def fold(matrix: Float[Tensor, "R C"], rows: Sides, columns: Sides) -> tuple[Tensor, Tensor]:
     """Even and odd block of a matrix between two point sets; what does not commute with the mirror is averaged away."""
-    def even(x, s): return torch.cat([(x[s.left] + x[s.right]) / math.sqrt(2), x[s.center]])
-    def odd(x, s): return (x[s.left] - x[s.right]) / math.sqrt(2)
+
+    def even(x, s):
+        return torch.cat([(x[s.left] + x[s.right]) / math.sqrt(2), x[s.center]])
+
+    def odd(x, s):
+        return (x[s.left] - x[s.right]) / math.sqrt(2)
+
     return even(even(matrix, rows).T, columns).T, odd(odd(matrix, rows).T, columns).T
 
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #57cf4e59
@@ -62,7 +72,11 @@ def unfold(even: Float[Tensor, "r c"], odd: Float[Tensor, "p q"], rows: Sides, c
     same, cross = (even[:p, :q] + odd) / 2, (even[:p, :q] - odd) / 2
     to_side, to_center = even[:p, q:] / math.sqrt(2), even[p:, :q] / math.sqrt(2)
     for mine, other in ((rows.left, (columns.left, columns.right)), (rows.right, (columns.right, columns.left))):
-        full[mine[:, None], other[0]], full[mine[:, None], other[1]], full[mine[:, None], columns.center] = same, cross, to_side
+        full[mine[:, None], other[0]], full[mine[:, None], other[1]], full[mine[:, None], columns.center] = (
+            same,
+            cross,
+            to_side,
+        )
     full[rows.center[:, None], columns.left] = full[rows.center[:, None], columns.right] = to_center
     full[rows.center[:, None], columns.center] = even[p:, q:]
     return full
@@ -70,7 +84,8 @@ def unfold(even: Float[Tensor, "r c"], odd: Float[Tensor, "p q"], rows: Sides, c
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #b2efc4df
 def moment_of_distances(distance: Float[Tensor, "J J"]) -> Float[Tensor, "J J"]:
     """Centred second moment from mean squared distances; NaN (never seen together) becomes the shortest path. Negative directions are cut off."""
-    if distance.isnan().any(): distance = shortest_paths(distance.sqrt()) ** 2
+    if distance.isnan().any():
+        distance = shortest_paths(distance.sqrt()) ** 2
     center = torch.eye(len(distance), dtype=torch.float64) - 1 / len(distance)
     values, vectors = torch.linalg.eigh(-center @ distance.double() @ center / 2)
     return (vectors * values.clamp(min=0)) @ vectors.T
@@ -79,34 +94,44 @@ def moment_of_distances(distance: Float[Tensor, "J J"]) -> Float[Tensor, "J J"]:
 def shortest_paths(distance: Float[Tensor, "J J"]) -> Float[Tensor, "J J"]:
     """All-pairs shortest paths (Floyd-Warshall); NaN means no direct way."""
     distance = distance.nan_to_num(nan=math.inf)
-    for via in range(len(distance)): distance = torch.minimum(distance, distance[:, via:via + 1] + distance[via])
+    for via in range(len(distance)):
+        distance = torch.minimum(distance, distance[:, via : via + 1] + distance[via])
     return distance
 
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #610620fe
 @dataclass
 class Moments:
     """The folded problem: second moments with their eigenvectors, per-joint cost of a standard deviation, price of a weight."""
+
     sides: Sides
     even: Float[Tensor, "e e"]
     odd: Float[Tensor, "p p"]
     even_basis: tuple
     odd_basis: tuple
-    cost: Float[Tensor, "e"]
+    cost: Float[Tensor, " e"]
     price: float
 
     @classmethod
     def of(cls, moment: Float[Tensor, "J J"], sides: Sides, n_latent, lambda_sparse=0.6, weights=None):
         """moment in m^2; weights [J] mean one. Objective: mean over joints of weight * sqrt(2/pi) * sigma + lambda * (mean|E| + mean|D|)."""
-        even, odd = fold(moment.double(), sides, sides); J = sides.size
-        def basis(m): values, vectors = torch.linalg.eigh(m); return values.clamp(min=0), vectors
+        even, odd = fold(moment.double(), sides, sides)
+        J = sides.size
+
+        def basis(m):
+            values, vectors = torch.linalg.eigh(m)
+            return values.clamp(min=0), vectors
+
         w = torch.ones(J).double() if weights is None else torch.as_tensor(weights).double()
         w = torch.cat([(w[sides.left] + w[sides.right]) / 2, w[sides.center]])
-        return cls(sides, even, odd, basis(even), basis(odd), w * math.sqrt(2 / math.pi) / J, lambda_sparse / (J * n_latent))
+        return cls(
+            sides, even, odd, basis(even), basis(odd), w * math.sqrt(2 / math.pi) / J, lambda_sparse / (J * n_latent)
+        )
 
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #fcb934b9
 @dataclass
 class Factors:
     """Folded encoder and decoder, each as (even, odd), with the multipliers and the sparse copies of the alternating method."""
+
     latents: Sides
     encoder: tuple
     decoder: tuple
@@ -121,11 +146,13 @@ class Factors:
         return tuple(w / w.sum(1, keepdim=True) for w in full)
 
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #beb8ca03
-def spread(moments: Moments, factors: Factors) -> Float[Tensor, "e"]:
+def spread(moments: Moments, factors: Factors) -> Float[Tensor, " e"]:
     """Standard deviation of every (pair of) joint's residual, metres."""
+
     def variance(moment, basis, encoder, decoder):
         residual = basis[1] - decoder @ (encoder @ basis[1])
-        return (residual ** 2 * basis[0]).sum(1)
+        return (residual**2 * basis[0]).sum(1)
+
     p = moments.sides.pairs
     var = variance(moments.even, moments.even_basis, factors.encoder[0], factors.decoder[0])
     odd = variance(moments.odd, moments.odd_basis, factors.encoder[1], factors.decoder[1])
@@ -134,47 +161,68 @@ def spread(moments: Moments, factors: Factors) -> Float[Tensor, "e"]:
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #0f3fb2ff
 def surrogate(moments: Moments, factors: Factors) -> float:
     """The objective with every residual taken as bell-shaped."""
-    p = moments.sides.pairs; sigma = spread(moments, factors) * moments.cost
-    size = sum(unfold(*w, *s).abs().sum() for w, s in ((factors.encoder, (factors.latents, moments.sides)), (factors.decoder, (moments.sides, factors.latents))))
+    p = moments.sides.pairs
+    sigma = spread(moments, factors) * moments.cost
+    size = sum(
+        unfold(*w, *s).abs().sum()
+        for w, s in (
+            (factors.encoder, (factors.latents, moments.sides)),
+            (factors.decoder, (moments.sides, factors.latents)),
+        )
+    )
     return float(2 * sigma[:p].sum() + sigma[p:].sum() + moments.price * size)
 
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #6e5f9cc0
 def explained(moment: Float[Tensor, "J J"], rows: Float[Tensor, "K J"], ridge: float) -> Tensor:
     """What least squares on the given combinations explains of a moment."""
     cross = rows @ moment
-    gram = cross @ rows.T + torch.diag(ridge * (rows ** 2).sum(1))
+    gram = cross @ rows.T + torch.diag(ridge * (rows**2).sum(1))
     return cross.T @ torch.linalg.solve(gram, cross)
 
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #631fc3a8
 def explained_alone(moment: Float[Tensor, "J J"], rows: Float[Tensor, "K J"], ridge: float) -> Float[Tensor, "K J"]:
     """What only row k explains, as a vector v_k: without that row, v_k v_k' more of the moment is left over."""
     cross = rows @ moment
-    inverse = torch.linalg.inv(cross @ rows.T + torch.diag(ridge * (rows ** 2).sum(1)))
+    inverse = torch.linalg.inv(cross @ rows.T + torch.diag(ridge * (rows**2).sum(1)))
     return (inverse @ cross) / inverse.diagonal()[:, None].sqrt()
 
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #ed053735
 class LatentSearch:
     """Judges latents, given as folded encoder rows (even [l, e], odd [q, p]), by the sum of standard deviations that least squares leaves."""
+
     def __init__(self, moments: Moments):
         self.odd, self.p, one = moments.odd, moments.sides.pairs, moments.sides.ones
-        self.even = moments.even + 1e3 * moments.even.diagonal().max() * torch.outer(one, one)     # a huge translation makes every fit affine
-        self.cost = torch.cat([2 * moments.cost[:self.p], moments.cost[self.p:]]); self.ridge = 1e-6 * float(moments.even.diagonal().mean())
+        self.even = moments.even + 1e3 * moments.even.diagonal().max() * torch.outer(
+            one, one
+        )  # a huge translation makes every fit affine
+        self.cost = torch.cat([2 * moments.cost[: self.p], moments.cost[self.p :]])
+        self.ridge = 1e-6 * float(moments.even.diagonal().mean())
 
-    def left_over(self, rows): return self.even - explained(self.even, rows[0], self.ridge), self.odd - explained(self.odd, rows[1], self.ridge)
+    def left_over(self, rows):
+        return self.even - explained(self.even, rows[0], self.ridge), self.odd - explained(
+            self.odd, rows[1], self.ridge
+        )
 
     def sigma(self, even, odd):
         """Standard deviations [e] from the diagonals of what is left over."""
-        var = even.clone(); var[:self.p] = (var[:self.p] + odd) / 2
+        var = even.clone()
+        var[: self.p] = (var[: self.p] + odd) / 2
         return var.clamp(min=0).sqrt()
 
-    def total(self, rows): return float(self.cost @ self.sigma(*(left.diagonal() for left in self.left_over(rows))))
+    def total(self, rows):
+        return float(self.cost @ self.sigma(*(left.diagonal() for left in self.left_over(rows))))
 
     def savings(self, even, odd):
         """What each pair of joints [p] and each central point [e] would save as one more latent, given what is left over."""
-        def part(moment): return torch.where(moment.diagonal() > self.ridge, moment ** 2 / moment.diagonal(), 0.).T
-        sigma, middle = self.sigma(even.diagonal(), odd.diagonal()), part(even); middle[:, :self.p] /= 2
-        pair = middle[:self.p].clone(); pair[:, :self.p] += part(odd) / 2
-        return tuple((sigma - (sigma ** 2 - v).clamp(min=0).sqrt()) @ self.cost for v in (pair, middle))
+
+        def part(moment):
+            return torch.where(moment.diagonal() > self.ridge, moment**2 / moment.diagonal(), 0.0).T
+
+        sigma, middle = self.sigma(even.diagonal(), odd.diagonal()), part(even)
+        middle[:, : self.p] /= 2
+        pair = middle[: self.p].clone()
+        pair[:, : self.p] += part(odd) / 2
+        return tuple((sigma - (sigma**2 - v).clamp(min=0).sqrt()) @ self.cost for v in (pair, middle))
 
     def added(self, rows, joint, paired):
         """The rows with one more: a pair of joints, or a central point (the middle of a pair, for a sided joint)."""
@@ -188,18 +236,26 @@ class LatentSearch:
         (even, odd), found, rest = rows, [], self.left_over(rows)
         own = explained_alone(self.even, even, self.ridge), explained_alone(self.odd, odd, self.ridge)
         extra = [(v, own[1][i] if i < len(odd) else self.odd.new_zeros(self.p)) for i, v in enumerate(own[0])]
-        totals = [float(self.cost @ self.sigma(*(left.diagonal() + v ** 2 for left, v in zip(rest, pair)))) for pair in extra]
+        totals = [
+            float(self.cost @ self.sigma(*(left.diagonal() + v**2 for left, v in zip(rest, pair)))) for pair in extra
+        ]
         for i in sorted(range(len(even)), key=totals.__getitem__)[:leaving]:
-            saved = self.savings(*(left + torch.outer(v, v) for left, v in zip(rest, extra[i])))[0 if i < len(odd) else 1]
-            kept = torch.cat([even[:i], even[i + 1:]]), torch.cat([odd[:i], odd[i + 1:]])
+            saved = self.savings(*(left + torch.outer(v, v) for left, v in zip(rest, extra[i])))[
+                0 if i < len(odd) else 1
+            ]
+            kept = torch.cat([even[:i], even[i + 1 :]]), torch.cat([odd[:i], odd[i + 1 :]])
             best = torch.topk(saved, min(each, len(saved)))
-            found += [(totals[i] - v, (i, j), self.added(kept, j, i < len(odd))) for v, j in zip(best.values.tolist(), best.indices.tolist())]
+            found += [
+                (totals[i] - v, (i, j), self.added(kept, j, i < len(odd)))
+                for v, j in zip(best.values.tolist(), best.indices.tolist())
+            ]
         return sorted(found, key=lambda exchange: exchange[:2])
 
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #6954268b
 def choose_latents(moments: Moments, n_pairs, n_center, exchanges=30) -> Factors:
     """Greedy choice and exchange of latents by the sum of residual standard deviations, then the least-squares decoder."""
-    search = LatentSearch(moments); rows = moments.even[:0], moments.odd[:0]
+    search = LatentSearch(moments)
+    rows = moments.even[:0], moments.odd[:0]
     while len(rows[0]) < n_pairs + n_center:
         (by_pair, by_center), pairs = search.savings(*search.left_over(rows)), len(rows[1])
         best_pair = by_pair.max() / 2 if pairs < n_pairs else -1
@@ -208,27 +264,41 @@ def choose_latents(moments: Moments, n_pairs, n_center, exchanges=30) -> Factors
     best = search.total(rows)
     for _ in range(exchanges):
         total, _, better = search.exchanges(rows)[0]
-        if total >= best * (1 - 1e-6): break
+        if total >= best * (1 - 1e-6):
+            break
         best, rows = search.total(better), better
     return least_squares_decoder(moments, *rows)
 
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #64426d43
 def least_squares_decoder(moments: Moments, even: Float[Tensor, "l e"], odd: Float[Tensor, "q p"]) -> Factors:
     """Factors with the given (folded) encoder and the least-squares decoder whose rows sum to one."""
-    n, n_center = len(odd), len(even) - len(odd); latents = Sides(torch.arange(n), torch.arange(n, 2 * n), torch.arange(2 * n, 2 * n + n_center))
+    n, n_center = len(odd), len(even) - len(odd)
+    latents = Sides(torch.arange(n), torch.arange(n, 2 * n), torch.arange(2 * n, 2 * n + n_center))
     even = even * (latents.ones / (even @ moments.sides.ones))[:, None]
+
     def solve(rows, moment, translation, own):
-        gram = rows @ moment @ rows.T; gram.diagonal().add_(1e-6 * float(moments.even.diagonal().mean()))
-        inverse = torch.linalg.inv(gram); w = moment @ rows.T @ inverse
-        if translation is None: return w
+        gram = rows @ moment @ rows.T
+        gram.diagonal().add_(1e-6 * float(moments.even.diagonal().mean()))
+        inverse = torch.linalg.inv(gram)
+        w = moment @ rows.T @ inverse
+        if translation is None:
+            return w
         shift = inverse @ translation
         return w + torch.outer((own - w @ translation) / (translation @ shift), shift)
-    return Factors(latents, (even, odd), (solve(even, moments.even, latents.ones, moments.sides.ones), solve(odd, moments.odd, None, None)))
+
+    return Factors(
+        latents,
+        (even, odd),
+        (solve(even, moments.even, latents.ones, moments.sides.ones), solve(odd, moments.odd, None, None)),
+    )
 
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #e4146a07
 def shrink(even, odd, threshold: Float[Tensor, "rows 1"], p, q):
     """Soft-thresholds the *unfolded* weights of a folded matrix with p pairs of rows and q pairs of columns."""
-    def soft(x, t): return x.sign() * (x.abs() - t).clamp(min=0)
+
+    def soft(x, t):
+        return x.sign() * (x.abs() - t).clamp(min=0)
+
     t, r2, out = threshold[:p], math.sqrt(2), torch.empty_like(even)
     same, cross = soft((even[:p, :q] + odd) / 2, t), soft((even[:p, :q] - odd) / 2, t)
     out[:p, :q], out[:p, q:] = same + cross, r2 * soft(even[:p, q:] / r2, t)
@@ -255,7 +325,7 @@ def decoder_step(moments: Moments, factors: Factors, rigour, rho, inner=5) -> Fa
 def encoder_step(moments: Moments, factors: Factors, rigour, rho, inner=5) -> Factors:
     """A few ADMM steps on the encoder; its quadratic form is a Kronecker product, diagonal in two small eigenbases."""
     (even, odd), latents, sides = factors.decoder, factors.latents, moments.sides
-    weigh = rigour[:, None] * even, rigour[:sides.pairs, None] * odd
+    weigh = rigour[:, None] * even, rigour[: sides.pairs, None] * odd
     pull = weigh[0].T @ moments.even, weigh[1].T @ moments.odd
     gram = weigh[0].T @ even, weigh[1].T @ odd
     rho = rho * float(gram[0].diagonal().mean())
@@ -263,7 +333,8 @@ def encoder_step(moments: Moments, factors: Factors, rigour, rho, inner=5) -> Fa
     (c, m), (d, k) = moments.even_basis, moments.odd_basis
     gain = 1 / (a.clamp(min=0)[:, None] * c + rho), 1 / (b.clamp(min=0)[:, None] * d + rho)
     one, goal = m.T @ sides.ones, v.T @ latents.ones
-    shift = gain[0] * one; reach = shift @ one
+    shift = gain[0] * one
+    reach = shift @ one
     sparse, dual = factors.encoder, factors.encoder_dual or tuple(torch.zeros_like(w) for w in factors.encoder)
     threshold = torch.full((len(a), 1), moments.price / rho, dtype=a.dtype)
     for _ in range(inner):
@@ -275,21 +346,26 @@ def encoder_step(moments: Moments, factors: Factors, rigour, rho, inner=5) -> Fa
     return replace(factors, encoder=(x, y), encoder_dual=dual, sparse_encoder=sparse)
 
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #f9684001
-def alternate(moments: Moments, factors: Factors, rounds: int, coupling=20., check=10, further=0.5, rounding=(0.15, 0.15)) -> Factors:
+def alternate(
+    moments: Moments, factors: Factors, rounds: int, coupling=20.0, check=10, further=0.5, rounding=(0.15, 0.15)
+) -> Factors:
     """Rounds of decoder and encoder steps with extrapolation; returns the state of lowest surrogate that was seen every `check` rounds.
 
     rounding: standard deviations are rounded off at zero by this share of their mean, at first and at last."""
     best, best_value, before = factors, surrogate(moments, factors), None
     for done in range(1, rounds + 1):
-        sigma = spread(moments, factors); share = rounding[0] + (rounding[1] - rounding[0]) * done / rounds
-        smooth = (sigma ** 2 + (share * sigma.mean()) ** 2 + 1e-16).sqrt()
-        rho = coupling * float((moments.price * smooth / moments.cost + smooth ** 2).mean())
+        sigma = spread(moments, factors)
+        share = rounding[0] + (rounding[1] - rounding[0]) * done / rounds
+        smooth = (sigma**2 + (share * sigma.mean()) ** 2 + 1e-16).sqrt()
+        rho = coupling * float((moments.price * smooth / moments.cost + smooth**2).mean())
         factors = decoder_step(moments, factors, moments.cost / smooth, rho)
         now = factors = encoder_step(moments, factors, moments.cost / smooth, rho / 2)
         if done % check == 0 or done == rounds:
             value = surrogate(moments, factors)
-            if value < best_value: best, best_value = factors, value
-            elif not value < 1.002 * best_value: now, before, coupling = best, None, 2 * coupling
+            if value < best_value:
+                best, best_value = factors, value
+            elif not value < 1.002 * best_value:
+                now, before, coupling = best, None, 2 * coupling
         factors = now if before is None else ahead(now, before, further)
         before = now
     return best
@@ -297,34 +373,59 @@ def alternate(moments: Moments, factors: Factors, rounds: int, coupling=20., che
 
 def ahead(now: Factors, before: Factors, further: float) -> Factors:
     """The state `further` times the last change beyond `now`."""
-    def go(a, b): return tuple(x + further * (x - y) for x, y in zip(a, b))
+
+    def go(a, b):
+        return tuple(x + further * (x - y) for x, y in zip(a, b))
+
     return replace(now, encoder=go(now.encoder, before.encoder), decoder=go(now.decoder, before.decoder))
 
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #a46397cd
 def exchange_latents(moments: Moments, factors: Factors, trials: int, rounds=20, each=3) -> Factors:
     """Tries `trials` exchanges of a latent for a joint, each with `rounds` of alternating; keeps those after which the surrogate is lower."""
     search, best, tried = LatentSearch(moments), surrogate(moments, factors), set()
-    def anew(rows): return alternate(moments, least_squares_decoder(moments, *rows), rounds, rounding=(0.15, 0.02))
+
+    def anew(rows):
+        return alternate(moments, least_squares_decoder(moments, *rows), rounds, rounding=(0.15, 0.02))
+
     def promising():
-        fresh = [(swap, rows) for _, swap, rows in search.exchanges(factors.encoder, len(factors.encoder[0]), each) if swap not in tried]
+        fresh = [
+            (swap, rows)
+            for _, swap, rows in search.exchanges(factors.encoder, len(factors.encoder[0]), each)
+            if swap not in tried
+        ]
         return surrogate(moments, anew(factors.encoder)), fresh
+
     bar, fresh = promising()
     while trials > 0 and fresh:
-        swap, rows = fresh.pop(0); tried.add(swap); trials -= 1; new = anew(rows)
-        if surrogate(moments, new) > bar * (1 - 1e-4): continue
-        new = alternate(moments, new, 3 * rounds, rounding=(0.02, 0.02)); value = surrogate(moments, new)
-        if value < best: best, factors = value, new; tried.clear(); bar, fresh = promising()
+        swap, rows = fresh.pop(0)
+        tried.add(swap)
+        trials -= 1
+        new = anew(rows)
+        if surrogate(moments, new) > bar * (1 - 1e-4):
+            continue
+        new = alternate(moments, new, 3 * rounds, rounding=(0.02, 0.02))
+        value = surrogate(moments, new)
+        if value < best:
+            best, factors = value, new
+            tried.clear()
+            bar, fresh = promising()
     return factors
 
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #d79d0db5
 def sparse(moments: Moments, factors: Factors):
     """Encoder [L, J] and decoder [J, L] with exact zeros where the soft threshold put them and rows that sum to one."""
+
     def tidy(weights, mask):
         kept = weights * (mask != 0)
         alone = kept.abs().sum(1, keepdim=True) < 0.5
         kept = torch.where(alone, weights, kept)
         return kept + (1 - kept.sum(1, keepdim=True)) * kept.abs() / kept.abs().sum(1, keepdim=True)
+
     full = factors.unfolded(moments.sides)
-    if factors.sparse_encoder is None: return full
-    masks = unfold(*factors.sparse_encoder, factors.latents, moments.sides), unfold(*factors.sparse_decoder, moments.sides, factors.latents)
+    if factors.sparse_encoder is None:
+        return full
+    masks = (
+        unfold(*factors.sparse_encoder, factors.latents, moments.sides),
+        unfold(*factors.sparse_decoder, moments.sides, factors.latents),
+    )
     return tuple(tidy(w, m) for w, m in zip(full, masks))

@@ -24,6 +24,7 @@ from .affine_factors import Factors, Moments, Sides
 class Loss:
     """`error(pose, reconstruction)` in metres [B, axes, J]; `slope`, the gradient of its sum by the reconstruction [B, 3, J];
     `offsets(pose)`, joint positions in metres relative to the pose [B, axes, J] (linear in the pose, translation free)."""
+
     name: str
     error: Callable
     slope: Callable
@@ -38,13 +39,15 @@ def projected_error(pose: Float[Tensor, "B 3 J"], reconstruction: Float[Tensor, 
 
 
 def projected_slope(pose, reconstruction):
-    inverse = 1 / reconstruction[:, 2:]; ratio = reconstruction[:, :2] * inverse
+    inverse = 1 / reconstruction[:, 2:]
+    ratio = reconstruction[:, :2] * inverse
     sign = (ratio - pose[:, :2] / pose[:, 2:]).sign() * (inverse * (pose[:, 2:].mean(2, keepdim=True) / 1000))
     return torch.cat([sign, -(sign * ratio).sum(1, keepdim=True)], 1)
 
 
 def projected_offsets(pose):
-    middle = pose.nanmean(2, keepdim=True); offset = (pose - middle) / 1000
+    middle = pose.nanmean(2, keepdim=True)
+    offset = (pose - middle) / 1000
     return offset[:, :2] - offset[:, 2:] * middle[:, :2] / middle[:, 2:]
 
 
@@ -56,16 +59,32 @@ def spatial_error(pose: Float[Tensor, "B 3 J"], reconstruction: Float[Tensor, "B
     return (pose - reconstruction).abs() / 1000
 
 
-spatial = Loss("spatial", spatial_error, lambda pose, reconstruction: (reconstruction - pose).sign() / 1000,
-               lambda pose: (pose - pose.nanmean(2, keepdim=True)) / 1000, needs_depth=False)
+spatial = Loss(
+    "spatial",
+    spatial_error,
+    lambda pose, reconstruction: (reconstruction - pose).sign() / 1000,
+    lambda pose: (pose - pose.nanmean(2, keepdim=True)) / 1000,
+    needs_depth=False,
+)
 
 # %% ../../nbs/autoencoder/01_affine_polish.ipynb #4833207f
-def fill_missing(pose: Float[Tensor, "B 3 J"], decoder: Float[Tensor, "J L"], latent_moment: Float[Tensor, "L L"], std: Float[Tensor, "J"]) -> Float[Tensor, "B 3 J"]:
+def fill_missing(
+    pose: Float[Tensor, "B 3 J"],
+    decoder: Float[Tensor, "J L"],
+    latent_moment: Float[Tensor, "L L"],
+    std: Float[Tensor, " J"],
+) -> Float[Tensor, "B 3 J"]:
     """Replaces NaN joints by the decoded posterior mean of the latents given the seen joints (std: residual of each joint, metres)."""
-    seen = ~pose.isnan().any(1); decoder, pose64 = decoder.double(), pose.double()
-    middle = pose64.nanmean(2, keepdim=True); known = (pose64 - middle).nan_to_num(nan=0.)
+    seen = ~pose.isnan().any(1)
+    decoder, pose64 = decoder.double(), pose.double()
+    middle = pose64.nanmean(2, keepdim=True)
+    known = (pose64 - middle).nan_to_num(nan=0.0)
     precision = seen.double() / (std.double() ** 2 + 1e-8)
-    prior = torch.linalg.inv(latent_moment.double() + 1e2 * latent_moment.diagonal().max() + 1e-6 * torch.eye(len(latent_moment), dtype=torch.float64))
+    prior = torch.linalg.inv(
+        latent_moment.double()
+        + 1e2 * latent_moment.diagonal().max()
+        + 1e-6 * torch.eye(len(latent_moment), dtype=torch.float64)
+    )
     outer = (decoder[:, :, None] * decoder[:, None, :]).flatten(1)
     gram = (precision @ outer).view(len(pose), *prior.shape) + prior
     latents = torch.linalg.solve(gram, ((known * precision[:, None]) @ decoder).transpose(1, 2)).transpose(1, 2)
@@ -74,46 +93,62 @@ def fill_missing(pose: Float[Tensor, "B 3 J"], decoder: Float[Tensor, "J L"], la
 # %% ../../nbs/autoencoder/01_affine_polish.ipynb #fe5cde1a
 class RotatedAdam:
     """Adam for one matrix [R, C] in an orthonormal basis of its columns [C, C]."""
-    def __init__(self, shape, basis): self.basis, self.mean, self.square, self.steps = basis, torch.zeros(shape), torch.zeros(shape), 0
+
+    def __init__(self, shape, basis):
+        self.basis, self.mean, self.square, self.steps = basis, torch.zeros(shape), torch.zeros(shape), 0
 
     def turn(self, basis):
         between = self.basis.T @ basis
-        self.mean, self.square, self.basis = self.mean @ between, self.square @ between ** 2, basis
+        self.mean, self.square, self.basis = self.mean @ between, self.square @ between**2, basis
 
     def step(self, gradient, keep=0.95, keep_square=0.99):
-        turned = gradient @ self.basis; self.steps += 1
-        self.mean.lerp_(turned, 1 - keep); self.square.mul_(keep_square).addcmul_(turned, turned, value=1 - keep_square)
-        scale = math.sqrt(1 - keep_square ** self.steps) / (1 - keep ** self.steps)
+        turned = gradient @ self.basis
+        self.steps += 1
+        self.mean.lerp_(turned, 1 - keep)
+        self.square.mul_(keep_square).addcmul_(turned, turned, value=1 - keep_square)
+        scale = math.sqrt(1 - keep_square**self.steps) / (1 - keep**self.steps)
         return (scale * self.mean / (self.square.sqrt() + 1e-12)) @ self.basis.T
 
 # %% ../../nbs/autoencoder/01_affine_polish.ipynb #f645df13
 def fold_joints(points: Float[Tensor, "B 3 J"], p) -> tuple[Tensor, Tensor]:
     """Even and odd coordinates of points ordered left, right, centre (p pairs), one row per axis."""
-    left, right = points[..., :p], points[..., p:2 * p]
-    return torch.cat([(left + right) * 0.5 ** 0.5, points[..., 2 * p:]], -1).flatten(0, 1), ((left - right) * 0.5 ** 0.5).flatten(0, 1)
+    left, right = points[..., :p], points[..., p : 2 * p]
+    return torch.cat([(left + right) * 0.5**0.5, points[..., 2 * p :]], -1).flatten(0, 1), (
+        (left - right) * 0.5**0.5
+    ).flatten(0, 1)
 
 
 def unfold_joints(even, odd, p) -> Tensor:
     """The inverse of `fold_joints`, [B, 3, J]."""
-    half = even[:, :p] * 0.5 ** 0.5; odd = odd * 0.5 ** 0.5
+    half = even[:, :p] * 0.5**0.5
+    odd = odd * 0.5**0.5
     return torch.cat([half + odd, half - odd, even[:, p:]], 1).unflatten(0, (-1, 3))
 
 # %% ../../nbs/autoencoder/01_affine_polish.ipynb #4a82d984
 def loss_gradient(points, seen, matrices, loss: Loss, weights, p) -> tuple[Tensor, ...]:
     """Mean weighted loss of a batch [B, 3, J] (ordered left, right, centre) by (encoder even, odd, decoder even, odd); `seen` [B, 1, J] or None."""
     encoder_even, encoder_odd, decoder_even, decoder_odd = matrices
-    middle = points.mean(2, keepdim=True); even, odd = fold_joints(points - middle, p)
+    middle = points.mean(2, keepdim=True)
+    even, odd = fold_joints(points - middle, p)
     code_even, code_odd = even @ encoder_even.T, odd @ encoder_odd.T
     slope = loss.slope(points, unfold_joints(code_even @ decoder_even.T, code_odd @ decoder_odd.T, p) + middle)
     slope = slope * (weights if seen is None else weights * seen)
     slope_even, slope_odd = fold_joints(slope, p)
-    return ((slope_even @ decoder_even).T @ even, (slope_odd @ decoder_odd).T @ odd, slope_even.T @ code_even, slope_odd.T @ code_odd)
+    return (
+        (slope_even @ decoder_even).T @ even,
+        (slope_odd @ decoder_odd).T @ odd,
+        slope_even.T @ code_even,
+        slope_odd.T @ code_odd,
+    )
 
 # %% ../../nbs/autoencoder/01_affine_polish.ipynb #c1e8457b
 def size_gradient(even, odd, p, q) -> tuple[Tensor, Tensor]:
     """Gradient of the sum of absolute unfolded weights by the folded ones."""
     same, cross = (even[:p, :q] + odd).sign(), (even[:p, :q] - odd).sign()
-    slope = even.sign(); slope[:p, :q] = same + cross; slope[:p, q:] *= 2 ** 0.5; slope[p:, :q] *= 2 ** 0.5
+    slope = even.sign()
+    slope[:p, :q] = same + cross
+    slope[:p, q:] *= 2**0.5
+    slope[p:, :q] *= 2**0.5
     return slope, same - cross
 
 # %% ../../nbs/autoencoder/01_affine_polish.ipynb #f9efa3eb
@@ -124,17 +159,32 @@ def batches(poses, order, joints, batch, steps, seed, block=2048):
     while done < steps:
         shuffled = order[rng.permutation(count)]
         for start in range(0, count - batch + 1, max(block // batch, 1) * batch):
-            rows = np.sort(shuffled[start:start + max(block // batch, 1) * batch])
-            part = torch.as_tensor(np.asarray(poses[rows], dtype=np.float32)).transpose(1, 2)[:, :, joints][torch.from_numpy(rng.permutation(len(rows)))]
+            rows = np.sort(shuffled[start : start + max(block // batch, 1) * batch])
+            part = torch.as_tensor(np.asarray(poses[rows], dtype=np.float32)).transpose(1, 2)[:, :, joints][
+                torch.from_numpy(rng.permutation(len(rows)))
+            ]
             for first in range(0, len(part) - batch + 1, batch):
-                if done == steps: return
-                yield part[first:first + batch].contiguous(); done += 1
+                if done == steps:
+                    return
+                yield part[first : first + batch].contiguous()
+                done += 1
 
 # %% ../../nbs/autoencoder/01_affine_polish.ipynb #9191be3c
-def polish(moments: Moments, factors: Factors, source, loss: Loss, weights: Float[Tensor, "J"], steps=800, rate=5e-4, fill=None, refresh=200) -> Factors:
+def polish(
+    moments: Moments,
+    factors: Factors,
+    source,
+    loss: Loss,
+    weights: Float[Tensor, " J"],
+    steps=800,
+    rate=5e-4,
+    fill=None,
+    refresh=200,
+) -> Factors:
     """Stochastic descent on the objective itself. `source` yields batches [B, 3, J] ordered left, right, centre, as `weights` [J] (mean one);
     `fill` completes poses with NaN. The step falls linearly to zero; rows keep summing to one."""
-    sides, latents = moments.sides, factors.latents; p, n = sides.pairs, latents.pairs
+    sides, latents = moments.sides, factors.latents
+    p, n = sides.pairs, latents.pairs
     matrices = [w.float().clone() for w in (*factors.encoder, *factors.decoder)]
     ones = [(sides.ones.float(), latents.ones.float()), None, (latents.ones.float(), sides.ones.float()), None]
     bases = [moments.even_basis[1].float(), moments.odd_basis[1].float(), torch.eye(len(latents.ones)), torch.eye(n)]
@@ -142,17 +192,34 @@ def polish(moments: Moments, factors: Factors, source, loss: Loss, weights: Floa
     for step, points in enumerate(source):
         if step % refresh == 0:
             for side, moment in ((0, moments.even), (1, moments.odd)):
-                code = matrices[side].double(); adams[2 + side].turn(torch.linalg.eigh(code @ moment @ code.T)[1].float())
+                code = matrices[side].double()
+                adams[2 + side].turn(torch.linalg.eigh(code @ moment @ code.T)[1].float())
         seen = None
-        if fill is not None and points.isnan().any(): seen = (~points.isnan().any(1, keepdim=True)).float(); points = fill(points)
-        count = points.shape[0] * loss.offsets(points[:1]).shape[1] * points.shape[2] if seen is None else float(seen.sum()) * loss.offsets(points[:1]).shape[1]
+        if fill is not None and points.isnan().any():
+            seen = (~points.isnan().any(1, keepdim=True)).float()
+            points = fill(points)
+        count = (
+            points.shape[0] * loss.offsets(points[:1]).shape[1] * points.shape[2]
+            if seen is None
+            else float(seen.sum()) * loss.offsets(points[:1]).shape[1]
+        )
         slopes = loss_gradient(points, seen, matrices, loss, weights / count, p)
         sizes = (*size_gradient(*matrices[:2], n, p), *size_gradient(*matrices[2:], p, n))
         now = rate * min(1, (step + 1) / 20) * (1 - step / steps)
         for w, adam, slope, size, one, factor in zip(matrices, adams, slopes, sizes, ones, (2, 2, 1, 1)):
             slope = slope.add_(size, alpha=moments.price)
-            if one is not None: slope -= torch.outer(slope @ one[0] / (one[0] @ one[0]), one[0])
+            if one is not None:
+                slope -= torch.outer(slope @ one[0] / (one[0] @ one[0]), one[0])
             w.sub_(adam.step(slope), alpha=now * factor)
-            if one is not None: w -= torch.outer((w @ one[0] - one[1]) / (one[0] @ one[0]), one[0])
+            if one is not None:
+                w -= torch.outer((w @ one[0] - one[1]) / (one[0] @ one[0]), one[0])
     done = [w.double() for w in matrices]
-    return replace(factors, encoder=tuple(done[:2]), decoder=tuple(done[2:]), encoder_dual=None, decoder_dual=None, sparse_encoder=None, sparse_decoder=None)
+    return replace(
+        factors,
+        encoder=tuple(done[:2]),
+        decoder=tuple(done[2:]),
+        encoder_dual=None,
+        decoder_dual=None,
+        sparse_encoder=None,
+        sparse_decoder=None,
+    )

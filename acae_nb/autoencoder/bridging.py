@@ -24,9 +24,18 @@ def latent_curve(poses: Float[np.ndarray, "N J 3"], mirror, counts, held_out=Non
     rows = []
     for sided, center in counts:
         acae, report = fit_acae(poses, mirror, sided, center, **{"rounds": 80, "polish_steps": 0, **fit})
-        rows.append({"latents": sided + center, "sided": sided, "central": center, "residual mm": report.residual.mean(), "total": report.total,
-                     "held-out mm": np.nan if held_out is None else joint_errors(acae, held_out).mean().item() * 1000,
-                     "unused": len(report.unused), "weights": sum(report.nonzero.values())})
+        rows.append(
+            {
+                "latents": sided + center,
+                "sided": sided,
+                "central": center,
+                "residual mm": report.residual.mean(),
+                "total": report.total,
+                "held-out mm": np.nan if held_out is None else joint_errors(acae, held_out).mean().item() * 1000,
+                "unused": len(report.unused),
+                "weights": sum(report.nonzero.values()),
+            }
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/autoencoder/03_bridging.ipynb #fc607571
@@ -44,7 +53,14 @@ def _support(weights, rows, columns, least, what, of):
     table = []
     for name, row in zip(rows, weights.tolist()):
         order = sorted((k for k in range(len(row)) if abs(row[k]) >= least), key=lambda k: -abs(row[k]))
-        table.append({what: name, of: " + ".join(f"{row[k]:.2f} {columns[k]}" for k in order), "count": len(order), "rest": 1 - sum(row[k] for k in order)})
+        table.append(
+            {
+                what: name,
+                of: " + ".join(f"{row[k]:.2f} {columns[k]}" for k in order),
+                "count": len(order),
+                "rest": 1 - sum(row[k] for k in order),
+            }
+        )
     return pd.DataFrame(table)
 
 # %% ../../nbs/autoencoder/03_bridging.ipynb #ae26d7ea
@@ -54,7 +70,9 @@ def same_points(poses: Float[np.ndarray, "N J 3"], joints, formats: dict) -> pd.
     for a, mine in formats.items():
         for b, theirs in ((b, t) for b, t in formats.items() if b != a):
             for j in mine:
-                distance = np.linalg.norm(poses[:, list(theirs)] - poses[:, j:j + 1], axis=2); mean = np.nanmean(distance, 0); k = int(np.nanargmin(mean))
+                distance = np.linalg.norm(poses[:, list(theirs)] - poses[:, j : j + 1], axis=2)
+                mean = np.nanmean(distance, 0)
+                k = int(np.nanargmin(mean))
                 rows.append((a, joints[j], b, joints[list(theirs)[k]], mean[k], np.nanstd(distance[:, k])))
     return pd.DataFrame(rows, columns=["format", "joint", "other format", "nearest", "distance mm", "scatter mm"])
 
@@ -66,54 +84,93 @@ class UndeterminedJoints(ValueError):
 @dataclass
 class Bridge:
     """Completes poses through an ACAE. latent_moment [L, L] (m^2) and std [J] (m, per axis) describe the poses it was made from."""
+
     acae: ACAE
     latent_moment: Float[torch.Tensor, "L L"]
-    std: Float[torch.Tensor, "J"]
+    std: Float[torch.Tensor, " J"]
 
     @classmethod
     def of(cls, acae: ACAE, poses: Float[np.ndarray, "N J 3"]):
         """From complete poses in mm."""
         points = torch.as_tensor(np.asarray(poses)).double() / 1000
-        latents = torch.matmul(acae.encoder.double(), points); residual = points - torch.matmul(acae.decoder.double(), latents)
+        latents = torch.matmul(acae.encoder.double(), points)
+        residual = points - torch.matmul(acae.decoder.double(), latents)
         latents = latents - latents.mean(1, keepdim=True)
-        return cls(acae, torch.einsum("nlc,nkc->lk", latents, latents) / (3 * len(points)), (residual ** 2).mean((0, 2)).sqrt())
+        return cls(
+            acae, torch.einsum("nlc,nkc->lk", latents, latents) / (3 * len(points)), (residual**2).mean((0, 2)).sqrt()
+        )
 
     def expected(self, seen) -> pd.DataFrame:
         """Per joint, before any pose is seen: expected distance to the truth in mm, and the determined share of its variance (0 to 1).
         seen: indices or names of the joints that will be given."""
-        seen = self.indices(seen); decoder, size = self.acae.decoder.double(), len(self.latent_moment)
-        prior = torch.linalg.inv(self.latent_moment + 1e2 * self.latent_moment.diagonal().max() + 1e-6 * torch.eye(size, dtype=torch.float64))
+        seen = self.indices(seen)
+        decoder, size = self.acae.decoder.double(), len(self.latent_moment)
+        prior = torch.linalg.inv(
+            self.latent_moment + 1e2 * self.latent_moment.diagonal().max() + 1e-6 * torch.eye(size, dtype=torch.float64)
+        )
         gram = prior + decoder[seen].T @ (decoder[seen] / (self.std[seen, None] ** 2 + 1e-8))
-        middle = decoder - decoder[seen].mean(0)                 # relative to the middle of what is seen
-        before, after = ((middle @ self.latent_moment) * middle).sum(1), ((decoder @ torch.linalg.inv(gram)) * decoder).sum(1) + self.std ** 2
+        middle = decoder - decoder[seen].mean(0)  # relative to the middle of what is seen
+        before, after = (
+            ((middle @ self.latent_moment) * middle).sum(1),
+            ((decoder @ torch.linalg.inv(gram)) * decoder).sum(1) + self.std**2,
+        )
         after[seen] = 0
-        return pd.DataFrame({"expected mm": (after.sqrt() * 1000 * (8 / np.pi) ** 0.5).numpy(), "determined": (1 - after / (before + self.std ** 2)).clamp(min=0).numpy()}, index=self.acae.joints)
+        return pd.DataFrame(
+            {
+                "expected mm": (after.sqrt() * 1000 * (8 / np.pi) ** 0.5).numpy(),
+                "determined": (1 - after / (before + self.std**2)).clamp(min=0).numpy(),
+            },
+            index=self.acae.joints,
+        )
 
-    def complete(self, poses: Float[np.ndarray, "N J 3"], wanted=None, most_mm=60.) -> tuple[np.ndarray, pd.DataFrame]:
+    def complete(self, poses: Float[np.ndarray, "N J 3"], wanted=None, most_mm=60.0) -> tuple[np.ndarray, pd.DataFrame]:
         """Fills NaN joints (the same ones in every pose); returns poses [N, J, 3] in mm and the `expected` table.
 
         wanted: joints that must be known (default all). Raises UndeterminedJoints naming those expected to be off by more than `most_mm`.
         """
-        points = torch.as_tensor(np.asarray(poses)); missing = points.isnan().any(2)
-        if (missing != missing[0]).any(): raise ValueError(f"poses: expected the same joints in every pose, found {int((missing != missing[0]).any(0).sum())} joints that come and go; complete them in groups")
-        if missing.all(): raise ValueError("poses: no joint is given")
+        points = torch.as_tensor(np.asarray(poses))
+        missing = points.isnan().any(2)
+        if (missing != missing[0]).any():
+            raise ValueError(
+                f"poses: expected the same joints in every pose, found {int((missing != missing[0]).any(0).sum())} joints that come and go; complete them in groups"
+            )
+        if missing.all():
+            raise ValueError("poses: no joint is given")
         table = self.expected(torch.nonzero(~missing[0])[:, 0].tolist())
-        bad = [j for j in (range(len(table)) if wanted is None else self.indices(wanted)) if table["expected mm"].iloc[j] > most_mm]
-        if bad: raise UndeterminedJoints("the given joints do not determine " + ", ".join(f"{table.index[j]!r} (expected error {table['expected mm'].iloc[j]:.0f} mm)" for j in bad[:8]) + (f" and {len(bad) - 8} more" if len(bad) > 8 else ""))
-        return fill_missing(points.transpose(1, 2), self.acae.decoder, self.latent_moment, self.std).transpose(1, 2).numpy(), table
+        bad = [
+            j
+            for j in (range(len(table)) if wanted is None else self.indices(wanted))
+            if table["expected mm"].iloc[j] > most_mm
+        ]
+        if bad:
+            raise UndeterminedJoints(
+                "the given joints do not determine "
+                + ", ".join(
+                    f"{table.index[j]!r} (expected error {table['expected mm'].iloc[j]:.0f} mm)" for j in bad[:8]
+                )
+                + (f" and {len(bad) - 8} more" if len(bad) > 8 else "")
+            )
+        return fill_missing(points.transpose(1, 2), self.acae.decoder, self.latent_moment, self.std).transpose(
+            1, 2
+        ).numpy(), table
 
     def left_out(self, poses: Float[np.ndarray, "N J 3"]) -> Float[np.ndarray, "N J"]:
         """Distance in mm between each joint and what all the *other* joints say about it (closed form of leaving one out)."""
-        decoder, size = self.acae.decoder.double(), len(self.latent_moment); weight = 1 / (self.std ** 2 + 1e-8)
-        prior = torch.linalg.inv(self.latent_moment + 1e2 * self.latent_moment.diagonal().max() + 1e-6 * torch.eye(size, dtype=torch.float64))
+        decoder, size = self.acae.decoder.double(), len(self.latent_moment)
+        weight = 1 / (self.std**2 + 1e-8)
+        prior = torch.linalg.inv(
+            self.latent_moment + 1e2 * self.latent_moment.diagonal().max() + 1e-6 * torch.eye(size, dtype=torch.float64)
+        )
         smooth = decoder @ torch.linalg.solve(prior + decoder.T @ (decoder * weight[:, None]), decoder.T * weight)
-        points = torch.as_tensor(np.asarray(poses)).double(); points = points - points.mean(1, keepdim=True)
+        points = torch.as_tensor(np.asarray(poses)).double()
+        points = points - points.mean(1, keepdim=True)
         return ((points - torch.matmul(smooth, points)).norm(dim=-1) / (1 - smooth.diagonal()).clamp(min=1e-9)).numpy()
 
     def indices(self, which):
         """Joint indices from indices or names. Raises ValueError for an unknown name."""
         unknown = [j for j in which if isinstance(j, str) and j not in self.acae.joints]
-        if unknown: raise ValueError(f"unknown joint {unknown[0]!r}; known are {', '.join(self.acae.joints[:8])} ...")
+        if unknown:
+            raise ValueError(f"unknown joint {unknown[0]!r}; known are {', '.join(self.acae.joints[:8])} ...")
         return [self.acae.joints.index(j) if isinstance(j, str) else int(j) for j in which]
 
 # %% ../../nbs/autoencoder/03_bridging.ipynb #74df8d2a
@@ -121,8 +178,10 @@ def format_to_format(bridge: Bridge, poses: Float[np.ndarray, "N J 3"], formats:
     """Mean distance in mm between completed and true joints of every format (columns) when only one format (rows) is given."""
     table, poses = {}, np.asarray(poses)
     for given, mine in formats.items():
-        part = np.full_like(poses, np.nan); part[:, list(mine)] = poses[:, list(mine)]
-        completed, _ = bridge.complete(part, most_mm=np.inf); error = np.linalg.norm(completed - poses, axis=2).mean(0)
+        part = np.full_like(poses, np.nan)
+        part[:, list(mine)] = poses[:, list(mine)]
+        completed, _ = bridge.complete(part, most_mm=np.inf)
+        error = np.linalg.norm(completed - poses, axis=2).mean(0)
         table[given] = {name: error[list(theirs)].mean() for name, theirs in formats.items()}
     return pd.DataFrame(table).T.rename_axis(index="given", columns="completed")
 
@@ -133,10 +192,14 @@ def disagreement(acae: ACAE, poses: Float[np.ndarray, "N J 3"]) -> Float[np.ndar
     return (points - acae.to(points.dtype)(points)).norm(dim=-1).numpy()
 
 # %% ../../nbs/autoencoder/03_bridging.ipynb #2ef5ce4e
-def calibration(disagreement: Float[np.ndarray, "N J"], error: Float[np.ndarray, "N J"], bins=10) -> tuple[pd.DataFrame, float]:
+def calibration(
+    disagreement: Float[np.ndarray, "N J"], error: Float[np.ndarray, "N J"], bins=10
+) -> tuple[pd.DataFrame, float]:
     """Mean true error by bin of disagreement (both mm, NaN ignored), and Spearman's rank correlation between the two."""
-    known = np.isfinite(disagreement) & np.isfinite(error); d, e = disagreement[known], error[known]
-    if len(d) < bins: raise ValueError(f"expected at least {bins} joints with a known error, found {len(d)}")
+    known = np.isfinite(disagreement) & np.isfinite(error)
+    d, e = disagreement[known], error[known]
+    if len(d) < bins:
+        raise ValueError(f"expected at least {bins} joints with a known error, found {len(d)}")
     place = np.minimum(np.argsort(np.argsort(d, kind="stable"), kind="stable") * bins // len(d), bins - 1)
     table = pd.DataFrame({"bin": place, "disagreement mm": d, "error mm": e}).groupby("bin").mean()
     return table, float(spearmanr(d, e).statistic)
@@ -145,16 +208,23 @@ def calibration(disagreement: Float[np.ndarray, "N J"], error: Float[np.ndarray,
 @dataclass
 class ExpectedError:
     """Expected error in mm of each joint of each pose: `level` [J] + `own` * distance + `whole` * mean distance of the pose (distances as of `left_out`)."""
-    level: Float[np.ndarray, "J"]
+
+    level: Float[np.ndarray, " J"]
     own: float
     whole: float
 
     @classmethod
     def of(cls, distance: Float[np.ndarray, "N J"], error: Float[np.ndarray, "N J"]):
         """Least squares on poses whose true errors [N, J] (mm) are known; two slopes for all joints together, so that few poses are enough."""
-        if distance.shape != error.shape or len(error) < 3: raise ValueError(f"expected distances and errors of at least 3 poses in one shape, found {list(distance.shape)} and {list(error.shape)}")
-        causes = np.stack([distance, np.broadcast_to(distance.mean(1, keepdims=True), distance.shape)]); middle = causes.mean(1)
-        own, whole = np.linalg.lstsq((causes - middle[:, None]).reshape(2, -1).T, (error - error.mean(0)).ravel(), rcond=None)[0]
+        if distance.shape != error.shape or len(error) < 3:
+            raise ValueError(
+                f"expected distances and errors of at least 3 poses in one shape, found {list(distance.shape)} and {list(error.shape)}"
+            )
+        causes = np.stack([distance, np.broadcast_to(distance.mean(1, keepdims=True), distance.shape)])
+        middle = causes.mean(1)
+        own, whole = np.linalg.lstsq(
+            (causes - middle[:, None]).reshape(2, -1).T, (error - error.mean(0)).ravel(), rcond=None
+        )[0]
         return cls(error.mean(0) - own * middle[0] - whole * middle[1], float(own), float(whole))
 
     def __call__(self, distance: Float[np.ndarray, "N J"]) -> Float[np.ndarray, "N J"]:

@@ -6,7 +6,9 @@
 __all__ = ['whole_file', 'write_whole', 'file_digest', 'fingerprint']
 
 # %% ../../nbs/basics/00_files.ipynb #b84f12c0
-import hashlib, json, os
+import hashlib
+import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,19 +20,25 @@ import numpy as np
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     "A binary file to write, which takes the place of `path` when the block ends well. Its folder is made. Raises OSError, leaving what was there."
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file: yield file; file.flush(); os.fsync(file.fileno())
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        if temporary.exists(): temporary.unlink()
+        if temporary.exists():
+            temporary.unlink()
         raise
 
 # %% ../../nbs/basics/00_files.ipynb #8c2f96cf
 def write_whole(path: str | Path, content: str | bytes) -> None:
     "Write `content` to `path`, wholly or not at all. Raises OSError."
-    with whole_file(path) as file: file.write(content.encode() if isinstance(content, str) else content)
+    with whole_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 # %% ../../nbs/basics/00_files.ipynb #e73a077a
 def file_digest(path: Path, whole: int = 2**28) -> str:
@@ -39,9 +47,11 @@ def file_digest(path: Path, whole: int = 2**28) -> str:
     path, digest = Path(path), hashlib.blake2b(digest_size=16)
     size = path.stat().st_size
     with path.open("rb") as file:
-        if size <= whole: return hashlib.file_digest(file, lambda: digest).hexdigest()
+        if size <= whole:
+            return hashlib.file_digest(file, lambda: digest).hexdigest()
         digest.update(f"{size} {path.stat().st_mtime_ns}".encode() + file.read(2**20))
-        file.seek(-2**20, os.SEEK_END); digest.update(file.read())
+        file.seek(-(2**20), os.SEEK_END)
+        digest.update(file.read())
     return digest.hexdigest()
 
 # %% ../../nbs/basics/00_files.ipynb #cf0d653e
@@ -51,10 +61,12 @@ def fingerprint(params: dict, inputs: list = (), modules: list = (), arrays: lis
     digest = hashlib.blake2b(json.dumps(params, sort_keys=True, default=str).encode(), digest_size=8)
     sources = [Path(getattr(module, "__file__", module)) for module in modules]
     for root in [*map(Path, inputs), *sources]:
-        if not root.exists(): raise FileNotFoundError(f"{root}: expected an input of the run, found nothing")
+        if not root.exists():
+            raise FileNotFoundError(f"{root}: expected an input of the run, found nothing")
         for file in sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]:
             name = file.name if root in sources else file.as_posix()
             digest.update(f"\n{name} {file_digest(file)}".encode())
     for array in arrays:
-        digest.update(f"\n{array.dtype} {array.shape} ".encode()); digest.update(np.ascontiguousarray(array))
+        digest.update(f"\n{array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()

@@ -6,7 +6,11 @@
 __all__ = ['die_with_parent', 'ends_group']
 
 # %% ../../nbs/basics/02_processes.ipynb #240b3a50
-import ctypes, os, signal, subprocess, sys
+import ctypes
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,15 +18,24 @@ from contextlib import contextmanager
 def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
     """Ask Linux (elsewhere nothing is asked) to send this process signal `number` when the thread that started it ends; leave at
     once if process `parent` is gone already. Raises OSError."""
-    if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(1, number) != 0:   # 1 = PR_SET_PDEATHSIG
+    if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(1, number) != 0:  # 1 = PR_SET_PDEATHSIG
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != parent: os._exit(1)
+    if os.getppid() != parent:
+        os._exit(1)
 
 # %% ../../nbs/basics/02_processes.ipynb #71aabcce
 @contextmanager
 def ends_group(group: int) -> Iterator[None]:
     "When the block or this process ends, even by SIGKILL, kill every process of the process group `group`."
-    watcher = subprocess.Popen(["/bin/sh", "-c", 'read -r _; kill -s KILL -- "-$0"', str(group)], stdin=subprocess.PIPE,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    try: yield
-    finally: watcher.stdin.close(); watcher.wait()
+    watcher = subprocess.Popen(
+        ["/bin/sh", "-c", 'read -r _; kill -s KILL -- "-$0"', str(group)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        watcher.stdin.close()
+        watcher.wait()

@@ -17,54 +17,90 @@ import numpy as np
 # %% ../../nbs/basics/03_safe_pickle.ipynb #2b455fe7
 class UnsafePickle(ValueError):
     "A pickle that asks for more than data; `found` says for what."
+
     def __init__(self, found: str, path: str = ""):
         self.found, self.path = found, str(path)
         super().__init__(f"{path}{': ' * bool(path)}expected plain data, found {found}")
 
-    def __reduce__(self): return UnsafePickle, (self.found, self.path)
+    def __reduce__(self):
+        return UnsafePickle, (self.found, self.path)
+
 
 class _Record:
     "What a pickle builds in place of an object: the name asked for, the arguments and the state."
+
     name = ""
+
     def __new__(cls, *args, **kwargs):
         self = object.__new__(cls)
         self.args, self.state, self.items = args, None, {}
         return self
-    def __init__(self, *args, **kwargs): pass
-    def __setstate__(self, state): self.state = state
-    def __setitem__(self, key, value): self.items[key] = value
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __setstate__(self, state):
+        self.state = state
+
+    def __setitem__(self, key, value):
+        self.items[key] = value
+
 
 class _Unpickler(pickle._Unpickler):
     def __init__(self, file, names, encoding):
         super().__init__(file, encoding=encoding)
         self.names = names
+
     def find_class(self, module, name):
-        if f"{module}.{name}" not in self.names: raise UnsafePickle(f"the global {module}.{name}, refused")
+        if f"{module}.{name}" not in self.names:
+            raise UnsafePickle(f"the global {module}.{name}, refused")
         return type(name, (_Record,), {"name": f"{module}.{name}"})
-    def persistent_load(self, key): raise UnsafePickle(f"a reference to something outside the file, {key!r}")
+
+    def persistent_load(self, key):
+        raise UnsafePickle(f"a reference to something outside the file, {key!r}")
 
 # %% ../../nbs/basics/03_safe_pickle.ipynb #7fd9ce1b
 def _dtype(args, state, items) -> np.dtype:
     kind = np.dtype(args[0].decode() if isinstance(args[0], bytes) else str(args[0]))
-    if kind.kind not in "biufcSUO": raise ValueError(f"an array of type {kind}")
+    if kind.kind not in "biufcSUO":
+        raise ValueError(f"an array of type {kind}")
     return kind.newbyteorder(state[1] if isinstance(state[1], str) else state[1].decode()) if state else kind
+
 
 def _array(shape, kind, data, order) -> np.ndarray:
     shape = tuple(map(int, shape))
     if kind.kind == "O":
-        if not isinstance(data, list) or len(data) != math.prod(shape): raise ValueError(f"an object array of shape {shape} with other contents")
+        if not isinstance(data, list) or len(data) != math.prod(shape):
+            raise ValueError(f"an object array of shape {shape} with other contents")
         out = np.empty(len(data), object)
-        for k, value in enumerate(data): out[k] = value
+        for k, value in enumerate(data):
+            out[k] = value
         return out.reshape(shape, order=order)
     data = data.encode("latin1") if isinstance(data, str) else bytes(data)
     return np.frombuffer(data, kind).reshape(shape, order=order).copy()
 
-def _ndarray(args, state, items): return _array(state[1], state[2], state[4], "F" if state[3] else "C")
-def _scalar(args, state, items): return _array((), args[0], args[1], "C")[()]
-def _buffer(args, state, items): return _array(args[2], args[1], args[0], args[3])
-def _encoded(args, state, items): return args[0].encode("latin1" if len(args) < 2 else {"latin1": "latin1", "latin-1": "latin1", "utf-8": "utf-8"}[args[1]])
+
+def _ndarray(args, state, items):
+    return _array(state[1], state[2], state[4], "F" if state[3] else "C")
+
+
+def _scalar(args, state, items):
+    return _array((), args[0], args[1], "C")[()]
+
+
+def _buffer(args, state, items):
+    return _array(args[2], args[1], args[0], args[3])
+
+
+def _encoded(args, state, items):
+    return args[0].encode(
+        "latin1" if len(args) < 2 else {"latin1": "latin1", "latin-1": "latin1", "utf-8": "utf-8"}[args[1]]
+    )
+
+
 def _sparse(args, state, items):
     from scipy import sparse
+
     parts = {name: state[name] for name in ("data", "indices", "indptr")}
     matrix = sparse.csc_matrix(tuple(parts.values()), shape=state["_shape"])
     matrix.check_format()
@@ -72,22 +108,49 @@ def _sparse(args, state, items):
 
 # %% ../../nbs/basics/03_safe_pickle.ipynb #bc489002
 _CORES = ("numpy.core", "numpy._core")
-BUILDERS = {f"{core}.multiarray._reconstruct": _ndarray for core in _CORES} | {f"{core}.multiarray.scalar": _scalar for core in _CORES}
-BUILDERS |= {f"{core}.numeric._frombuffer": _buffer for core in _CORES} | {"numpy.dtype": _dtype, "_codecs.encode": _encoded, "numpy.ndarray": None}
+BUILDERS = {f"{core}.multiarray._reconstruct": _ndarray for core in _CORES} | {
+    f"{core}.multiarray.scalar": _scalar for core in _CORES
+}
+BUILDERS |= {f"{core}.numeric._frombuffer": _buffer for core in _CORES} | {
+    "numpy.dtype": _dtype,
+    "_codecs.encode": _encoded,
+    "numpy.ndarray": None,
+}
 BUILDERS |= {f"scipy.sparse.{module}.csc_matrix": _sparse for module in ("csc", "_csc")}
-BUILDERS |= {f"{module}.OrderedDict": lambda args, state, items: dict(*args) | items for module in ("collections", "ordereddict")}
-BUILDERS |= {f"{module}.{name}": build for module in ("builtins", "__builtin__") for name, build in {
-    "set": lambda args, state, items: set(*args), "frozenset": lambda args, state, items: frozenset(*args), "complex": lambda args, state, items: complex(*args),
-    "bytes": lambda args, state, items: b"", "bytearray": lambda args, state, items: bytearray(b"".join(a for a in args if isinstance(a, bytes))), "object": None}.items()}
+BUILDERS |= {
+    f"{module}.OrderedDict": lambda args, state, items: dict(*args) | items for module in ("collections", "ordereddict")
+}
+BUILDERS |= {
+    f"{module}.{name}": build
+    for module in ("builtins", "__builtin__")
+    for name, build in {
+        "set": lambda args, state, items: set(*args),
+        "frozenset": lambda args, state, items: frozenset(*args),
+        "complex": lambda args, state, items: complex(*args),
+        "bytes": lambda args, state, items: b"",
+        "bytearray": lambda args, state, items: bytearray(b"".join(a for a in args if isinstance(a, bytes))),
+        "object": None,
+    }.items()
+}
 BUILDERS |= {f"{module}._reconstructor": None for module in ("copyreg", "copy_reg")}
+
 
 def _build(value, builders, done):
     "Containers with the records in them turned into what they stand for."
-    if not isinstance(value, (_Record, dict, list, tuple, set, frozenset)): return value
-    if id(value) in done: return done[id(value)]
-    if isinstance(value, list): done[id(value)] = out = []; out.extend(_build(v, builders, done) for v in value); return out
-    if isinstance(value, dict): done[id(value)] = out = {}; out.update((_build(k, builders, done), _build(v, builders, done)) for k, v in value.items()); return out
-    if not isinstance(value, _Record): out = type(value)(_build(v, builders, done) for v in value)
+    if not isinstance(value, (_Record, dict, list, tuple, set, frozenset)):
+        return value
+    if id(value) in done:
+        return done[id(value)]
+    if isinstance(value, list):
+        done[id(value)] = out = []
+        out.extend(_build(v, builders, done) for v in value)
+        return out
+    if isinstance(value, dict):
+        done[id(value)] = out = {}
+        out.update((_build(k, builders, done), _build(v, builders, done)) for k, v in value.items())
+        return out
+    if not isinstance(value, _Record):
+        out = type(value)(_build(v, builders, done) for v in value)
     elif value.name.endswith("._reconstructor"):
         out = builders[value.args[0].name](value.args[1:], _build(value.state, builders, done), {})
     else:
@@ -110,7 +173,11 @@ def load_pickle(path: str | Path, also: Mapping[str, Callable] | None = None, en
 
     UnsafePickle naming the file and the name it asks for; ValueError for a file that is no whole pickle; FileNotFoundError."""
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"{path}: expected a pickle, found no such file")
-    try: return plain_data(path.read_bytes(), also, encoding)
-    except UnsafePickle as error: raise UnsafePickle(error.found, path) from None
-    except Exception as error: raise ValueError(f"{path}: expected a whole pickle, found {type(error).__name__}: {error}") from error
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a pickle, found no such file")
+    try:
+        return plain_data(path.read_bytes(), also, encoding)
+    except UnsafePickle as error:
+        raise UnsafePickle(error.found, path) from None
+    except Exception as error:
+        raise ValueError(f"{path}: expected a whole pickle, found {type(error).__name__}: {error}") from error

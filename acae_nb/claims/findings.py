@@ -25,28 +25,49 @@ from ..evaluation.protocols import Protocol
 from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/claims/00_findings.ipynb #faa824f1
-def pose_scores(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], skeleton: Skeleton, protocol: Protocol) -> pd.DataFrame:
+def pose_scores(
+    pred: Float[np.ndarray, "pose joint 3"],
+    true: Float[np.ndarray, "pose joint 3"],
+    skeleton: Skeleton,
+    protocol: Protocol,
+) -> pd.DataFrame:
     "One row a pose: each measure of the protocol as the mean over its formats, `FORMAT MPJPE` for each format, and with several formats the inconsistency, along and across the ray. mm and percent."
     per_format, errors, both = {}, [], (np.asarray(pred, float), np.asarray(true, float))
     for rule in protocol.formats:
-        rows, root = [skeleton.index(j, rule.format) for j in rule.joints], None if rule.root is None else rule.joints.index(rule.root)
+        rows, root = (
+            [skeleton.index(j, rule.format) for j in rule.joints],
+            None if rule.root is None else rule.joints.index(rule.root),
+        )
         p, t = (x[:, rows] for x in both)
-        distances = {a: aligned_distances(p, t, a, root) for a in {m.alignment for m in protocol.measures if not m.joints} | {"root"}}
-        per_format[rule.format] = pd.DataFrame({m.name: s.mean(-1) if s.ndim == 2 else s for m in protocol.measures if not m.joints for s in [m.scores(distances[m.alignment])]})
+        distances = {
+            a: aligned_distances(p, t, a, root)
+            for a in {m.alignment for m in protocol.measures if not m.joints} | {"root"}
+        }
+        per_format[rule.format] = pd.DataFrame(
+            {
+                m.name: s.mean(-1) if s.ndim == 2 else s
+                for m in protocol.measures
+                if not m.joints
+                for s in [m.scores(distances[m.alignment])]
+            }
+        )
         per_format[rule.format]["MPJPE"] = distances["root"].mean(-1)
         errors.append((p - t).mean(1))
     table = sum(per_format.values()) / len(per_format)
-    for name, own in per_format.items(): table[f"{name} MPJPE"] = own["MPJPE"]
+    for name, own in per_format.items():
+        table[f"{name} MPJPE"] = own["MPJPE"]
     if len(errors) > 1:
         pairs = [(i, j) for i in range(len(errors)) for j in range(i)]
         lengths = np.mean([along_and_across(errors[i] - errors[j], both[1].mean(1)) for i, j in pairs], axis=0)
-        for name, values in zip(("inconsistency", "inconsistency along", "inconsistency across"), lengths): table[name] = values
+        for name, values in zip(("inconsistency", "inconsistency along", "inconsistency across"), lengths):
+            table[name] = values
     return table
 
 # %% ../../nbs/claims/00_findings.ipynb #e97e7f1d
 @dataclass(frozen=True, eq=False)
 class Run:
     "One variant trained with one seed. `scores`: {measure: one mean a subject}; `poses`: how many each subject has; `facts`: what else is known (seconds, machine, fingerprint ...)."
+
     variant: str
     seed: int
     subjects: tuple[str, ...]
@@ -56,48 +77,87 @@ class Run:
 
     def __post_init__(self):
         for name, values in {"poses": self.poses, **self.scores}.items():
-            if len(values) != len(self.subjects): raise ValueError(f"run {self.variant}, seed {self.seed}: {name}: expected {len(self.subjects)} values, one a subject, found {len(values)}")
+            if len(values) != len(self.subjects):
+                raise ValueError(
+                    f"run {self.variant}, seed {self.seed}: {name}: expected {len(self.subjects)} values, one a subject, found {len(values)}"
+                )
 
 # %% ../../nbs/claims/00_findings.ipynb #7b5f46d1
 def run_of(variant: str, seed: int, scores: pd.DataFrame, subject: Sequence[str], facts: Mapping) -> Run:
     "The run of a table of `pose_scores`; `subject`: whose pose each row is."
     by = scores.groupby(np.asarray(subject, str))
-    return Run(variant, seed, tuple(by.groups), tuple(map(int, by.size())), {name: tuple(round(float(v), 4) for v in values) for name, values in by.mean().items()}, dict(facts))
+    return Run(
+        variant,
+        seed,
+        tuple(by.groups),
+        tuple(map(int, by.size())),
+        {name: tuple(round(float(v), 4) for v in values) for name, values in by.mean().items()},
+        dict(facts),
+    )
 
 # %% ../../nbs/claims/00_findings.ipynb #a284a6d9
 def write_run(path: str | Path, run: Run) -> None:
     "Write the run as JSON, whole or not at all."
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(asdict(run)) + "\n", encoding="utf-8"); part.replace(path)
+    part.write_text(json.dumps(asdict(run)) + "\n", encoding="utf-8")
+    part.replace(path)
 
 # %% ../../nbs/claims/00_findings.ipynb #f856829a
 def read_run(path: str | Path) -> Run:
     "A run. ValueError for a file that is none."
-    try: found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error: raise ValueError(f"{path}: expected the JSON of a run, found {error}") from None
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: expected the JSON of a run, found {error}") from None
     expected = {"variant", "seed", "subjects", "poses", "scores", "facts"}
-    if not isinstance(found, dict) or {*found} != expected: raise ValueError(f"{path}: expected the entries {sorted(expected)}, found {sorted(found) if isinstance(found, dict) else type(found).__name__}")
-    return Run(found["variant"], found["seed"], tuple(found["subjects"]), tuple(found["poses"]), {k: tuple(v) for k, v in found["scores"].items()}, found["facts"])
+    if not isinstance(found, dict) or {*found} != expected:
+        raise ValueError(
+            f"{path}: expected the entries {sorted(expected)}, found {sorted(found) if isinstance(found, dict) else type(found).__name__}"
+        )
+    return Run(
+        found["variant"],
+        found["seed"],
+        tuple(found["subjects"]),
+        tuple(found["poses"]),
+        {k: tuple(v) for k, v in found["scores"].items()},
+        found["facts"],
+    )
 
 # %% ../../nbs/claims/00_findings.ipynb #42f88b91
 def read_runs(folder: str | Path) -> list[Run]:
     "All runs of a folder, by variant and seed. ValueError where two are of different tests (protocol, subjects or their poses)."
     runs = sorted((read_run(path) for path in Path(folder).glob("*.json")), key=lambda r: (r.variant, r.seed))
     for run in runs[1:]:
-        if (run.subjects, run.poses, run.facts.get("test")) != (runs[0].subjects, runs[0].poses, runs[0].facts.get("test")):
-            raise ValueError(f"{folder}: {run.variant}, seed {run.seed}: expected the test of the other runs ({runs[0].facts.get('test')}, {sum(runs[0].poses)} poses), found {run.facts.get('test')}, {sum(run.poses)} poses")
+        if (run.subjects, run.poses, run.facts.get("test")) != (
+            runs[0].subjects,
+            runs[0].poses,
+            runs[0].facts.get("test"),
+        ):
+            raise ValueError(
+                f"{folder}: {run.variant}, seed {run.seed}: expected the test of the other runs ({runs[0].facts.get('test')}, {sum(runs[0].poses)} poses), found {run.facts.get('test')}, {sum(run.poses)} poses"
+            )
     return runs
 
 # %% ../../nbs/claims/00_findings.ipynb #c31c6cd8
-def gain_interval(gains: Float[np.ndarray, "seed subject"], weights: Float[np.ndarray, "subject"], draws: int = 4000, seed: int = 0, level: float = 0.95) -> tuple[float, float, float]:
+def gain_interval(
+    gains: Float[np.ndarray, "seed subject"],
+    weights: Float[np.ndarray, " subject"],
+    draws: int = 4000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float, float]:
     "(mean, lower, upper) of paired gains: subjects drawn with replacement, a Student error for the mean over seeds. ValueError under two seeds or subjects."
     gains, weights, rng = np.asarray(gains, float), np.asarray(weights, float), np.random.default_rng(seed)
     s, k = gains.shape
-    if s < 2 or k < 2: raise ValueError(f"gains: expected two seeds and two subjects at least, found {s} and {k}")
+    if s < 2 or k < 2:
+        raise ValueError(f"gains: expected two seeds and two subjects at least, found {s} and {k}")
     drawn = rng.multinomial(k, np.full(k, 1 / k), draws) * weights
     mean_of_seeds = gains @ weights / weights.sum()
-    values = drawn @ gains.mean(0) / drawn.sum(1) + rng.standard_t(s - 1, draws) * mean_of_seeds.std(ddof=1) / np.sqrt(s)
+    values = drawn @ gains.mean(0) / drawn.sum(1) + rng.standard_t(s - 1, draws) * mean_of_seeds.std(ddof=1) / np.sqrt(
+        s
+    )
     lower, upper = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(mean_of_seeds.mean()), float(lower), float(upper)
 
@@ -105,6 +165,7 @@ def gain_interval(gains: Float[np.ndarray, "seed subject"], weights: Float[np.nd
 @dataclass(frozen=True)
 class Claim:
     "`better` beats `worse` by `measure`, where `lower` (an error) or higher values are good. `source`: who says so; `topic` groups claims."
+
     sentence: str
     better: str
     worse: str
@@ -117,6 +178,7 @@ class Claim:
 @dataclass(frozen=True)
 class Finding:
     "A claim, its measured gain (positive bears it out, in the measure's unit) with a 95 % interval, both means, and how many seeds and subjects it stands on."
+
     claim: Claim
     gain: float
     low: float
@@ -127,19 +189,23 @@ class Finding:
     subjects: int
 
     @property
-    def verdict(self) -> str: return "holds" if self.low > 0 else "does not hold" if self.high < 0 else "undecided at this size"
+    def verdict(self) -> str:
+        return "holds" if self.low > 0 else "does not hold" if self.high < 0 else "undecided at this size"
 
     def __str__(self):
         unit = "mm" if self.claim.lower else "%"
-        return (f"{self.verdict}: {self.claim.sentence}. {self.claim.measure} {self.better:.1f} against {self.worse:.1f} {unit}; gain {self.gain:+.1f} (95 % interval {self.low:+.1f} to {self.high:+.1f}; "
-                f"{self.seeds} seeds, {self.subjects} subjects)")
+        return (
+            f"{self.verdict}: {self.claim.sentence}. {self.claim.measure} {self.better:.1f} against {self.worse:.1f} {unit}; gain {self.gain:+.1f} (95 % interval {self.low:+.1f} to {self.high:+.1f}; "
+            f"{self.seeds} seeds, {self.subjects} subjects)"
+        )
 
 # %% ../../nbs/claims/00_findings.ipynb #29c8b5a4
 def measured(claim: Claim, runs: Sequence[Run]) -> Finding | None:
     "The finding of a claim on the seeds that both variants have; None where there are fewer than two or one lacks the measure."
     of = {(r.variant, r.seed): r for r in runs if claim.measure in r.scores}
     seeds = sorted(s for v, s in of if v == claim.better and (claim.worse, s) in of)
-    if len(seeds) < 2: return None
+    if len(seeds) < 2:
+        return None
     scores = {v: np.array([of[v, s].scores[claim.measure] for s in seeds]) for v in (claim.better, claim.worse)}
     weights = np.array(of[claim.better, seeds[0]].poses, float)
     gain, low, high = gain_interval((scores[claim.worse] - scores[claim.better]) * (1 if claim.lower else -1), weights)
@@ -156,37 +222,178 @@ def findings_of(claims: Sequence[Claim], runs: Sequence[Run]) -> tuple[list[Find
 _SOURCE, _TABLE, _CODE = "arXiv 2212.14474", "authors' ablation table (method.md 3.1)", "authors' code (method.md 1.3)"
 CLAIMS = (
     Claim("separate joints beat joints merged by name", "separate", "merged", "MPJPE", True, "step 1", _TABLE),
-    *(Claim(f"{use} brings the formats together", use, "separate", "inconsistency", True, "consistency of formats", _SOURCE) for use in ("consistency", "latent", "hybrid")),
-    *(Claim(f"{use} brings the formats together along the viewing ray", use, "separate", "inconsistency along", True, "consistency of formats", _SOURCE) for use in ("consistency", "latent", "hybrid")),
-    Claim("it is the autoencoder that brings the formats together, not the fine-tuning as such", "consistency", "no autoencoder", "inconsistency", True, "consistency of formats", ""),
-    Claim("consistency lowers the error of separate joints", "consistency", "separate", "MPJPE", True, "accuracy", _TABLE),
-    Claim("consistency lowers the aligned error of separate joints", "consistency", "separate", "PA-MPJPE", True, "accuracy", _TABLE),
-    Claim("it is the autoencoder that lowers the error, not the fine-tuning as such", "consistency", "no autoencoder", "MPJPE", True, "accuracy", ""),
-    Claim("consistency makes more poses right as a whole", "consistency", "separate", "CPS@200", False, "accuracy", _TABLE),
-    *(Claim(f"consistency is the best use of the autoencoder, better than {use}", "consistency", use, "MPJPE", True, "the three uses", _TABLE) for use in ("latent", "hybrid")),
-    *(Claim(f"8 collections beat {n} on a format of the first", "separate", f"collections {n}", "smpl_24 MPJPE", True, "more data sets", _SOURCE) for n in (1, 2, 4)),
-    *(Claim(f"48 latent points beat {n}", "consistency", f"latents {n}", "MPJPE", True, "latent points", _CODE) for n in (8, 16, 32, 96)),
-    *(Claim(f"48 latent points bring formats together more than {n}", "consistency", f"latents {n}", "inconsistency", True, "latent points", _CODE) for n in (8, 16, 32, 96)),
-    *(Claim(f"sparsity 0.6 beats {x}", "consistency", f"sparsity {x}", "MPJPE", True, "sparsity", _CODE) for x in ("0", "0.06", "6")),
-    Claim("an autoencoder that knows left from right beats one that does not", "consistency", "not chiral", "MPJPE", True, "chirality", _CODE),
-    Claim("the projected loss beats the plain 3D loss", "consistency", "plain 3D loss", "MPJPE", True, "loss of the autoencoder", _CODE),
-    Claim("the projected loss brings formats together more along the ray than the plain 3D loss", "consistency", "plain 3D loss", "inconsistency along", True, "loss of the autoencoder", _SOURCE),
+    *(
+        Claim(
+            f"{use} brings the formats together",
+            use,
+            "separate",
+            "inconsistency",
+            True,
+            "consistency of formats",
+            _SOURCE,
+        )
+        for use in ("consistency", "latent", "hybrid")
+    ),
+    *(
+        Claim(
+            f"{use} brings the formats together along the viewing ray",
+            use,
+            "separate",
+            "inconsistency along",
+            True,
+            "consistency of formats",
+            _SOURCE,
+        )
+        for use in ("consistency", "latent", "hybrid")
+    ),
+    Claim(
+        "it is the autoencoder that brings the formats together, not the fine-tuning as such",
+        "consistency",
+        "no autoencoder",
+        "inconsistency",
+        True,
+        "consistency of formats",
+        "",
+    ),
+    Claim(
+        "consistency lowers the error of separate joints", "consistency", "separate", "MPJPE", True, "accuracy", _TABLE
+    ),
+    Claim(
+        "consistency lowers the aligned error of separate joints",
+        "consistency",
+        "separate",
+        "PA-MPJPE",
+        True,
+        "accuracy",
+        _TABLE,
+    ),
+    Claim(
+        "it is the autoencoder that lowers the error, not the fine-tuning as such",
+        "consistency",
+        "no autoencoder",
+        "MPJPE",
+        True,
+        "accuracy",
+        "",
+    ),
+    Claim(
+        "consistency makes more poses right as a whole", "consistency", "separate", "CPS@200", False, "accuracy", _TABLE
+    ),
+    *(
+        Claim(
+            f"consistency is the best use of the autoencoder, better than {use}",
+            "consistency",
+            use,
+            "MPJPE",
+            True,
+            "the three uses",
+            _TABLE,
+        )
+        for use in ("latent", "hybrid")
+    ),
+    *(
+        Claim(
+            f"8 collections beat {n} on a format of the first",
+            "separate",
+            f"collections {n}",
+            "smpl_24 MPJPE",
+            True,
+            "more data sets",
+            _SOURCE,
+        )
+        for n in (1, 2, 4)
+    ),
+    *(
+        Claim(f"48 latent points beat {n}", "consistency", f"latents {n}", "MPJPE", True, "latent points", _CODE)
+        for n in (8, 16, 32, 96)
+    ),
+    *(
+        Claim(
+            f"48 latent points bring formats together more than {n}",
+            "consistency",
+            f"latents {n}",
+            "inconsistency",
+            True,
+            "latent points",
+            _CODE,
+        )
+        for n in (8, 16, 32, 96)
+    ),
+    *(
+        Claim(f"sparsity 0.6 beats {x}", "consistency", f"sparsity {x}", "MPJPE", True, "sparsity", _CODE)
+        for x in ("0", "0.06", "6")
+    ),
+    Claim(
+        "an autoencoder that knows left from right beats one that does not",
+        "consistency",
+        "not chiral",
+        "MPJPE",
+        True,
+        "chirality",
+        _CODE,
+    ),
+    Claim(
+        "the projected loss beats the plain 3D loss",
+        "consistency",
+        "plain 3D loss",
+        "MPJPE",
+        True,
+        "loss of the autoencoder",
+        _CODE,
+    ),
+    Claim(
+        "the projected loss brings formats together more along the ray than the plain 3D loss",
+        "consistency",
+        "plain 3D loss",
+        "inconsistency along",
+        True,
+        "loss of the autoencoder",
+        _SOURCE,
+    ),
     Claim("many teacher images beat 100", "consistency", "100 teacher images", "MPJPE", True, "teacher images", ""),
-    Claim("teacher images of many places beat those of rooms alone", "consistency", "room teacher images", "MPJPE", True, "teacher images", ""))
+    Claim(
+        "teacher images of many places beat those of rooms alone",
+        "consistency",
+        "room teacher images",
+        "MPJPE",
+        True,
+        "teacher images",
+        "",
+    ),
+)
 VARIANTS = tuple(dict.fromkeys(v for c in CLAIMS for v in (c.better, c.worse)))
 
 # %% ../../nbs/claims/00_findings.ipynb #e7fc4884
 def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
     "One row a finding, in words and numbers."
-    rows = [(f.claim.topic, f.claim.sentence, f.claim.measure, f.better, f.worse, f.gain, f.low, f.high, f.seeds, f.verdict, f.claim.source) for f in findings]
-    return pd.DataFrame(rows, columns=["topic", "claim", "measure", "this", "that", "gain", "from", "to", "seeds", "verdict", "source"])
+    rows = [
+        (
+            f.claim.topic,
+            f.claim.sentence,
+            f.claim.measure,
+            f.better,
+            f.worse,
+            f.gain,
+            f.low,
+            f.high,
+            f.seeds,
+            f.verdict,
+            f.claim.source,
+        )
+        for f in findings
+    ]
+    return pd.DataFrame(
+        rows, columns=["topic", "claim", "measure", "this", "that", "gain", "from", "to", "seeds", "verdict", "source"]
+    )
 
 # %% ../../nbs/claims/00_findings.ipynb #00c76072
 def findings_text(findings: Sequence[Finding], facts: str) -> str:
     "The claims as lines under their topics, with what they were measured by and on."
     lines, topic = [facts, ""], None
     for f in findings:
-        if f.claim.topic != topic: topic = f.claim.topic; lines.append(f"{topic}:" if topic else "")
+        if f.claim.topic != topic:
+            topic = f.claim.topic
+            lines.append(f"{topic}:" if topic else "")
         lines.append(f"  {f}")
     return "\n".join(lines) + "\n"
 
@@ -200,8 +407,14 @@ def read_findings(path: str | Path) -> tuple[dict, list[Finding]]:
     "(facts of the study, findings) of a claims.json. ValueError naming the file where it is none."
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
-        return found["facts"], [Finding(Claim(**f["claim"]), **{k: v for k, v in f.items() if k not in ("claim", "verdict")}) for f in found["findings"]]
-    except (json.JSONDecodeError, KeyError, TypeError) as error: raise ValueError(f"{path}: expected facts and findings as `analyse` writes them, found {type(error).__name__}: {error}") from None
+        return found["facts"], [
+            Finding(Claim(**f["claim"]), **{k: v for k, v in f.items() if k not in ("claim", "verdict")})
+            for f in found["findings"]
+        ]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: expected facts and findings as `analyse` writes them, found {type(error).__name__}: {error}"
+        ) from None
 
 # %% ../../nbs/claims/00_findings.ipynb #e3c234d6
 def forest(findings: Sequence[Finding]) -> Figure:
@@ -210,10 +423,13 @@ def forest(findings: Sequence[Finding]) -> Figure:
     colours = {"holds": "tab:green", "does not hold": "tab:red", "undecided at this size": "tab:gray"}
     for row, f in enumerate(findings):
         mean, low, high = (100 * x / max(abs(f.worse), 1e-9) for x in (f.gain, f.low, f.high))
-        ax.plot([low, high], [row, row], color=colours[f.verdict], lw=2); ax.plot(mean, row, "o", color=colours[f.verdict], ms=5)
+        ax.plot([low, high], [row, row], color=colours[f.verdict], lw=2)
+        ax.plot(mean, row, "o", color=colours[f.verdict], ms=5)
     ax.axvline(0, color="k", lw=0.8)
     ax.set_yticks(range(len(findings)), [f"{f.claim.sentence} ({f.claim.measure})" for f in findings], fontsize=8)
-    ax.invert_yaxis(); ax.set_xlabel("gain in %, 95 % interval"); ax.grid(axis="x", alpha=0.3)
+    ax.invert_yaxis()
+    ax.set_xlabel("gain in %, 95 % interval")
+    ax.grid(axis="x", alpha=0.3)
     return fig
 
 # %% ../../nbs/claims/00_findings.ipynb #84c9ff84
@@ -226,38 +442,75 @@ def level_interval(runs: Sequence[Run], variant: str, measure: str) -> tuple[flo
 def sweep(runs: Sequence[Run], variants: Mapping[float, str], measures: Sequence[str], label: str) -> Figure | None:
     "A panel a measure: its value against the number of each variant ({number: variant}); None where fewer than two variants have runs."
     found = {m: {x: i for x, v in variants.items() if (i := level_interval(runs, v, m)) is not None} for m in measures}
-    if max(map(len, found.values())) < 2: return None
+    if max(map(len, found.values())) < 2:
+        return None
     fig, axes = plt.subplots(1, len(measures), figsize=(4 * len(measures), 2.8), layout="constrained", squeeze=False)
     for ax, (measure, points) in zip(axes[0], found.items()):
-        xs = sorted(points); mean, low, high = np.array([points[x] for x in xs]).T if xs else np.zeros((3, 0))
-        ax.plot(range(len(xs)), mean, "o-"); ax.fill_between(range(len(xs)), low, high, alpha=0.2)
-        ax.set_xticks(range(len(xs)), [f"{x:g}" for x in xs]); ax.set_xlabel(label); ax.set_ylabel(measure); ax.grid(alpha=0.3)
+        xs = sorted(points)
+        mean, low, high = np.array([points[x] for x in xs]).T if xs else np.zeros((3, 0))
+        ax.plot(range(len(xs)), mean, "o-")
+        ax.fill_between(range(len(xs)), low, high, alpha=0.2)
+        ax.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
+        ax.set_xlabel(label)
+        ax.set_ylabel(measure)
+        ax.grid(alpha=0.3)
     return fig
 
 # %% ../../nbs/claims/00_findings.ipynb #60e127ca
-SWEEPS = {"collections": ({1: "collections 1", 2: "collections 2", 4: "collections 4", 8: "separate"}, ("smpl_24 MPJPE",), "collections in training"),
-          "latents": ({8: "latents 8", 16: "latents 16", 32: "latents 32", 48: "consistency", 96: "latents 96"}, ("MPJPE", "inconsistency"), "latent points"),
-          "sparsity": ({0: "sparsity 0", 0.06: "sparsity 0.06", 0.6: "consistency", 6: "sparsity 6"}, ("MPJPE", "inconsistency"), "weight of sparsity")}
+SWEEPS = {
+    "collections": (
+        {1: "collections 1", 2: "collections 2", 4: "collections 4", 8: "separate"},
+        ("smpl_24 MPJPE",),
+        "collections in training",
+    ),
+    "latents": (
+        {8: "latents 8", 16: "latents 16", 32: "latents 32", 48: "consistency", 96: "latents 96"},
+        ("MPJPE", "inconsistency"),
+        "latent points",
+    ),
+    "sparsity": (
+        {0: "sparsity 0", 0.06: "sparsity 0.06", 0.6: "consistency", 6: "sparsity 6"},
+        ("MPJPE", "inconsistency"),
+        "weight of sparsity",
+    ),
+}
 
 
 def analyse(runs_folder: str | Path, out: str | Path, claims: Sequence[Claim] = CLAIMS) -> list[Finding]:
     "Write claims.json, claims.txt and the figures into the folder `out`; claims that were not measured are only counted. ValueError where nothing was measured."
     runs, out = read_runs(runs_folder), Path(out)
     findings, silent = findings_of(claims, runs)
-    if not findings: raise ValueError(f"{runs_folder}: expected runs of two variants of a claim with two seeds, found {sorted({(r.variant, r.seed) for r in runs})}")
-    facts = {"runs": len(runs), "seconds": round(sum(r.facts.get("seconds", 0) for r in runs)), "machines": sorted({r.facts.get("machine", "?") for r in runs}), "test": runs[0].facts.get("test"),
-             "training": runs[0].facts.get("training"), "command": "make claims", "seeds": sorted({r.seed for r in runs}), "not measured": len(silent)}
-    text = (f"{facts['runs']} runs in {facts['seconds'] / 60:.0f} minutes by `{facts['command']}`, seeds {', '.join(map(str, facts['seeds']))}, on {'; '.join(facts['machines'])}\ntest: {facts['test']}, {sum(runs[0].poses)} poses of {len(runs[0].subjects)} subjects; "
-            f"training: {facts['training']}\ngains are paired over seeds and bootstrapped over subjects, each interval for itself (of 20 claims without any effect, one would be expected to miss 0); {len(silent)} claims were not measured")
+    if not findings:
+        raise ValueError(
+            f"{runs_folder}: expected runs of two variants of a claim with two seeds, found {sorted({(r.variant, r.seed) for r in runs})}"
+        )
+    facts = {
+        "runs": len(runs),
+        "seconds": round(sum(r.facts.get("seconds", 0) for r in runs)),
+        "machines": sorted({r.facts.get("machine", "?") for r in runs}),
+        "test": runs[0].facts.get("test"),
+        "training": runs[0].facts.get("training"),
+        "command": "make claims",
+        "seeds": sorted({r.seed for r in runs}),
+        "not measured": len(silent),
+    }
+    text = (
+        f"{facts['runs']} runs in {facts['seconds'] / 60:.0f} minutes by `{facts['command']}`, seeds {', '.join(map(str, facts['seeds']))}, on {'; '.join(facts['machines'])}\ntest: {facts['test']}, {sum(runs[0].poses)} poses of {len(runs[0].subjects)} subjects; "
+        f"training: {facts['training']}\ngains are paired over seeds and bootstrapped over subjects, each interval for itself (of 20 claims without any effect, one would be expected to miss 0); {len(silent)} claims were not measured"
+    )
     out.mkdir(parents=True, exist_ok=True)
     (out / "claims.json").write_text(json.dumps(findings_dict(findings, facts), indent=1) + "\n", encoding="utf-8")
     (out / "claims.txt").write_text(findings_text(findings, text), encoding="utf-8")
     figures = {"claims": forest(findings), **{name: sweep(runs, *what) for name, what in SWEEPS.items()}}
     for name, figure in figures.items():
-        if figure is not None: figure.savefig(out / f"{name}.jpg", dpi=90, pil_kwargs=dict(quality=85)); plt.close(figure)
+        if figure is not None:
+            figure.savefig(out / f"{name}.jpg", dpi=90, pil_kwargs=dict(quality=85))
+            plt.close(figure)
     return findings
 
 # %% ../../nbs/claims/00_findings.ipynb #8a7689a2
 if __name__ == "__main__" and "__file__" in globals():
     import sys
-    for finding in analyse(*sys.argv[1:]): print(finding)
+
+    for finding in analyse(*sys.argv[1:]):
+        print(finding)

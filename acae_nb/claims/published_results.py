@@ -16,16 +16,30 @@ import pandas as pd
 @dataclass(frozen=True, eq=False)
 class Published:
     "A table as its authors printed it. `protocols`: {data set: name in acae_nb.evaluation.benchmarks}; percent for PCK, CPS and APCK, mm for errors; NaN where nothing is printed."
+
     title: str
     source: str
     protocols: dict[str, str]
     note: str
     table: pd.DataFrame
 
-    def _repr_html_(self): return f"<b>{self.title}</b><br>as printed by the authors: {self.source}{f'. {self.note}' * bool(self.note)}" + self.table.to_html(na_rep="-", border=0)
+    def _repr_html_(self):
+        return (
+            f"<b>{self.title}</b><br>as printed by the authors: {self.source}{f'. {self.note}' * bool(self.note)}"
+            + self.table.to_html(na_rep="-", border=0)
+        )
 
 # %% ../../nbs/claims/01_published_results.ipynb #6c3e9701
 def published_results() -> dict[str, Published]:
     "The tables of the paper's authors by name: ablation, prior work, speed, predecessor."
     found = json.loads(resources.files("acae_nb").joinpath("data/published_results.json").read_text(encoding="utf-8"))
-    return {name: Published(t["title"], t["source"], t["protocols"], t["note"], pd.DataFrame.from_dict(t["rows"], orient="index").astype(float)) for name, t in found.items()}
+    return {
+        name: Published(
+            t["title"],
+            t["source"],
+            t["protocols"],
+            t["note"],
+            pd.DataFrame.from_dict(t["rows"], orient="index").astype(float),
+        )
+        for name, t in found.items()
+    }

@@ -21,23 +21,20 @@ import numpy as np
 import torch
 
 from ..autoencoder import acae as autoencoder
-from ..autoencoder import affine_factors
-from ..autoencoder import affine_polish
-from ..evaluation import table_poses as estimator
-from ..training import fine_tuning
-from ..evaluation import metrics
-from ..evaluation import protocols
-from ..training import recipes
+from ..autoencoder import affine_factors, affine_polish
 from ..autoencoder.acae import fit_acae, save_acae
 from ..autoencoder.affine_polish import projected, spatial
+from ..basics.files import fingerprint
 from .findings import VARIANTS, Run, pose_scores, read_run, run_of, write_run
-from ..training.distributed import launch, local_device
+from ..evaluation import metrics, protocols
+from ..evaluation import table_poses as estimator
+from ..evaluation.protocols import embedded_protocol
 from ..evaluation.table_poses import predict_examples
 from ..examples.tables import ExampleTable
-from ..basics.files import fingerprint
 from ..models.pose_model import load_pose_model
-from ..evaluation.protocols import embedded_protocol
 from ..reporting.reports import machine
+from ..training import fine_tuning, recipes
+from ..training.distributed import launch, local_device
 from ..workflow.stage import read_yaml
 
 # %% ../../nbs/claims/02_runs.ipynb #922b19a9
@@ -45,6 +42,7 @@ from ..workflow.stage import read_yaml
 class Variant:
     """How one kind of run differs from the others. First trainings: `layout` (separate, merged) and `quotas` (rows of each collection in a batch; empty: the main pipeline's).
     Fine-tunings: `use` (consistency, latent, hybrid), `acae` (n_latent_sided, n_latent_center, lambda_sparse, loss, chiral), `teacher` (collection, images) and `tuning` (consistency_weight). `seeds`: how many of the study's (0: all)."""
+
     layout: str = "separate"
     quotas: dict = field(default_factory=dict)
     use: str = ""
@@ -54,17 +52,29 @@ class Variant:
     seeds: int = 0
 
     def __post_init__(self):
-        allowed = {"layout": (self.layout, ["separate", "merged"]), "use": (self.use, ["", "consistency", "latent", "hybrid"]), "acae.loss": (self.acae.get("loss", "projected"), ["projected", "spatial"])}
+        allowed = {
+            "layout": (self.layout, ["separate", "merged"]),
+            "use": (self.use, ["", "consistency", "latent", "hybrid"]),
+            "acae.loss": (self.acae.get("loss", "projected"), ["projected", "spatial"]),
+        }
         for name, (value, known) in allowed.items():
-            if value not in known: raise ValueError(f"{name}: expected one of {known}, found {value!r}")
-        for name, known in (("acae", {"n_latent_sided", "n_latent_center", "lambda_sparse", "loss", "chiral"}), ("teacher", {"collection", "images"}), ("tuning", {"consistency_weight"})):
-            if not {*getattr(self, name)} <= known: raise ValueError(f"{name}: expected some of {sorted(known)}, found {sorted(getattr(self, name))}")
-        if not self.use and (self.acae or self.teacher or self.tuning): raise ValueError("acae, teacher, tuning: expected only with a `use` of the autoencoder, found none")
+            if value not in known:
+                raise ValueError(f"{name}: expected one of {known}, found {value!r}")
+        for name, known in (
+            ("acae", {"n_latent_sided", "n_latent_center", "lambda_sparse", "loss", "chiral"}),
+            ("teacher", {"collection", "images"}),
+            ("tuning", {"consistency_weight"}),
+        ):
+            if not {*getattr(self, name)} <= known:
+                raise ValueError(f"{name}: expected some of {sorted(known)}, found {sorted(getattr(self, name))}")
+        if not self.use and (self.acae or self.teacher or self.tuning):
+            raise ValueError("acae, teacher, tuning: expected only with a `use` of the autoencoder, found none")
 
 # %% ../../nbs/claims/02_runs.ipynb #90e64712
 @dataclass(frozen=True)
 class Study:
     "Blocks of parameters, the seeds and the variants."
+
     blocks: dict
     seeds: list[int]
     variants: dict[str, Variant]
@@ -73,7 +83,12 @@ class Study:
     def runs(self) -> list[tuple[str, int]]:
         "(variant, seed) in the order they are made: seed by seed, so that a part of the study is a study with fewer seeds; the separate model of a seed first."
         names = sorted(self.variants, key=lambda v: (v != "separate", bool(self.variants[v].use)))
-        return [(name, seed) for k, seed in enumerate(self.seeds) for name in names if not self.variants[name].seeds or k < self.variants[name].seeds]
+        return [
+            (name, seed)
+            for k, seed in enumerate(self.seeds)
+            for name in names
+            if not self.variants[name].seeds or k < self.variants[name].seeds
+        ]
 
 # %% ../../nbs/claims/02_runs.ipynb #ed05ec6d
 def read_study(params_file: str | Path, *overlays: str | Path) -> Study:
@@ -81,32 +96,60 @@ def read_study(params_file: str | Path, *overlays: str | Path) -> Study:
     blocks, rest = read_yaml(Path(params_file).read_text(), str(params_file)), {}
     for path in overlays:
         for name, block in read_yaml(Path(path).read_text(), str(path)).items():
-            if name in ("seeds", "variants", "tests"): rest[name] = block
-            elif name not in blocks: raise ValueError(f"{path}: {name}: expected seeds, variants, tests or a block of {params_file} ({', '.join(blocks)})")
-            elif unknown := sorted({*block} - {*blocks[name]}): raise ValueError(f"{path}: {name}: expected parameters of that block of {params_file}, found {unknown}")
-            else: blocks[name] = blocks[name] | block
+            if name in ("seeds", "variants", "tests"):
+                rest[name] = block
+            elif name not in blocks:
+                raise ValueError(
+                    f"{path}: {name}: expected seeds, variants, tests or a block of {params_file} ({', '.join(blocks)})"
+                )
+            elif unknown := sorted({*block} - {*blocks[name]}):
+                raise ValueError(f"{path}: {name}: expected parameters of that block of {params_file}, found {unknown}")
+            else:
+                blocks[name] = blocks[name] | block
     variants = {}
     for name, changes in rest["variants"].items():
-        try: variants[name] = Variant(**(changes or {}))
-        except (TypeError, ValueError) as error: raise ValueError(f"{overlays[-1]}: variants: {name}: {error}") from None
+        try:
+            variants[name] = Variant(**(changes or {}))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{overlays[-1]}: variants: {name}: {error}") from None
     strange = [v for v in variants if v not in VARIANTS]
-    if strange: raise ValueError(f"{overlays[-1]}: variants: expected those of the claims ({', '.join(VARIANTS)}), found {strange}")
-    if any(v.use for v in variants.values()) and "separate" not in variants: raise ValueError(f"{overlays[-1]}: variants: expected 'separate', from which fine-tuning starts, found {list(variants)}")
+    if strange:
+        raise ValueError(
+            f"{overlays[-1]}: variants: expected those of the claims ({', '.join(VARIANTS)}), found {strange}"
+        )
+    if any(v.use for v in variants.values()) and "separate" not in variants:
+        raise ValueError(
+            f"{overlays[-1]}: variants: expected 'separate', from which fine-tuning starts, found {list(variants)}"
+        )
     return Study(blocks, list(rest["seeds"]), variants, list(rest["tests"]))
 
 # %% ../../nbs/claims/02_runs.ipynb #4f4ceb2c
 def first_params(study: Study, variant: Variant, seed: int) -> dict:
     "Arguments of `first_training` for a variant and a seed, without the folders."
     blocks = study.blocks
-    own = {"seed": seed, "threads": blocks["base"]["threads"], "picture_minutes": None, "tensorboard": False, "quotas": variant.quotas or blocks["batches"]["quotas"]}
+    own = {
+        "seed": seed,
+        "threads": blocks["base"]["threads"],
+        "picture_minutes": None,
+        "tensorboard": False,
+        "quotas": variant.quotas or blocks["batches"]["quotas"],
+    }
     shared = {k: v for k, v in (blocks["batches"] | blocks["train"]).items() if k not in ("models", "cpu_processes")}
     return shared | own
 
 # %% ../../nbs/claims/02_runs.ipynb #fdb083ea
 def tuning_params(study: Study, variant: Variant, seed: int) -> dict:
     "Arguments of `fine_tuning` for a variant and a seed, without the folders."
-    shared = {k: v for k, v in (study.blocks["batches"] | study.blocks["finetune"]).items() if k not in ("models", "cpu_processes")}
-    return shared | variant.tuning | {"seed": seed, "threads": study.blocks["base"]["threads"], "picture_minutes": None, "tensorboard": False}
+    shared = {
+        k: v
+        for k, v in (study.blocks["batches"] | study.blocks["finetune"]).items()
+        if k not in ("models", "cpu_processes")
+    }
+    return (
+        shared
+        | variant.tuning
+        | {"seed": seed, "threads": study.blocks["base"]["threads"], "picture_minutes": None, "tensorboard": False}
+    )
 
 # %% ../../nbs/claims/02_runs.ipynb #75678f47
 def acae_params(study: Study, variant: Variant) -> dict:
@@ -115,41 +158,83 @@ def acae_params(study: Study, variant: Variant) -> dict:
     return blocks | {"loss": "projected", "chiral": True} | variant.acae
 
 # %% ../../nbs/claims/02_runs.ipynb #557d5f3f
-MODULES = (*recipes.MODULES, recipes, fine_tuning, autoencoder, affine_factors, affine_polish, estimator, metrics, protocols)
+MODULES = (
+    *recipes.MODULES,
+    recipes,
+    fine_tuning,
+    autoencoder,
+    affine_factors,
+    affine_polish,
+    estimator,
+    metrics,
+    protocols,
+)
 
 
 def run_fingerprint(study: Study, variant: Variant, seed: int, data: str) -> str:
     "16 hex digits of all that decides a run; `data`: the fingerprint of pictures and code."
-    params = {"data": data, "first": first_params(study, variant if not variant.use else Variant(), seed), "tests": study.tests, "evaluate": study.blocks["evaluate"]["flip_average"], "layout": variant.layout}
-    if variant.use: params |= {"tuning": tuning_params(study, variant, seed), "use": variant.use, "acae": acae_params(study, variant), "teacher": variant.teacher, "images": study.blocks["pseudo_label"]}
+    params = {
+        "data": data,
+        "first": first_params(study, variant if not variant.use else Variant(), seed),
+        "tests": study.tests,
+        "evaluate": study.blocks["evaluate"]["flip_average"],
+        "layout": variant.layout,
+    }
+    if variant.use:
+        params |= {
+            "tuning": tuning_params(study, variant, seed),
+            "use": variant.use,
+            "acae": acae_params(study, variant),
+            "teacher": variant.teacher,
+            "images": study.blocks["pseudo_label"],
+        }
     return fingerprint(params)
 
 # %% ../../nbs/claims/02_runs.ipynb #1a2964bd
 @dataclass(frozen=True)
 class Places:
     "Where the main pipeline's artifacts are (`root`, absolute), and where models of the study go (`work`)."
+
     root: Path
     work: Path
 
-    def model(self, name: str, seed: int, mark: str) -> Path: return self.work / f"{name.replace(' ', '_')}-{seed}-{mark}"
+    def model(self, name: str, seed: int, mark: str) -> Path:
+        return self.work / f"{name.replace(' ', '_')}-{seed}-{mark}"
 
 # %% ../../nbs/claims/02_runs.ipynb #edc5d893
 def train_in(folder: Path, target: str, arguments: dict, processes: int) -> None:
     "Run a recipe in `folder`, its model to `folder`/model; resumes what was interrupted there."
     folder.mkdir(parents=True, exist_ok=True)
-    with chdir(folder): launch(target, arguments | {"out": str(folder / "model"), "log": str(folder / "log.csv")}, torch.cuda.device_count() or processes)
+    with chdir(folder):
+        launch(
+            target,
+            arguments | {"out": str(folder / "model"), "log": str(folder / "log.csv")},
+            torch.cuda.device_count() or processes,
+        )
 
 # %% ../../nbs/claims/02_runs.ipynb #f381568b
 def first_model(study: Study, places: Places, name: str, seed: int, mark: str) -> Path:
     "The folder of a variant's first training, made if it is not there."
-    folder, variant, params = places.model(name, seed, mark), study.variants[name], first_params(study, study.variants[name], seed)
-    if params["backbone"].get("weights"): params["backbone"] = params["backbone"] | {"weights": str(places.root / params["backbone"]["weights"])}
+    folder, variant, params = (
+        places.model(name, seed, mark),
+        study.variants[name],
+        first_params(study, study.variants[name], seed),
+    )
+    if params["backbone"].get("weights"):
+        params["backbone"] = params["backbone"] | {"weights": str(places.root / params["backbone"]["weights"])}
     if not (folder / "model/model.json").exists():
-        train_in(folder, "acae_nb.training.recipes:first_training", params | {"name": variant.layout, "data": str(places.root / "artifacts/prepared")}, study.blocks["batches"]["cpu_processes"])
+        train_in(
+            folder,
+            "acae_nb.training.recipes:first_training",
+            params | {"name": variant.layout, "data": str(places.root / "artifacts/prepared")},
+            study.blocks["batches"]["cpu_processes"],
+        )
     return folder
 
 # %% ../../nbs/claims/02_runs.ipynb #86f976d1
-def teacher_poses(study: Study, places: Places, separate: Path, variant: Variant, seed: int) -> tuple[np.ndarray, object]:
+def teacher_poses(
+    study: Study, places: Places, separate: Path, variant: Variant, seed: int
+) -> tuple[np.ndarray, object]:
     """(poses [N, J, 3] mm in the camera frame, skeleton) of the separate model on a variant's teacher images, flip-averaged; those behind the camera are left out.
     ValueError where too few remain (`least_share` of the block pseudo_label)."""
     collection, count = variant.teacher.get("collection", "unlabelled"), variant.teacher.get("images")
@@ -157,36 +242,77 @@ def teacher_poses(study: Study, places: Places, separate: Path, variant: Variant
     kept = separate / f"teacher-{collection}.npy"
     if not kept.exists():
         table = ExampleTable.open(places.root / "artifacts/people" / collection)
-        poses = predict_examples(model.to(local_device()), table, info["params"]["size"], study.blocks["pseudo_label"]["batch_size"], flip_average=True, skeleton=skeleton, progress=False).camera
-        part = kept.with_suffix(".part.npy"); np.save(part, poses); part.replace(kept)
+        poses = predict_examples(
+            model.to(local_device()),
+            table,
+            info["params"]["size"],
+            study.blocks["pseudo_label"]["batch_size"],
+            flip_average=True,
+            skeleton=skeleton,
+            progress=False,
+        ).camera
+        part = kept.with_suffix(".part.npy")
+        np.save(part, poses)
+        part.replace(kept)
     poses = np.load(kept)
     usable = np.isfinite(poses).all((1, 2)) & (poses[..., 2] > 300).all(1)
-    if usable.mean() < study.blocks["pseudo_label"]["least_share"]: raise ValueError(f"{separate}: expected {study.blocks['pseudo_label']['least_share']:.0%} of the poses of {collection} before the camera, found {usable.mean():.0%}: the model has not learned")
+    if usable.mean() < study.blocks["pseudo_label"]["least_share"]:
+        raise ValueError(
+            f"{separate}: expected {study.blocks['pseudo_label']['least_share']:.0%} of the poses of {collection} before the camera, found {usable.mean():.0%}: the model has not learned"
+        )
     poses = poses[usable]
-    return (poses if count is None else poses[np.sort(np.random.default_rng(seed).permutation(len(poses))[:count])]), skeleton
+    return (
+        poses if count is None else poses[np.sort(np.random.default_rng(seed).permutation(len(poses))[:count])]
+    ), skeleton
 
 # %% ../../nbs/claims/02_runs.ipynb #d286a32c
 def fitted_acae(study: Study, poses: np.ndarray, skeleton, variant: Variant, seed: int):
     "The autoencoder of a variant, fitted to its teacher's poses: (acae, mean residual in mm)."
     p = acae_params(study, variant)
-    acae, _ = fit_acae(poses, skeleton if p["chiral"] else None, p["n_latent_sided"], p["n_latent_center"], p["lambda_sparse"], {"projected": projected, "spatial": spatial}[p["loss"]], joints=skeleton.labels, seed=seed)
+    acae, _ = fit_acae(
+        poses,
+        skeleton if p["chiral"] else None,
+        p["n_latent_sided"],
+        p["n_latent_center"],
+        p["lambda_sparse"],
+        {"projected": projected, "spatial": spatial}[p["loss"]],
+        joints=skeleton.labels,
+        seed=seed,
+    )
     points = torch.from_numpy(np.asarray(poses, np.float32))
-    with torch.no_grad(): return acae, float((acae(points) - points).norm(dim=-1).mean())
+    with torch.no_grad():
+        return acae, float((acae(points) - points).norm(dim=-1).mean())
 
 # %% ../../nbs/claims/02_runs.ipynb #cc7bfd35
 def tuned_model(study: Study, places: Places, separate: Path, name: str, seed: int, mark: str) -> tuple[Path, dict]:
     "(folder of a variant's fine-tuned model, facts of its autoencoder), made if it is not there."
-    folder, variant, params = places.model(name, seed, mark), study.variants[name], tuning_params(study, study.variants[name], seed)
+    folder, variant, params = (
+        places.model(name, seed, mark),
+        study.variants[name],
+        tuning_params(study, study.variants[name], seed),
+    )
     facts = folder / "acae.json"
     if not facts.exists():
         poses, skeleton = teacher_poses(study, places, separate, variant, seed)
         acae, residual = fitted_acae(study, poses, skeleton, variant, seed)
         folder.mkdir(parents=True, exist_ok=True)
         save_acae(acae, folder / "acae.safetensors")
-        facts.write_text(json.dumps({"teacher poses": len(poses), "residual mm": round(residual, 3), "latents": len(acae.encoder)}))
+        facts.write_text(
+            json.dumps({"teacher poses": len(poses), "residual mm": round(residual, 3), "latents": len(acae.encoder)})
+        )
     if not (folder / "model/model.json").exists():
-        train_in(folder, "acae_nb.training.fine_tuning:fine_tuning", params | {"name": variant.use, "data": str(places.root / "artifacts/prepared"), "start": str(separate / "model"), "acae_file": str(folder / "acae.safetensors")},
-                 study.blocks["batches"]["cpu_processes"])
+        train_in(
+            folder,
+            "acae_nb.training.fine_tuning:fine_tuning",
+            params
+            | {
+                "name": variant.use,
+                "data": str(places.root / "artifacts/prepared"),
+                "start": str(separate / "model"),
+                "acae_file": str(folder / "acae.safetensors"),
+            },
+            study.blocks["batches"]["cpu_processes"],
+        )
     return folder, json.loads(facts.read_text())
 
 # %% ../../nbs/claims/02_runs.ipynb #817e76f6
@@ -194,7 +320,18 @@ def score_model(model_folder: Path, places: Places, tests: Sequence[str], batch_
     "(pose_scores, subject of each pose) of a model on the tests."
     model, skeleton, info = load_pose_model(model_folder)
     tables = {test: ExampleTable.open(places.root / "artifacts/people" / test) for test in tests}
-    predicted = [predict_examples(model.to(local_device()), t, info["params"]["size"], batch_size, flip_average, skeleton=skeleton, progress=False).camera for t in tables.values()]
+    predicted = [
+        predict_examples(
+            model.to(local_device()),
+            t,
+            info["params"]["size"],
+            batch_size,
+            flip_average,
+            skeleton=skeleton,
+            progress=False,
+        ).camera
+        for t in tables.values()
+    ]
     truth = [table.camera_joints3d(skeleton) for table in tables.values()]
     subject = [f"{test}/{s}" for test, table in tables.items() for s in table.column("subject")]
     return pose_scores(np.concatenate(predicted), np.concatenate(truth), skeleton, embedded_protocol(skeleton)), subject
@@ -202,17 +339,34 @@ def score_model(model_folder: Path, places: Places, tests: Sequence[str], batch_
 # %% ../../nbs/claims/02_runs.ipynb #78d9dd58
 def make_run(study: Study, places: Places, data: Mapping[str, str], name: str, seed: int) -> Run:
     "Train and score one variant with one seed; `data`: the marks of all variants."
-    began, variant, mark = time.monotonic(), study.variants[name], run_fingerprint(study, study.variants[name], seed, data[name])
+    began, variant, mark = (
+        time.monotonic(),
+        study.variants[name],
+        run_fingerprint(study, study.variants[name], seed, data[name]),
+    )
     torch.set_num_threads(study.blocks["base"]["threads"] or os.cpu_count())
-    facts = {"fingerprint": mark, "machine": machine(), "test": f"embedded people: {', '.join(study.tests)}", "training": training_words(study)}
+    facts = {
+        "fingerprint": mark,
+        "machine": machine(),
+        "test": f"embedded people: {', '.join(study.tests)}",
+        "training": training_words(study),
+    }
     if variant.use:
         first = run_fingerprint(study, study.variants["separate"], seed, data["separate"])
         separate = first_model(study, places, "separate", seed, first)
         folder, facts["autoencoder"] = tuned_model(study, places, separate, name, seed, mark)
-    else: folder = first_model(study, places, name, seed, mark)
+    else:
+        folder = first_model(study, places, name, seed, mark)
     torch.set_num_threads(study.blocks["base"]["threads"] or os.cpu_count())
-    scores, subject = score_model(folder / "model", places, study.tests, study.blocks["evaluate"]["batch_size"], study.blocks["evaluate"]["flip_average"])
-    if name != "separate": shutil.rmtree(folder)
+    scores, subject = score_model(
+        folder / "model",
+        places,
+        study.tests,
+        study.blocks["evaluate"]["batch_size"],
+        study.blocks["evaluate"]["flip_average"],
+    )
+    if name != "separate":
+        shutil.rmtree(folder)
     return run_of(name, seed, scores, subject, facts | {"seconds": round(time.monotonic() - began, 1)})
 
 # %% ../../nbs/claims/02_runs.ipynb #91271511
@@ -232,11 +386,19 @@ def run_inputs(study: Study, variant: Variant) -> list[str]:
 def data_marks(study: Study, root: Path) -> dict[str, str]:
     "For each variant the fingerprint of the code and of all pictures that its runs read. InvalidExamples for teacher images that are no example table."
     for variant in study.variants.values():
-        if variant.use: ExampleTable.open(root / "artifacts/people" / variant.teacher.get("collection", "unlabelled"))      # refused now, not after an hour
+        if variant.use:
+            ExampleTable.open(
+                root / "artifacts/people" / variant.teacher.get("collection", "unlabelled")
+            )  # refused now, not after an hour
     inputs = {name: run_inputs(study, variant) for name, variant in study.variants.items()}
-    with chdir(root): marks = {folder: fingerprint({}, [folder]) for folder in sorted({f for folders in inputs.values() for f in folders})}
+    with chdir(root):
+        marks = {
+            folder: fingerprint({}, [folder]) for folder in sorted({f for folders in inputs.values() for f in folders})
+        }
     code = fingerprint({}, modules=list(MODULES))
-    return {name: fingerprint({"code": code, "inputs": {f: marks[f] for f in folders}}) for name, folders in inputs.items()}
+    return {
+        name: fingerprint({"code": code, "inputs": {f: marks[f] for f in folders}}) for name, folders in inputs.items()
+    }
 
 # %% ../../nbs/claims/02_runs.ipynb #0f568661
 def make_runs(study: Study, places: Places, out: str | Path) -> list[Path]:
@@ -246,14 +408,19 @@ def make_runs(study: Study, places: Places, out: str | Path) -> list[Path]:
     for k, (name, seed) in enumerate(planned := study.runs(), 1):
         path = out / f"{name.replace(' ', '_')}-{seed}.json"
         paths.append(path)
-        if path.exists() and read_run(path).facts.get("fingerprint") == run_fingerprint(study, study.variants[name], seed, data[name]): continue
+        if path.exists() and read_run(path).facts.get("fingerprint") == run_fingerprint(
+            study, study.variants[name], seed, data[name]
+        ):
+            continue
         print(f"run {k} of {len(planned)}: {name}, seed {seed}", flush=True)
         write_run(path, make_run(study, places, data, name, seed))
-    for stale in {*out.glob("*.json")} - {*paths}: stale.unlink()
+    for stale in {*out.glob("*.json")} - {*paths}:
+        stale.unlink()
     return paths
 
 # %% ../../nbs/claims/02_runs.ipynb #8a7689a2
 if __name__ == "__main__" and "__file__" in globals():
     import sys
+
     root = Path.cwd()
     make_runs(read_study(root / "params.yaml", *sys.argv[2:]), Places(root, root / "artifacts/claims"), sys.argv[1])

@@ -13,34 +13,76 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from ..geometry.cameras import Camera
-from .native import ImageFile, NativeError, box_of, check_projection, checked, load_pickle, make_camera, require, row
+from acae_nb.datasets.native import (
+    ImageFile,
+    NativeError,
+    box_of,
+    check_projection,
+    checked,
+    load_pickle,
+    make_camera,
+    require,
+    row,
+)
 from ..examples.rows import Example
+from ..geometry.cameras import Camera
 from ..skeletons.joints import Skeleton, load_skeleton, union
 
 # %% ../../nbs/datasets/agora.ipynb #41419ae9
 ACCESS = "register at https://agora.is.tue.mpg.de"
-WIDTH, HEIGHT = 3840, 2160                                        # of the pictures that gt_joints_2d are for
+WIDTH, HEIGHT = 3840, 2160  # of the pictures that gt_joints_2d are for
 PARTS = {"train": [f"train_{k}" for k in range(10)], "validation": [f"validation_{k}" for k in range(10)]}
-SMPLX_ROWS = [*range(25), 28, 43, *range(55, 67), 68, 71, 73]     # of 127: body, jaw, eyeballs, middle fingers' roots, face, toes, heels, finger tips
+SMPLX_ROWS = [
+    *range(25),
+    28,
+    43,
+    *range(55, 67),
+    68,
+    71,
+    73,
+]  # of 127: body, jaw, eyeballs, middle fingers' roots, face, toes, heels, finger tips
+
 
 def skeleton() -> Skeleton:
     "SMPL's 24 joints and 42 of SMPL-X, side by side."
     return union([load_skeleton("smpl_24"), load_skeleton("smplx_42")], "agora_66")
 
 # %% ../../nbs/datasets/agora.ipynb #f4abb245
-_INDEX = {f"pandas.core.indexes.{module}.{name}": lambda args, state, items: None for module, name in
-          (("base", "Index"), ("range", "RangeIndex"), ("numeric", "Int64Index"))} | {f"pandas.{name}": None for name in ("Index", "RangeIndex")}
+_INDEX = {
+    f"pandas.core.indexes.{module}.{name}": lambda args, state, items: None
+    for module, name in (("base", "Index"), ("range", "RangeIndex"), ("numeric", "Int64Index"))
+} | {f"pandas.{name}": None for name in ("Index", "RangeIndex")}
 
-def _new_index(args, state, items): return args[1].get("data")
-def _block(args, state, items): return args[0], args[1]
+
+def _new_index(args, state, items):
+    return args[1].get("data")
+
+
+def _block(args, state, items):
+    return args[0], args[1]
+
+
 def _manager(args, state, items):
-    if state is not None: return state[3]["0.14.1"]["axes"][0], [(b["values"], b["mgr_locs"]) for b in state[3]["0.14.1"]["blocks"]]
+    if state is not None:
+        return state[3]["0.14.1"]["axes"][0], [(b["values"], b["mgr_locs"]) for b in state[3]["0.14.1"]["blocks"]]
     return args[1][0], list(args[0])
-def _frame(args, state, items): return state.get("_mgr", state.get("_data"))
 
-TABLE = _INDEX | {"pandas.core.frame.DataFrame": _frame, "pandas.DataFrame": _frame, "pandas.core.indexes.base._new_Index": _new_index, "builtins.slice": lambda args, state, items: slice(*args),
-                  "pandas._libs.internals._unpickle_block": _block} | {f"pandas.core.internals.{m}BlockManager": _manager for m in ("managers.", "")}
+
+def _frame(args, state, items):
+    return state.get("_mgr", state.get("_data"))
+
+
+TABLE = (
+    _INDEX
+    | {
+        "pandas.core.frame.DataFrame": _frame,
+        "pandas.DataFrame": _frame,
+        "pandas.core.indexes.base._new_Index": _new_index,
+        "builtins.slice": lambda args, state, items: slice(*args),
+        "pandas._libs.internals._unpickle_block": _block,
+    }
+    | {f"pandas.core.internals.{m}BlockManager": _manager for m in ("managers.", "")}
+)
 
 # %% ../../nbs/datasets/agora.ipynb #110ebe15
 def read_table(path: str | Path) -> dict[str, list]:
@@ -51,24 +93,36 @@ def read_table(path: str | Path) -> dict[str, list]:
         columns = {}
         for values, places in blocks:
             places = range(len(names))[places] if isinstance(places, slice) else np.asarray(places).tolist()
-            if len(places) != len(values): raise ValueError(f"{len(values)} columns for {len(places)} names")
+            if len(places) != len(values):
+                raise ValueError(f"{len(values)} columns for {len(places)} names")
             columns |= {str(names[k]): list(column) for k, column in zip(places, values)}
-        if len({len(c) for c in columns.values()}) != 1: raise ValueError(f"columns of lengths {sorted({len(c) for c in columns.values()})}")
+        if len({len(c) for c in columns.values()}) != 1:
+            raise ValueError(f"columns of lengths {sorted({len(c) for c in columns.values()})}")
     except (TypeError, ValueError, KeyError, IndexError) as error:
-        raise NativeError(path, "table", "a pickled pandas table", f"{type(error).__name__}: {str(error)[:120]}") from None
+        raise NativeError(
+            path, "table", "a pickled pandas table", f"{type(error).__name__}: {str(error)[:120]}"
+        ) from None
     return columns
 
 # %% ../../nbs/datasets/agora.ipynb #35b19d5d
 def column(table: dict[str, list], path: Path, name: str) -> list:
     "A column of the table. NativeError when it has none of this name."
-    if name not in table: raise NativeError(path, name, "a column", f"only {sorted(table)[:12]}")
+    if name not in table:
+        raise NativeError(path, name, "a column", f"only {sorted(table)[:12]}")
     return table[name]
 
 # %% ../../nbs/datasets/agora.ipynb #8754789a
-RULES = {"hdri": (50, (0, 0, 170), 0, 0), "cam00": (18, (400, -275, 265), 135, 30), "cam01": (18, (400, 225, 265), -135, 30),
-         "cam02": (18, (-490, 170, 265), -45, 30), "cam03": (18, (-490, -275, 265), 45, 30), "ag2": (28, (0, 0, 170), 0, 15)}   # lens mm, place cm, yaw, pitch
+RULES = {
+    "hdri": (50, (0, 0, 170), 0, 0),
+    "cam00": (18, (400, -275, 265), 135, 30),
+    "cam01": (18, (400, 225, 265), -135, 30),
+    "cam02": (18, (-490, 170, 265), -45, 30),
+    "cam03": (18, (-490, -275, 265), 45, 30),
+    "ag2": (28, (0, 0, 170), 0, 15),
+}  # lens mm, place cm, yaw, pitch
 
-def picture_camera(path: Path, name: str, place: Float[np.ndarray, "3"], yaw: float, size: tuple[int, int]) -> Camera:
+
+def picture_camera(path: Path, name: str, place: Float[np.ndarray, " 3"], yaw: float, size: tuple[int, int]) -> Camera:
     "The camera of the picture `name` of `size`; `place` (cm, Unreal's axes) and `yaw` (degrees) hold where no rule gives others. World mm, y down."
     rule = next((rule for word, rule in RULES.items() if word in name), None)
     lens, place, yaw, pitch = rule or (28, place, yaw, 0)
@@ -76,21 +130,37 @@ def picture_camera(path: Path, name: str, place: Float[np.ndarray, "3"], yaw: fl
     y, p, focal = np.deg2rad(-yaw), np.deg2rad(pitch), lens / 36 * size[0]
     about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
     about_x = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
-    position = np.array([place[1], -place[2], place[0]]) * 10.0 + ground                    # Unreal: x forward, y right, z up
-    return make_camera(path, name, [[focal, 0, size[0] / 2], [0, focal, size[1] / 2], [0, 0, 1]], None, about_x @ about_y, position, (0, -1, 0))
+    position = np.array([place[1], -place[2], place[0]]) * 10.0 + ground  # Unreal: x forward, y right, z up
+    return make_camera(
+        path,
+        name,
+        [[focal, 0, size[0] / 2], [0, focal, size[1] / 2], [0, 0, 1]],
+        None,
+        about_x @ about_y,
+        position,
+        (0, -1, 0),
+    )
 
 # %% ../../nbs/datasets/agora.ipynb #0f347fd4
-def read_people(table: dict[str, list], path: Path, r: int, rows: list[int], count: int) -> tuple[np.ndarray, np.ndarray]:
+def read_people(
+    table: dict[str, list], path: Path, r: int, rows: list[int], count: int
+) -> tuple[np.ndarray, np.ndarray]:
     "Joints of everybody in row `r`: [P, J, 3] camera mm and [P, J, 2] px; `rows` of the at least `count` joints the table has."
     found = []
     for name, axes in (("gt_joints_3d", 3), ("gt_joints_2d", 2)):
         cells = column(table, path, name)[r]
-        people = [checked(cell, path, f"{name}[{r}][{p}]", (None, axes)) for p, cell in enumerate(cells if isinstance(cells, (list, np.ndarray)) else [cells])]
+        people = [
+            checked(cell, path, f"{name}[{r}][{p}]", (None, axes))
+            for p, cell in enumerate(cells if isinstance(cells, (list, np.ndarray)) else [cells])
+        ]
         for p, person in enumerate(people):
-            if len(person) < count: raise NativeError(path, f"{name}[{r}][{p}]", f"{count} joints at least", str(len(person)))
-            if not np.isfinite(person[rows]).all(): raise NativeError(path, f"{name}[{r}][{p}]", "finite numbers", "others among them")
+            if len(person) < count:
+                raise NativeError(path, f"{name}[{r}][{p}]", f"{count} joints at least", str(len(person)))
+            if not np.isfinite(person[rows]).all():
+                raise NativeError(path, f"{name}[{r}][{p}]", "finite numbers", "others among them")
         found.append(np.array([person[rows] for person in people]).reshape(-1, len(rows), axes))
-    if len(found[0]) != len(found[1]): raise NativeError(path, f"gt_joints_2d[{r}]", f"{len(found[0])} people, as gt_joints_3d", str(len(found[1])))
+    if len(found[0]) != len(found[1]):
+        raise NativeError(path, f"gt_joints_2d[{r}]", f"{len(found[0])} people, as gt_joints_3d", str(len(found[1])))
     return found[0] * 1000, found[1]
 
 # %% ../../nbs/datasets/agora.ipynb #1db8ea9a
@@ -100,26 +170,59 @@ def read(root: str | Path, split: str = "train", ending: str = ".png") -> Iterat
     Of the 20 tables those are read that are at hand, at least one. `ending`: of the pictures' names, "_1280x720.png" for the
     smaller ones. NativeError naming the table and the cell, also where the SMPL and the SMPL-X table, or 2D and 3D joints (by
     3 px of the large pictures), disagree."""
-    if split not in PARTS: raise ValueError(f"split: expected one of {list(PARTS)}, found {split!r}")
+    if split not in PARTS:
+        raise ValueError(f"split: expected one of {list(PARTS)}, found {split!r}")
     labels = skeleton().labels
     for path in require(root, f"SMPL/{split}_*_withjv.pkl", dataset="AGORA", access=ACCESS):
         [other] = require(root, f"SMPLX/{path.name}", dataset="AGORA", access=ACCESS)
         smpl, smplx, part = read_table(path), read_table(other), path.name.removesuffix("_withjv.pkl")
-        if (names := column(smpl, path, "imgPath")) != column(smplx, other, "imgPath"): raise NativeError(other, "imgPath", f"the pictures of {path}", "others, or another order")
+        if (names := column(smpl, path, "imgPath")) != column(smplx, other, "imgPath"):
+            raise NativeError(other, "imgPath", f"the pictures of {path}", "others, or another order")
         for r, name in enumerate(names):
             name = str(checked(name, path, f"imgPath[{r}]", (), str))
             ruled = any(word in name for word in RULES)
-            place = np.zeros(4) if ruled else np.array([float(checked(column(smpl, path, key)[r], path, f"{key}[{r}]", ())) for key in ("camX", "camY", "camZ", "camYaw")])
+            place = (
+                np.zeros(4)
+                if ruled
+                else np.array(
+                    [
+                        float(checked(column(smpl, path, key)[r], path, f"{key}[{r}]", ()))
+                        for key in ("camX", "camY", "camZ", "camYaw")
+                    ]
+                )
+            )
             picture = ImageFile(Path(root) / (part if split == "train" else split) / f"{Path(name).stem}{ending}")
-            if (size := picture.size)[0] * HEIGHT != size[1] * WIDTH: raise NativeError(picture.path, "size", "a picture of 16 : 9", str(size))
+            if (size := picture.size)[0] * HEIGHT != size[1] * WIDTH:
+                raise NativeError(picture.path, "size", "a picture of 16 : 9", str(size))
             camera, scale = picture_camera(path, name, place[:3], place[3], size), size[0] / WIDTH
-            (body, body_px), (face, face_px) = read_people(smpl, path, r, list(range(24)), 24), read_people(smplx, other, r, SMPLX_ROWS, 127)
+            (body, body_px), (face, face_px) = (
+                read_people(smpl, path, r, list(range(24)), 24),
+                read_people(smplx, other, r, SMPLX_ROWS, 127),
+            )
             valid = checked(column(smpl, path, "isValid")[r], path, f"isValid[{r}]", (len(body),), bool)
-            if len(face) != len(body): raise NativeError(other, f"gt_joints_3d[{r}]", f"{len(body)} people, as {path}", str(len(face)))
+            if len(face) != len(body):
+                raise NativeError(other, f"gt_joints_3d[{r}]", f"{len(body)} people, as {path}", str(len(face)))
             for p in np.flatnonzero(valid):
-                joints, px = camera.to_world(np.concatenate([body[p], face[p]])), np.concatenate([body_px[p], face_px[p]]) * scale
+                joints, px = (
+                    camera.to_world(np.concatenate([body[p], face[p]])),
+                    np.concatenate([body_px[p], face_px[p]]) * scale,
+                )
                 check_projection(path, joints, camera, px, 3 * scale, f"{name}, person {p}", labels)
-                if (box := box_of(px, size)) is None: continue
-                yield row(path, Example(
-                    f"{part}/{Path(name).stem}/{p}", "agora", split, subject="", sequence=Path(name).stem, frame=0, camera=camera,
-                    box=box, image_size=size, joints3d=joints), picture)
+                if (box := box_of(px, size)) is None:
+                    continue
+                yield row(
+                    path,
+                    Example(
+                        f"{part}/{Path(name).stem}/{p}",
+                        "agora",
+                        split,
+                        subject="",
+                        sequence=Path(name).stem,
+                        frame=0,
+                        camera=camera,
+                        box=box,
+                        image_size=size,
+                        joints3d=joints,
+                    ),
+                    picture,
+                )

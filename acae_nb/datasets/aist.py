@@ -7,14 +7,26 @@ __all__ = ['SKELETON', 'WORLD_UP', 'ACCESS', 'RATE', 'LATE', 'MIDDLES', 'UNFIT',
            'frame_rate', 'frame_of_pose', 'read', 'camera_rows']
 
 # %% ../../nbs/datasets/aist.ipynb #442248c8
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Collection, Iterator
 
 import cv2
 import numpy as np
 from jaxtyping import Float
 
-from .native import NativeError, VideoFrame, box_of, field, load_json, load_pickle, make_camera, reading, require, row, video_length
+from acae_nb.datasets.native import (
+    NativeError,
+    VideoFrame,
+    box_of,
+    field,
+    load_json,
+    load_pickle,
+    make_camera,
+    reading,
+    require,
+    row,
+    video_length,
+)
 from .views import View
 from ..examples.rows import Example
 
@@ -22,29 +34,48 @@ from ..examples.rows import Example
 SKELETON = "aist_19"
 WORLD_UP = (0.0, 1.0, 0.0)
 ACCESS = "annotations from google.github.io/aistplusplus_dataset, videos from aistdancedb.ongaaccel.jp"
-RATE = 60                              # poses a second
-LATE = 30                              # poses that may lie past the end of a video
-MIDDLES = ((5, 6), (11, 12))           # shoulders, hips
-UNFIT = {("gBR_sBM_cAll_d04_mBR0_ch01", "c05"), ("gJB_sBM_cAll_d07_mJB3_ch05", "c07")}     # views that the owners' own tools leave out
+RATE = 60  # poses a second
+LATE = 30  # poses that may lie past the end of a video
+MIDDLES = ((5, 6), (11, 12))  # shoulders, hips
+UNFIT = {
+    ("gBR_sBM_cAll_d04_mBR0_ch01", "c05"),
+    ("gJB_sBM_cAll_d07_mJB3_ch05", "c07"),
+}  # views that the owners' own tools leave out
 
 # %% ../../nbs/datasets/aist.ipynb #1831cc8b
 def read_cameras(path: str | Path) -> dict[str, View]:
     "The cameras of a setting by name (`c01`), mm. NativeError naming file, entry and field."
     data, views = load_json(path), {}
-    if not isinstance(data, list) or not data: raise NativeError(path, "file", "a list of cameras", f"{type(data).__name__}")
+    if not isinstance(data, list) or not data:
+        raise NativeError(path, "file", "a list of cameras", f"{type(data).__name__}")
     for k in range(len(data)):
-        def part(key, shape=(), kind=float): return field({"cameras": data}, path, f"cameras/{k}/{key}", shape, kind)
+
+        def part(key, shape=(), kind=float):
+            return field({"cameras": data}, path, f"cameras/{k}/{key}", shape, kind)
+
         name, R = str(part("name", kind=str)), cv2.Rodrigues(part("rotation", (3,)))[0]
-        if name in views: raise NativeError(path, f"cameras/{k}/name", "a name of its own", name)
-        camera = make_camera(path, name, part("matrix", (3, 3)), part("distortions", (5,)), R, -R.T @ part("translation", (3,)) * 10, WORLD_UP)
+        if name in views:
+            raise NativeError(path, f"cameras/{k}/name", "a name of its own", name)
+        camera = make_camera(
+            path,
+            name,
+            part("matrix", (3, 3)),
+            part("distortions", (5,)),
+            R,
+            -R.T @ part("translation", (3,)) * 10,
+            WORLD_UP,
+        )
         views[name] = View(camera, tuple(part("size", (2,), int).tolist()))
     return views
 
+
 def read_words(path: str | Path, count: int) -> list[list[str]]:
     "Lines of `count` words. NativeError naming file and line."
-    with reading(path, "text file"): lines = [line.split() for line in Path(path).read_text("utf-8").splitlines()]
+    with reading(path, "text file"):
+        lines = [line.split() for line in Path(path).read_text("utf-8").splitlines()]
     for k, words in enumerate(lines, 1):
-        if words and len(words) != count: raise NativeError(path, f"line {k}", f"{count} words", f"{' '.join(words)[:80]!r}")
+        if words and len(words) != count:
+            raise NativeError(path, f"line {k}", f"{count} words", f"{' '.join(words)[:80]!r}")
     return [words for words in lines if words]
 
 # %% ../../nbs/datasets/aist.ipynb #2ab2ebe4
@@ -53,10 +84,14 @@ def read_poses(path: str | Path) -> Float[np.ndarray, "F 19 3"]:
     joints = field(load_pickle(path), path, "keypoints3d_optim", (None, 17, 3)) * 10
     return np.concatenate([joints, np.stack([joints[:, pair].mean(1) for pair in map(list, MIDDLES)], 1)], 1)
 
+
 def frame_rate(path: str | Path) -> float:
     "Frames a second that a video shows on average. NativeError."
     import av
-    with reading(path, "video"), av.open(str(path)) as file: return float(file.streams.video[0].average_rate)
+
+    with reading(path, "video"), av.open(str(path)) as file:
+        return float(file.streams.video[0].average_rate)
+
 
 def frame_of_pose(n_poses: int, rate: float) -> np.ndarray:
     "The last frame shown before the time of the next pose, for each pose (ffmpeg's fps filter, rounding down)."
@@ -64,37 +99,66 @@ def frame_of_pose(n_poses: int, rate: float) -> np.ndarray:
 
 # %% ../../nbs/datasets/aist.ipynb #d6c3c159
 def read(
-    root: str | Path,                          # holds `annotations` and `videos`
-    split: str = "train",                      # train, val or test: the owners' pose_*.txt
-    cameras: Collection[str] | None = None,    # c01 ... c09; all by default
+    root: str | Path,  # holds `annotations` and `videos`
+    split: str = "train",  # train, val or test: the owners' pose_*.txt
+    cameras: Collection[str] | None = None,  # c01 ... c09; all by default
 ) -> Iterator[tuple[Example, VideoFrame]]:
     """Rows by sequence, camera and frame where two joints or more are in the picture.
 
     `aist_19`, world mm with y up. NativeError naming the data set, file and field that is absent or wrong."""
     notes = Path(root) / "annotations"
-    names, = require(notes, f"splits/pose_{split}.txt", dataset="AIST++", access=ACCESS)
-    settings, ignored = dict(read_words(notes / "cameras/mapping.txt", 2)), {name for name, in read_words(notes / "ignore_list.txt", 1)}
+    (names,) = require(notes, f"splits/pose_{split}.txt", dataset="AIST++", access=ACCESS)
+    settings, ignored = (
+        dict(read_words(notes / "cameras/mapping.txt", 2)),
+        {name for (name,) in read_words(notes / "ignore_list.txt", 1)},
+    )
     require(root, "videos/*.mp4", dataset="AIST", access=ACCESS)
-    for sequence, in sorted(read_words(names, 1)):
-        videos = {c: Path(root) / f"videos/{sequence.replace('_cAll_', f'_{c}_')}.mp4" for c in (f"c{k:02d}" for k in range(1, 10)) if cameras is None or c in cameras}
+    for (sequence,) in sorted(read_words(names, 1)):
+        videos = {
+            c: Path(root) / f"videos/{sequence.replace('_cAll_', f'_{c}_')}.mp4"
+            for c in (f"c{k:02d}" for k in range(1, 10))
+            if cameras is None or c in cameras
+        }
         videos = {c: video for c, video in videos.items() if video.is_file() and (sequence, c) not in UNFIT}
-        if sequence in ignored or not videos: continue
-        if sequence not in settings: raise NativeError(notes / "cameras/mapping.txt", sequence, "its setting", "no such line")
+        if sequence in ignored or not videos:
+            continue
+        if sequence not in settings:
+            raise NativeError(notes / "cameras/mapping.txt", sequence, "its setting", "no such line")
         views, poses = read_cameras(notes / f"cameras/{settings[sequence]}.json"), notes / f"keypoints3d/{sequence}.pkl"
         joints = read_poses(poses)
         for c, video in videos.items():
-            if c not in views: raise NativeError(notes / f"cameras/{settings[sequence]}.json", c, "a camera", f"only {list(views)}")
+            if c not in views:
+                raise NativeError(notes / f"cameras/{settings[sequence]}.json", c, "a camera", f"only {list(views)}")
             yield from camera_rows(split, sequence, c, views[c], video, poses, joints)
 
 # %% ../../nbs/datasets/aist.ipynb #d2b7865e
 def camera_rows(split, sequence, name, view, video, poses, joints) -> Iterator[tuple[Example, VideoFrame]]:
     "Rows of one video."
     frames, length = frame_of_pose(len(joints), frame_rate(video)), video_length(video)
-    if (frames >= length).sum() > LATE: raise NativeError(video, "frames", f"{frames[-1] + 1}, as the poses need, or up to {LATE} less", f"{length}")
-    if VideoFrame(video, 0).size != view.size: raise NativeError(video, "size", f"{view.size} as calibrated", f"{VideoFrame(video, 0).size}")
+    if (frames >= length).sum() > LATE:
+        raise NativeError(video, "frames", f"{frames[-1] + 1}, as the poses need, or up to {LATE} less", f"{length}")
+    if VideoFrame(video, 0).size != view.size:
+        raise NativeError(video, "size", f"{view.size} as calibrated", f"{VideoFrame(video, 0).size}")
     subject = next((word for word in sequence.split("_") if word[0] == "d"), "")
     for k, frame in enumerate(frames[frames < length].tolist()):
         box = box_of(view.pixels(joints[k]), view.size)
-        if box is None: continue
-        yield row(poses, Example(f"{sequence}/{name}/{k:06d}", "aist", split, subject, sequence, k, view.camera, box, view.size, joints[k], camera_name=name),
-                  VideoFrame(video, frame), 19)
+        if box is None:
+            continue
+        yield row(
+            poses,
+            Example(
+                f"{sequence}/{name}/{k:06d}",
+                "aist",
+                split,
+                subject,
+                sequence,
+                k,
+                view.camera,
+                box,
+                view.size,
+                joints[k],
+                camera_name=name,
+            ),
+            VideoFrame(video, frame),
+            19,
+        )

@@ -7,14 +7,25 @@ __all__ = ['SKELETON', 'WORLD_UP', 'CAMERAS', 'ACCESS', 'read_lines', 'read_spli
 
 # %% ../../nbs/datasets/aspset.ipynb #a30432b9
 import csv
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 from jaxtyping import Float
 
 from .c3d_files import read_c3d
-from .native import NativeError, VideoFrame, checked, field, load_json, make_camera, reading, require, row, video_length
+from acae_nb.datasets.native import (
+    NativeError,
+    VideoFrame,
+    checked,
+    field,
+    load_json,
+    make_camera,
+    reading,
+    require,
+    row,
+    video_length,
+)
 from .views import View
 from ..examples.rows import Example
 
@@ -27,16 +38,22 @@ ACCESS = "public domain: archive.org/details/aspset510"
 # %% ../../nbs/datasets/aspset.ipynb #dbad3c12
 def read_lines(path: str | Path, width: int) -> list[list[str]]:
     "Lines of a CSV file with `width` entries each. NativeError naming file and line."
-    with reading(path, "CSV file"): lines = list(csv.reader(Path(path).read_text("utf-8").splitlines()))
+    with reading(path, "CSV file"):
+        lines = list(csv.reader(Path(path).read_text("utf-8").splitlines()))
     for k, line in enumerate(lines, 1):
-        if len(line) != width: raise NativeError(path, f"line {k}", f"{width} entries", f"{','.join(line)[:80]!r}")
+        if len(line) != width:
+            raise NativeError(path, f"line {k}", f"{width} entries", f"{','.join(line)[:80]!r}")
     return lines
+
 
 def read_splits(path: str | Path) -> list[tuple[str, str, str, tuple[str, ...]]]:
     "(subject, clip, split, cameras) of every clip. NativeError for a split or camera that does not exist."
     clips = []
     for k, (subject, clip, split, camera) in enumerate(read_lines(path, 4), 1):
-        if split not in ("train", "val", "test") or camera not in ("all", *CAMERAS): raise NativeError(path, f"line {k}", f"train, val or test, and all or one of {CAMERAS}", f"{split}, {camera}")
+        if split not in ("train", "val", "test") or camera not in ("all", *CAMERAS):
+            raise NativeError(
+                path, f"line {k}", f"train, val or test, and all or one of {CAMERAS}", f"{split}, {camera}"
+            )
         clips.append((subject, clip, split, CAMERAS if camera == "all" else (camera,)))
     return clips
 
@@ -44,39 +61,69 @@ def read_splits(path: str | Path) -> list[tuple[str, str, str, tuple[str, ...]]]
 def read_boxes(path: str | Path) -> Float[np.ndarray, "F 4"]:
     "Left, top, width, height (px) of every frame. NativeError naming file and line."
     lines = read_lines(path, 4)[1:]
-    try: edges = np.array([[float(v) for v in line] for line in lines]).reshape(-1, 4)
-    except ValueError as error: raise NativeError(path, "lines", "numbers", str(error)) from None
+    try:
+        edges = np.array([[float(v) for v in line] for line in lines]).reshape(-1, 4)
+    except ValueError as error:
+        raise NativeError(path, "lines", "numbers", str(error)) from None
     return np.c_[edges[:, :2], edges[:, 2:] - edges[:, :2]]
+
 
 def read_camera(path: str | Path, size: tuple[int, int]) -> View:
     "A camera, mm, for pictures of `size`. NativeError naming file and field."
     data = load_json(path)
-    matrix = lambda key, shape: checked(field(data, path, key).ravel(), path, key, (shape[0] * shape[1],)).reshape(shape)
+    matrix = lambda key, shape: checked(field(data, path, key).ravel(), path, key, (shape[0] * shape[1],)).reshape(
+        shape
+    )
     K, E = matrix("intrinsic_matrix", (3, 4)), matrix("extrinsic_matrix", (4, 4))
-    if K[:, 3].any() or (E[3] != [0, 0, 0, 1]).any(): raise NativeError(path, "intrinsic_matrix, extrinsic_matrix", "[K | 0] and a last row 0 0 0 1", f"{K[:, 3]}, {E[3]}")
+    if K[:, 3].any() or (E[3] != [0, 0, 0, 1]).any():
+        raise NativeError(
+            path, "intrinsic_matrix, extrinsic_matrix", "[K | 0] and a last row 0 0 0 1", f"{K[:, 3]}, {E[3]}"
+        )
     return View(make_camera(path, path.stem, K[:, :3], None, E[:3, :3], -E[:3, :3].T @ E[:3, 3], WORLD_UP), size)
 
 # %% ../../nbs/datasets/aspset.ipynb #d6c3c159
 def read(
-    root: str | Path,        # the folder that holds splits.csv
-    split: str = "train",    # train, val or test
+    root: str | Path,  # the folder that holds splits.csv
+    split: str = "train",  # train, val or test
 ) -> Iterator[tuple[Example, VideoFrame]]:
     """Rows by clip, camera and frame.
 
     `aspset_17`, world mm with y down. NativeError naming the data set, file and field that is absent or wrong."""
-    table, = require(root, "splits.csv", dataset="ASPset-510", access=ACCESS)
+    (table,) = require(root, "splits.csv", dataset="ASPset-510", access=ACCESS)
     part = Path(root) / ("test" if split == "test" else "trainval")
     for subject, clip, of, cameras in read_splits(table):
-        if of != split: continue
+        if of != split:
+            continue
         path = part / f"joints_3d/{subject}/{subject}-{clip}.c3d"
         joints = read_c3d(path)
         checked(joints, path, "points", (None, 17, 3))
         for camera in cameras:
-            video, boxes = part / f"videos/{subject}/{subject}-{clip}-{camera}.mkv", part / f"boxes/{subject}/{subject}-{clip}-{camera}.csv"
+            video, boxes = (
+                part / f"videos/{subject}/{subject}-{clip}-{camera}.mkv",
+                part / f"boxes/{subject}/{subject}-{clip}-{camera}.csv",
+            )
             box = read_boxes(boxes)
-            if len(joints) != len(box): raise NativeError(boxes, "lines", f"as many as {path.name} has frames, {len(joints)}", str(len(box)))
-            if len(box) > (n := video_length(video)): raise NativeError(video, "frames", f"{len(box)}, as {path.name}", str(n))
+            if len(joints) != len(box):
+                raise NativeError(boxes, "lines", f"as many as {path.name} has frames, {len(joints)}", str(len(box)))
+            if len(box) > (n := video_length(video)):
+                raise NativeError(video, "frames", f"{len(box)}, as {path.name}", str(n))
             view = read_camera(part / f"cameras/{subject}/{subject}-{camera}.json", VideoFrame(video, 0).size)
             for k in range(len(joints)):
-                yield row(path, Example(f"{subject}-{clip}/{camera}/{k:06d}", "aspset", split, subject, f"{subject}-{clip}", k, view.camera, box[k], view.size, joints[k],
-                                        camera_name=camera), VideoFrame(video, k), 17)
+                yield row(
+                    path,
+                    Example(
+                        f"{subject}-{clip}/{camera}/{k:06d}",
+                        "aspset",
+                        split,
+                        subject,
+                        f"{subject}-{clip}",
+                        k,
+                        view.camera,
+                        box[k],
+                        view.size,
+                        joints[k],
+                        camera_name=camera,
+                    ),
+                    VideoFrame(video, k),
+                    17,
+                )

@@ -6,16 +6,16 @@
 __all__ = ['SKELETON', 'WORLD_UP', 'ACCESS', 'read_camera', 'read_cameras', 'read_joints', 'read_mask', 'read']
 
 # %% ../../nbs/datasets/behave.ipynb #442248c8
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 from jaxtyping import Float
 
 from .native import ImageFile, NativeError, box_of, field, load_json, make_camera, require, row
 from .views import View
-from ..examples.rows import Example
 from ..examples.images import encode_mask
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/behave.ipynb #5ef13329
 SKELETON = "openpose_body_25"
@@ -27,11 +27,23 @@ def read_camera(config: str | Path, intrinsic: str | Path) -> View:
     "A Kinect's colour camera, mm, from its config.json and calibration.json. NativeError naming file and field."
     pose, lens = load_json(config), load_json(intrinsic)
     R, numbers = field(pose, config, "rotation").ravel(), field(lens, intrinsic, "color/opencv", (12,))
-    if R.shape != (9,): raise NativeError(config, "rotation", "9 numbers", f"{len(R)}")
+    if R.shape != (9,):
+        raise NativeError(config, "rotation", "9 numbers", f"{len(R)}")
     size = tuple(int(field(lens, intrinsic, f"color/{key}", (), int)) for key in ("width", "height"))
-    fx, fy, cx, cy = (float(field(lens, intrinsic, f"color/{key}", ())) for key in ("fx", "fy", "cx", "cy"))        # as the owners' kinect_calib.py
-    camera = make_camera(config, config.parent.name, [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], numbers[4:], R.reshape(3, 3).T, field(pose, config, "translation", (3,)) * 1000, WORLD_UP)
-    if not (size[0] > 0 and size[1] > 0): raise NativeError(intrinsic, "color/width, height", "a picture's size", f"{size}")
+    fx, fy, cx, cy = (
+        float(field(lens, intrinsic, f"color/{key}", ())) for key in ("fx", "fy", "cx", "cy")
+    )  # as the owners' kinect_calib.py
+    camera = make_camera(
+        config,
+        config.parent.name,
+        [[fx, 0, cx], [0, fy, cy], [0, 0, 1]],
+        numbers[4:],
+        R.reshape(3, 3).T,
+        field(pose, config, "translation", (3,)) * 1000,
+        WORLD_UP,
+    )
+    if not (size[0] > 0 and size[1] > 0):
+        raise NativeError(intrinsic, "color/width, height", "a picture's size", f"{size}")
     return View(camera, size)
 
 # %% ../../nbs/datasets/behave.ipynb #f9816aaa
@@ -39,43 +51,78 @@ def read_cameras(info: str | Path) -> dict[int, View]:
     "The cameras of a sequence by number. NativeError naming file and field."
     data = load_json(info)
     config, intrinsic = (Path(info).parent / str(field(data, info, key, (), str)) for key in ("config", "intrinsic"))
-    return {int(k): read_camera(config / f"{k}/config.json", intrinsic / f"{k}/calibration.json") for k in field(data, info, "kinects", (None,), int)}
+    return {
+        int(k): read_camera(config / f"{k}/config.json", intrinsic / f"{k}/calibration.json")
+        for k in field(data, info, "kinects", (None,), int)
+    }
+
 
 def read_joints(path: str | Path) -> Float[np.ndarray, "25 3"]:
     "World joints, mm; NaN where the score is 0. NativeError naming file."
     numbers = field(load_json(path), path, "body_joints3d")
-    if numbers.size != 100: raise NativeError(path, "body_joints3d", "25 joints of x, y, z and score", f"{numbers.size} numbers")
+    if numbers.size != 100:
+        raise NativeError(path, "body_joints3d", "25 joints of x, y, z and score", f"{numbers.size} numbers")
     return np.where(numbers.reshape(25, 4)[:, 3:] > 0, numbers.reshape(25, 4)[:, :3] * 1000, np.nan)
+
 
 def read_mask(folder: Path, camera: int, size: tuple[int, int]) -> bytes:
     "The person's mask as run lengths (JPEG or PNG, bright where the person is). NativeError when it is absent or of another size."
-    path = next((p for p in (folder / f"k{camera}.person_mask.{kind}" for kind in ("png", "jpg")) if p.is_file()), folder / f"k{camera}.person_mask.jpg")
+    path = next(
+        (p for p in (folder / f"k{camera}.person_mask.{kind}" for kind in ("png", "jpg")) if p.is_file()),
+        folder / f"k{camera}.person_mask.jpg",
+    )
     mask = ImageFile(path).load()
-    if mask.shape[1::-1] != size: raise NativeError(path, "size", f"{size} as its picture", f"{mask.shape[1::-1]}")
+    if mask.shape[1::-1] != size:
+        raise NativeError(path, "size", f"{size} as its picture", f"{mask.shape[1::-1]}")
     return encode_mask(mask[..., 0] > 127)
 
 # %% ../../nbs/datasets/behave.ipynb #d6c3c159
 def read(
     root: str | Path,
-    split: str = "train",    # train or test: the owners' split.json
+    split: str = "train",  # train or test: the owners' split.json
 ) -> Iterator[tuple[Example, ImageFile]]:
     """Rows by sequence, snapshot and camera, for people with two joints or more in the picture; with the person's mask. Sequences that
     were not fetched give none.
 
     `openpose_body_25`, mm in the frame of Kinect 1. NativeError naming the data set, file and field that is absent or wrong."""
-    table, = require(root, "split.json", dataset="BEHAVE", access=ACCESS)
+    (table,) = require(root, "split.json", dataset="BEHAVE", access=ACCESS)
     require(root, "sequences/*/info.json", dataset="BEHAVE", access=ACCESS)
     for name in sorted(field(load_json(table), table, split, (None,), str).tolist()):
         folder = Path(root) / "sequences" / name
-        if not folder.is_dir(): continue
-        views, subject = read_cameras(folder / "info.json"), next((word for word in name.split("_") if word.startswith("Sub")), "")
+        if not folder.is_dir():
+            continue
+        views, subject = (
+            read_cameras(folder / "info.json"),
+            next((word for word in name.split("_") if word.startswith("Sub")), ""),
+        )
         for path in require(folder, "t*/person/person_J3d.json", dataset="BEHAVE", access=ACCESS):
             joints, snapshot = read_joints(path), path.parents[1]
-            try: frame = round(float(snapshot.name[1:]) * 30)
-            except ValueError: raise NativeError(snapshot, "name", "t and a time in seconds", snapshot.name) from None
+            try:
+                frame = round(float(snapshot.name[1:]) * 30)
+            except ValueError:
+                raise NativeError(snapshot, "name", "t and a time in seconds", snapshot.name) from None
             for k, view in views.items():
                 picture, box = ImageFile(snapshot / f"k{k}.color.jpg"), box_of(view.pixels(joints), view.size)
-                if box is None: continue
-                if picture.size != view.size: raise NativeError(picture.path, "size", f"{view.size} as calibrated", f"{picture.size}")
-                yield row(path, Example(f"{name}/{snapshot.name}/k{k}", "behave", split, subject, name, frame, view.camera, box, view.size, joints,
-                                        mask=read_mask(snapshot, k, view.size), camera_name=f"k{k}"), picture, 25)
+                if box is None:
+                    continue
+                if picture.size != view.size:
+                    raise NativeError(picture.path, "size", f"{view.size} as calibrated", f"{picture.size}")
+                yield row(
+                    path,
+                    Example(
+                        f"{name}/{snapshot.name}/k{k}",
+                        "behave",
+                        split,
+                        subject,
+                        name,
+                        frame,
+                        view.camera,
+                        box,
+                        view.size,
+                        joints,
+                        mask=read_mask(snapshot, k, view.size),
+                        camera_name=f"k{k}",
+                    ),
+                    picture,
+                    25,
+                )

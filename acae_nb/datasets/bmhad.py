@@ -8,53 +8,62 @@ __all__ = ['SKELETON', 'ACCESS', 'KNOWN_GAPS', 'CLUSTERS', 'NetpbmFile', 'read_c
 
 # %% ../../nbs/datasets/bmhad.ipynb #9ec172da
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Sequence
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ..geometry.cameras import Camera
 from .c3d_files import read_c3d
 from .native import NativeError, box_of, checked, make_camera, reading, require, row
-from ..examples.rows import Example
 from ..examples.images import encode_jpeg
+from ..examples.rows import Example
+from ..geometry.cameras import Camera
 
 # %% ../../nbs/datasets/bmhad.ipynb #aaefcd94
 SKELETON = "berkeley_mhad_43"
 ACCESS = "https://tele-immersion.citris-uc.org/berkeley_mhad"
-KNOWN_GAPS = {("s05", "a02", "r05"): ("l03", "l04"), ("s10", "a08", "r05"): ("l03", "l04"), ("s04", "a08", "r05"): ("l01", "l02", "l03", "l04", "k01", "k02")}
+KNOWN_GAPS = {
+    ("s05", "a02", "r05"): ("l03", "l04"),
+    ("s10", "a08", "r05"): ("l03", "l04"),
+    ("s04", "a08", "r05"): ("l01", "l02", "l03", "l04", "k01", "k02"),
+}
 
 # %% ../../nbs/datasets/bmhad.ipynb #922b19a9
 @dataclass(frozen=True)
 class NetpbmFile:
     "A binary PGM (a colour mosaic that starts with green, red) or PPM (RGB) picture of one byte a value; NativeError when it is absent or damaged."
+
     path: Path
 
     def _shape(self, file):
         head = re.match(rb"P([56])\s+(?:#.*\s)*(\d+)\s+(?:#.*\s)*(\d+)\s+(\d+)\s", file.read(512))
         kind, width, height, most = head.groups()
         shape, length = (int(height), int(width)) if kind == b"5" else (int(height), int(width), 3), file.seek(0, 2)
-        if most != b"255" or np.prod(shape) != length - head.end() or not np.prod(shape): raise ValueError(f"{length} bytes for {shape} values up to {most.decode()}")
+        if most != b"255" or np.prod(shape) != length - head.end() or not np.prod(shape):
+            raise ValueError(f"{length} bytes for {shape} values up to {most.decode()}")
         file.seek(head.end())
         return shape
 
     @property
     def size(self) -> tuple[int, int]:
         "Width, height, px, from the header."
-        with reading(self.path, "PGM or PPM picture"), open(self.path, "rb") as file: return self._shape(file)[1::-1]
+        with reading(self.path, "PGM or PPM picture"), open(self.path, "rb") as file:
+            return self._shape(file)[1::-1]
 
     def load(self) -> UInt8[np.ndarray, "h w 3"]:
         "RGB pixels."
         with reading(self.path, "PGM or PPM picture"), open(self.path, "rb") as file:
             shape = self._shape(file)
             values = np.frombuffer(file.read(), np.uint8).reshape(shape)
-            if not values[-1].any(): raise ValueError("zeros at the end, where a sensor has noise")
+            if not values[-1].any():
+                raise ValueError("zeros at the end, where a sensor has noise")
         return cv2.cvtColor(values, cv2.COLOR_BAYER_GB2RGB) if values.ndim == 2 else values
 
-    def jpeg(self, quality: int = 95) -> bytes: return encode_jpeg(self.load(), quality)
+    def jpeg(self, quality: int = 95) -> bytes:
+        return encode_jpeg(self.load(), quality)
 
 # %% ../../nbs/datasets/bmhad.ipynb #b3226296
 def read_cameras(root: str | Path, cluster: str) -> list[Camera]:
@@ -68,42 +77,63 @@ def read_cameras(root: str | Path, cluster: str) -> list[Camera]:
         storage = cv2.FileStorage(inner.read_text(), cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
         nodes = [storage.getNode(f"Camera_{i + 1}") for i in range(int(storage.getNode("Number of cameras").real()))]
         values = [{key: node.getNode(key).mat() for key in ("K", "Dist", "PosRel")} for node in nodes]
-    if not values: raise NativeError(inner, "Number of cameras", "1 or more", "0")
+    if not values:
+        raise NativeError(inner, "Number of cameras", "1 or more", "0")
     return [_camera(inner, f"{cluster} {i + 1}", v, R, t) for i, v in enumerate(values)]
 
 # %% ../../nbs/datasets/bmhad.ipynb #68f21625
 def _camera(path, name, values, R, t):
-    K, lens, place = (checked(values[key], path, f"{name}, {key}", shape) for key, shape in (("K", (3, 3)), ("Dist", None), ("PosRel", None)))
-    place, lens = checked(place.ravel(), path, f"{name}, PosRel", (6,)), checked(lens.ravel(), path, f"{name}, Dist", (4,))
-    if not np.isfinite(place).all(): raise NativeError(path, f"{name}, PosRel", "finite numbers", str(place))
+    K, lens, place = (
+        checked(values[key], path, f"{name}, {key}", shape)
+        for key, shape in (("K", (3, 3)), ("Dist", None), ("PosRel", None))
+    )
+    place, lens = (
+        checked(place.ravel(), path, f"{name}, PosRel", (6,)),
+        checked(lens.ravel(), path, f"{name}, Dist", (4,)),
+    )
+    if not np.isfinite(place).all():
+        raise NativeError(path, f"{name}, PosRel", "finite numbers", str(place))
     turn = cv2.Rodrigues(place[3:])[0]
     return make_camera(path, name, K, lens, turn @ R, -(turn @ R).T @ (turn @ t + place[:3]), (0, 1, 0))
 
 # %% ../../nbs/datasets/bmhad.ipynb #0c9d7b51
 CLUSTERS = ("l01", "l02", "l03", "l04", "k01", "k02")
 
+
 def read_markers(path: str | Path) -> Float[np.ndarray, "frame 43 3"]:
     "Markers in the calibration's world, mm, y up. NativeError unless there are 43."
     return checked(read_c3d(path), path, "points", (None, 43, 3))[..., [0, 2, 1]] * [-1, 1, 1]
 
+
 def read_correspondences(path: str | Path, n_poses: int) -> np.ndarray:
     "The numbers of the images, and the row of the C3D file of each. NativeError for a row that the file does not have."
     with reading(path, "text file of image, time, row"):
-        table = checked([[float(v) for v in line.split()] for line in Path(path).read_text().splitlines() if line.strip()], path, "rows", (None, 3))
+        table = checked(
+            [[float(v) for v in line.split()] for line in Path(path).read_text().splitlines() if line.strip()],
+            path,
+            "rows",
+            (None, 3),
+        )
     numbers, rows = (checked(table[:, i], path, f"column {i + 1}", (None,), int) for i in (0, 2))
     if not ((0 <= rows) & (rows < n_poses)).all() or (np.diff(rows) < 0).any() or (np.diff(numbers) < 1).any():
-        raise NativeError(path, "columns 1 and 3", f"images and rows in order, rows from 0 to {n_poses - 1}", f"rows {rows.min()} to {rows.max()}")
+        raise NativeError(
+            path,
+            "columns 1 and 3",
+            f"images and rows in order, rows from 0 to {n_poses - 1}",
+            f"rows {rows.min()} to {rows.max()}",
+        )
     return np.stack([numbers, rows], 1)
 
 # %% ../../nbs/datasets/bmhad.ipynb #d6c3c159
 def read(
     root: str | Path,
-    split: str = "train",                   # all of it
-    clusters: Sequence[str] = CLUSTERS,     # of cameras
+    split: str = "train",  # all of it
+    clusters: Sequence[str] = CLUSTERS,  # of cameras
 ) -> Iterator[tuple[Example, NetpbmFile]]:
     "Every image of all cameras, take by take; world mm, y up. NativeError naming file and field."
     root = Path(root)
-    if split != "train": raise NativeError(root, "split", "'train'", repr(split))
+    if split != "train":
+        raise NativeError(root, "split", "'train'", repr(split))
     takes = require(root, "Mocap/OpticalData/moc_s??_a??_r??.c3d", dataset="bmhad", access=ACCESS)
     cameras = {cluster: read_cameras(root, cluster) for cluster in clusters}
     for path in takes:
@@ -120,12 +150,31 @@ def _one_camera(root, path, take, markers, cluster, i, camera):
     folder = "/".join(part.upper() for part in take)
     if cluster[0] == "l":
         table = root / f"Camera/Correspondences/corr_moc_img_{name}.txt"
-        picture, camera_name = f"Camera/Cluster{number}/Cam{i:02d}/{folder}/img_{cluster}_c{i:02d}_{name}_%05d.pgm", f"{cluster}_c{i:02d}"
+        picture, camera_name = (
+            f"Camera/Cluster{number}/Cam{i:02d}/{folder}/img_{cluster}_c{i:02d}_{name}_%05d.pgm",
+            f"{cluster}_c{i:02d}",
+        )
     else:
         table = root / f"Kinect/Correspondences/corr_moc_kin{number}_{name}.txt"
         picture, camera_name = f"Kinect/Kin{number}/{folder}/kin_{cluster}_{name}_color_%05d.ppm", cluster
     for frame, line in read_correspondences(table, len(markers)).tolist():
         file = NetpbmFile(root / (picture % frame))
         if (box := box_of(camera.project(markers[line]), file.size)) is not None:
-            yield row(path, Example(f"{name}/{camera_name}/{frame:05d}", "bmhad", "train", take[0], f"{take[1]}_{take[2]}", frame, camera, box, file.size,
-                                    markers[line], camera_name=camera_name), file, 43)
+            yield row(
+                path,
+                Example(
+                    f"{name}/{camera_name}/{frame:05d}",
+                    "bmhad",
+                    "train",
+                    take[0],
+                    f"{take[1]}_{take[2]}",
+                    frame,
+                    camera,
+                    box,
+                    file.size,
+                    markers[line],
+                    camera_name=camera_name,
+                ),
+                file,
+                43,
+            )

@@ -6,19 +6,32 @@
 __all__ = ['SKELETON', 'ACCESS', 'read_markers', 'read_camera', 'read']
 
 # %% ../../nbs/datasets/bml_movi.ipynb #442248c8
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 from jaxtyping import Float
 
-from ..geometry.cameras import Camera
-from .native import NativeError, VideoFrame, box_of, checked, field, load_mat, make_camera, reading, require, row, video_length
+from acae_nb.datasets.native import (
+    NativeError,
+    VideoFrame,
+    box_of,
+    checked,
+    field,
+    load_mat,
+    make_camera,
+    reading,
+    require,
+    row,
+    video_length,
+)
 from ..examples.rows import Example
+from ..geometry.cameras import Camera
 
 # %% ../../nbs/datasets/bml_movi.ipynb #e13dd570
 SKELETON = "bml_movi_87"
 ACCESS = "https://doi.org/10.5683/SP2/JRHDRN"
+
 
 def read_markers(path: str | Path) -> Float[np.ndarray, "frame 87 3"]:
     "World mm at 120 Hz, NaN where a marker was lost. NativeError unless there are 87."
@@ -30,17 +43,30 @@ def read_markers(path: str | Path) -> Float[np.ndarray, "frame 87 3"]:
 def read_camera(root: str | Path, name: str) -> Camera:
     "One of the fixed cameras; mm, world z up. NativeError for missing or impossible numbers."
     inner, outer = Path(root) / f"Calib/cameraParams_{name}.npz", Path(root) / f"Calib/Extrinsics_{name}.npz"
-    wanted = {inner: {"IntrinsicMatrix": (3, 3), "RadialDistortion": (2,)}, outer: {"rotationMatrix": (3, 3), "translationVector": (3,)}}
+    wanted = {
+        inner: {"IntrinsicMatrix": (3, 3), "RadialDistortion": (2,)},
+        outer: {"rotationMatrix": (3, 3), "translationVector": (3,)},
+    }
     values = {}
     for path, shapes in wanted.items():
         with reading(path, f"numpy file with {', '.join(shapes)}"), np.load(path, allow_pickle=False) as file:
             values |= {key: checked(file[key], path, key, shape) for key, shape in shapes.items()}
-            if "TangentialDistortion" in file: values["Tangential"] = checked(file["TangentialDistortion"], path, "TangentialDistortion", (2,))
+            if "TangentialDistortion" in file:
+                values["Tangential"] = checked(file["TangentialDistortion"], path, "TangentialDistortion", (2,))
     for other in inner.parent.glob("cameraParams_*.npz"):
         with reading(other, "numpy file"), np.load(other, allow_pickle=False) as file:
-            if ("TangentialDistortion" in file) > ("Tangential" in values): raise NativeError(inner, "TangentialDistortion", f"two numbers, as in {other.name}", "no such entry")
+            if ("TangentialDistortion" in file) > ("Tangential" in values):
+                raise NativeError(inner, "TangentialDistortion", f"two numbers, as in {other.name}", "no such entry")
     K, R = values["IntrinsicMatrix"].T - [[0, 0, 1], [0, 0, 1], [0, 0, 0]], values["rotationMatrix"].T
-    return make_camera(outer, name, K, [*values["RadialDistortion"], *values.get("Tangential", (0, 0))], R, -R.T @ values["translationVector"], (0, 0, 1))
+    return make_camera(
+        outer,
+        name,
+        K,
+        [*values["RadialDistortion"], *values.get("Tangential", (0, 0))],
+        R,
+        -R.T @ values["translationVector"],
+        (0, 0, 1),
+    )
 
 # %% ../../nbs/datasets/bml_movi.ipynb #d6c3c159
 def read(
@@ -49,7 +75,8 @@ def read(
 ) -> Iterator[tuple[Example, VideoFrame]]:
     "Every frame of the two fixed cameras in round F, person by person; world mm, z up. NativeError naming file and field."
     root = Path(root)
-    if split != "train": raise NativeError(root, "split", "'train'", repr(split))
+    if split != "train":
+        raise NativeError(root, "split", "'train'", repr(split))
     for path in require(root, "F_Subjects_*/F_v3d_Subject_*.mat", dataset="bml_movi", access=ACCESS):
         subject, markers = path.stem.rsplit("_", 1)[-1], read_markers(path)[::4]
         for name in ("PG1", "PG2"):
@@ -57,5 +84,21 @@ def read(
             camera, size = read_camera(root, name), VideoFrame(video, 0).size
             for frame in range(min(len(markers), video_length(video))):
                 if (box := box_of(camera.project(markers[frame]), size)) is not None:
-                    yield row(path, Example(f"F/{subject}/{name}/{frame:06d}", "bml_movi", "train", subject, "F", frame, camera, box, size, markers[frame],
-                                            camera_name=name), VideoFrame(video, frame), 87)
+                    yield row(
+                        path,
+                        Example(
+                            f"F/{subject}/{name}/{frame:06d}",
+                            "bml_movi",
+                            "train",
+                            subject,
+                            "F",
+                            frame,
+                            camera,
+                            box,
+                            size,
+                            markers[frame],
+                            camera_name=name,
+                        ),
+                        VideoFrame(video, frame),
+                        87,
+                    )

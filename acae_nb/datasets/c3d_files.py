@@ -18,8 +18,9 @@ def read_c3d(path: str | Path) -> Float[np.ndarray, "frame marker 3"]:
     "Positions in the file's unit, NaN where a marker was not seen. NativeError for a damaged or truncated file."
     with reading(path, "C3D file"):
         data = Path(path).read_bytes()
-        if data[1] != 0x50: raise ValueError("the second byte of a C3D file is 0x50")
-        kind = {84: "<", 86: ">"}[data[(data[0] - 1) * 512 + 3]]           # Intel, MIPS; DEC's floats are not IEEE
+        if data[1] != 0x50:
+            raise ValueError("the second byte of a C3D file is 0x50")
+        kind = {84: "<", 86: ">"}[data[(data[0] - 1) * 512 + 3]]  # Intel, MIPS; DEC's floats are not IEEE
         points, analogue, first, last = (int(v) for v in np.frombuffer(data, kind + "u2", 4, 2))
         scale, begin = np.frombuffer(data, kind + "f4", 1, 12)[0], int(np.frombuffer(data, kind + "u2", 1, 16)[0])
         number = np.dtype(kind + ("f4" if scale < 0 else "i2"))
@@ -28,10 +29,16 @@ def read_c3d(path: str | Path) -> Float[np.ndarray, "frame marker 3"]:
         missing = end - len(data)
         if points < 1 or frames < 1 or begin < 2 or missing > 0 or not np.isfinite(scale) or scale == 0:
             raise ValueError(f"{frames} frames of {points} points, scale {scale}, {missing} bytes short")
-        if not any(data[end - width * number.itemsize:end]): raise ValueError("zeros at the end: a broken download")
-        values = np.frombuffer(data, number, frames * width, (begin - 1) * 512).reshape(frames, width)[:, :4 * points].reshape(frames, points, 4)
+        if not any(data[end - width * number.itemsize : end]):
+            raise ValueError("zeros at the end: a broken download")
+        values = (
+            np.frombuffer(data, number, frames * width, (begin - 1) * 512)
+            .reshape(frames, width)[:, : 4 * points]
+            .reshape(frames, points, 4)
+        )
         seen = np.flatnonzero(values[-1, :, :3].any(1))
-        if scale < 0 and len(seen) and abs(values[-1, seen[-1], 2]) < 1e-30: raise ValueError("zeros from the middle of a marker of the last frame on: a broken download")
+        if scale < 0 and len(seen) and abs(values[-1, seen[-1], 2]) < 1e-30:
+            raise ValueError("zeros from the middle of a marker of the last frame on: a broken download")
     values = values.astype(float) * (1 if scale < 0 else [scale, scale, scale, 1])
     unseen = (values[..., 3:] < 0) | (values[..., :3] == 0).all(-1, keepdims=True)
     return np.where(unseen, np.nan, values[..., :3])

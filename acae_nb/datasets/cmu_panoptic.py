@@ -7,26 +7,47 @@ __all__ = ['SKELETON', 'WORLD_UP', 'ACCESS', 'BROKEN_VIDEOS', 'read_calibration'
            'read', 'camera_rows']
 
 # %% ../../nbs/datasets/cmu_panoptic.ipynb #442248c8
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Collection, Iterator
 
 import numpy as np
 from jaxtyping import Float
 
-from ..geometry.cameras import Camera
-from .native import ImageFile, NativeError, VideoFrame, box_of, field, load_json, make_camera, require, row, video_length
+from acae_nb.datasets.native import (
+    ImageFile,
+    NativeError,
+    VideoFrame,
+    box_of,
+    field,
+    load_json,
+    make_camera,
+    require,
+    row,
+    video_length,
+)
 from .views import View
 from ..examples.rows import Example
+from ..geometry.cameras import Camera
 
 # %% ../../nbs/datasets/cmu_panoptic.ipynb #9d72c951
 SKELETON = "cmu_panoptic_19"
 WORLD_UP = (0.0, -1.0, 0.0)
 ACCESS = "free for research: scripts/getData.sh of the panoptic-toolbox, CMU-Perceptual-Computing-Lab on GitHub"
-BROKEN_VIDEOS = ("171204_pose3/00_20", "171204_pose4/00_20", "171204_pose5/00_20", "160422_haggling1/00_20", "160906_band3/00_03")
+BROKEN_VIDEOS = (
+    "171204_pose3/00_20",
+    "171204_pose4/00_20",
+    "171204_pose5/00_20",
+    "160422_haggling1/00_20",
+    "160906_band3/00_03",
+)
+
 
 def _entries(path: Path, data, key: str) -> list:
-    if isinstance(data, dict) and isinstance(data.get(key), list): return data[key]
-    raise NativeError(path, key, "a list", f"{type(data[key]).__name__}" if isinstance(data, dict) and key in data else "nothing")
+    if isinstance(data, dict) and isinstance(data.get(key), list):
+        return data[key]
+    raise NativeError(
+        path, key, "a list", f"{type(data[key]).__name__}" if isinstance(data, dict) and key in data else "nothing"
+    )
 
 # %% ../../nbs/datasets/cmu_panoptic.ipynb #a3485c48
 def read_calibration(path: str | Path) -> dict[str, View]:
@@ -34,15 +55,24 @@ def read_calibration(path: str | Path) -> dict[str, View]:
     path, views = Path(path), {}
     data = load_json(path)
     for k in range(len(_entries(path, data, "cameras"))):
-        def part(key, shape=(), kind=float): return field(data, path, f"cameras/{k}/{key}", shape, kind)
+
+        def part(key, shape=(), kind=float):
+            return field(data, path, f"cameras/{k}/{key}", shape, kind)
+
         name, hd = str(part("name", kind=str)), str(part("type", kind=str)) == "hd"
         if hd != (int(part("panel", kind=int)) == 0) or hd != name.startswith("00_") or name in views:
-            raise NativeError(path, f"cameras/{k}", "type hd, panel 0 and a name 00_.. of its own, or none of them", f"{part('type', kind=str)}, panel {part('panel', kind=int)}, {name}")
+            raise NativeError(
+                path,
+                f"cameras/{k}",
+                "type hd, panel 0 and a name 00_.. of its own, or none of them",
+                f"{part('type', kind=str)}, panel {part('panel', kind=int)}, {name}",
+            )
         if hd:
             R, t = part("R", (3, 3)), part("t", (3,))
             camera = make_camera(path, name, part("K", (3, 3)), part("distCoef", (5,)), R, -R.T @ t * 10, WORLD_UP)
             views[name] = View(camera, tuple(part("resolution", (2,), int).tolist()))
-    if not views: raise NativeError(path, "cameras", "HD cameras", "none")
+    if not views:
+        raise NativeError(path, "cameras", "HD cameras", "none")
     return dict(sorted(views.items()))
 
 # %% ../../nbs/datasets/cmu_panoptic.ipynb #8dd5aefd
@@ -53,51 +83,73 @@ def read_bodies(path: str | Path) -> dict[int, Float[np.ndarray, "19 3"]]:
     for k in range(len(_entries(path, data, "bodies"))):
         numbers = field(data, path, f"bodies/{k}/joints19", (76,)).reshape(19, 4)
         person = int(field(data, path, f"bodies/{k}/id", (), int))
-        if person in bodies: raise NativeError(path, f"bodies/{k}/id", "a person once", f"{person} again")
+        if person in bodies:
+            raise NativeError(path, f"bodies/{k}/id", "a person once", f"{person} again")
         bodies[person] = np.where(numbers[:, 3:] > 0.1, numbers[:, :3] * 10, np.nan)
     return bodies
 
 # %% ../../nbs/datasets/cmu_panoptic.ipynb #9c8f264f
 def find_pictures(folder: Path, name: str, frames: Collection[int]) -> dict[int, ImageFile | VideoFrame]:
     "Pictures of an HD camera by frame; empty when the camera was not fetched."
-    files = {int(f.stem.split("_")[-1]): ImageFile(f) for f in sorted((folder / "hdImgs" / name).glob(f"{name}_????????.*"))}
-    if files: return {n: files[n] for n in frames if n in files}
+    files = {
+        int(f.stem.split("_")[-1]): ImageFile(f) for f in sorted((folder / "hdImgs" / name).glob(f"{name}_????????.*"))
+    }
+    if files:
+        return {n: files[n] for n in frames if n in files}
     video = folder / "hdVideos" / f"hd_{name}.mp4"
-    if not video.is_file() or not frames: return {}
-    if (length := video_length(video)) < 0.99 * (last := max(frames) + 1): raise NativeError(video, "frames", f"{last}, as the poses", f"{length}")
+    if not video.is_file() or not frames:
+        return {}
+    if (length := video_length(video)) < 0.99 * (last := max(frames) + 1):
+        raise NativeError(video, "frames", f"{last}, as the poses", f"{length}")
     return {n: VideoFrame(video, n) for n in frames if n < length}
+
 
 def check_names(folder: Path, calibration: Path, views: dict[str, View]) -> None:
     "NativeError for a folder of pictures or a video of no calibrated camera."
     for path in [*folder.glob("hdImgs/00_*"), *folder.glob("hdVideos/hd_00_*.mp4")]:
-        if path.stem[-5:] not in views: raise NativeError(calibration, "cameras", f"a camera {path.stem[-5:]}, for {path.name}", f"only {list(views)}")
+        if path.stem[-5:] not in views:
+            raise NativeError(
+                calibration, "cameras", f"a camera {path.stem[-5:]}, for {path.name}", f"only {list(views)}"
+            )
 
 # %% ../../nbs/datasets/cmu_panoptic.ipynb #d6c3c159
 def read(
-    root: str | Path,                                # holds one folder a sequence
-    split: str = "train",                            # written into the rows; the owners define none
-    sequences: str = "*",                            # pattern of the folders' names
-    cameras: Collection[str] | None = None,          # names such as 00_03; all by default
-    without: Collection[str] = BROKEN_VIDEOS,        # sequences, videos (sequence/camera) and pose files (sequence/frame) without poses or broken
+    root: str | Path,  # holds one folder a sequence
+    split: str = "train",  # written into the rows; the owners define none
+    sequences: str = "*",  # pattern of the folders' names
+    cameras: Collection[str] | None = None,  # names such as 00_03; all by default
+    without: Collection[
+        str
+    ] = BROKEN_VIDEOS,  # sequences, videos (sequence/camera) and pose files (sequence/frame) without poses or broken
 ) -> Iterator[tuple[Example, ImageFile | VideoFrame]]:
     """Rows by sequence, camera, frame and person, for people with two joints or more in the picture.
 
     `cmu_panoptic_19`, world mm with y down. NativeError naming the data set, file and field that is absent or wrong."""
     for calibration in require(root, f"{sequences}/calibration_*.json", dataset="CMU Panoptic", access=ACCESS):
         folder = calibration.parent
-        if folder.name in without: continue
+        if folder.name in without:
+            continue
         views = read_calibration(calibration)
         check_names(folder, calibration, views)
         unknown = set(cameras or ()) - set(views)
-        if unknown: raise NativeError(calibration, "cameras", f"{sorted(unknown)}, as asked for", f"{list(views)}")
-        files = {int(f.stem[-8:]): f for f in require(folder, "hdPose3d_stage1_coco19/**/body3DScene_????????.json", dataset="CMU Panoptic", access=ACCESS)}
+        if unknown:
+            raise NativeError(calibration, "cameras", f"{sorted(unknown)}, as asked for", f"{list(views)}")
+        files = {
+            int(f.stem[-8:]): f
+            for f in require(
+                folder, "hdPose3d_stage1_coco19/**/body3DScene_????????.json", dataset="CMU Panoptic", access=ACCESS
+            )
+        }
         poses = {n: read_bodies(f) for n, f in files.items() if f"{folder.name}/{n:08d}" not in without}
         fetched = 0
         for name in views if cameras is None else cameras:
             pictures = {} if f"{folder.name}/{name}" in without else find_pictures(folder, name, sorted(poses))
             fetched += len(pictures)
             yield from camera_rows(split, folder, name, views[name], pictures, poses, files)
-        if not fetched: raise NativeError(folder, "hdVideos or hdImgs", "pictures of an HD camera and of a frame with poses", "none")
+        if not fetched:
+            raise NativeError(
+                folder, "hdVideos or hdImgs", "pictures of an HD camera and of a frame with poses", "none"
+            )
 
 # %% ../../nbs/datasets/cmu_panoptic.ipynb #49244588
 def camera_rows(split, folder, name, view, pictures, poses, files) -> Iterator[tuple[Example, ImageFile | VideoFrame]]:
@@ -107,7 +159,19 @@ def camera_rows(split, folder, name, view, pictures, poses, files) -> Iterator[t
             raise NativeError(picture.path, "size", f"{view.size} as in its calibration", str(picture.size))
         for person, joints in poses[frame].items():
             box = box_of(view.pixels(joints), view.size)
-            if box is None: continue
-            example = Example(f"{folder.name}/{name}/{frame:08d}/{person}", "cmu_panoptic", split, f"{folder.name}/{person}", folder.name, frame,
-                              view.camera, box, view.size, joints, camera_name=name)
+            if box is None:
+                continue
+            example = Example(
+                f"{folder.name}/{name}/{frame:08d}/{person}",
+                "cmu_panoptic",
+                split,
+                f"{folder.name}/{person}",
+                folder.name,
+                frame,
+                view.camera,
+                box,
+                view.size,
+                joints,
+                camera_name=name,
+            )
             yield row(files[frame], example, picture, 19)

@@ -7,15 +7,15 @@ __all__ = ['SKELETON', 'PARTS', 'ACCESS', 'distant_camera', 'records', 'picture_
            'read_keypoints', 'read']
 
 # %% ../../nbs/datasets/coco.ipynb #442248c8
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 from jaxtyping import Float
 
-from ..geometry.cameras import Camera
 from .native import ImageFile, NativeError, field, load_json, require, row
 from ..examples.rows import Example
+from ..geometry.cameras import Camera
 from ..skeletons.joints import load_skeleton
 
 # %% ../../nbs/datasets/coco.ipynb #90b27c90
@@ -26,7 +26,7 @@ ACCESS = "a free download, https://cocodataset.org/#download"
 # %% ../../nbs/datasets/coco.ipynb #246f0bd0
 def distant_camera(
     image_size: tuple[int, int],  # width, height
-    degrees: float = 8.0,         # field of view of the longer side
+    degrees: float = 8.0,  # field of view of the longer side
 ) -> Camera:
     "An upright camera without distortion for an image nobody calibrated; its axis goes through the middle pixel."
     focal, (x, y) = max(image_size) / 2 / np.tan(np.deg2rad(degrees) / 2), (np.array(image_size) - 1) / 2
@@ -37,13 +37,16 @@ def records(data: dict, path: Path, key: str) -> list[dict]:
     "The list of objects at `key` of a JSON file. NativeError when there is none."
     found = data.get(key) if isinstance(data, dict) else data
     if not (isinstance(found, list) and all(isinstance(v, dict) for v in found)):
-        raise NativeError(path, key, "a list of objects", "nothing" if found is None else f"{type(found).__name__} {str(found)[:60]}")
+        raise NativeError(
+            path, key, "a list of objects", "nothing" if found is None else f"{type(found).__name__} {str(found)[:60]}"
+        )
     return found
 
 # %% ../../nbs/datasets/coco.ipynb #d9b3c0e7
 def picture_in(folder: Path, name: str, path: Path, place: str) -> Path:
     "The picture a JSON file names at `place`. NativeError when the name leads out of the folder."
-    if not name or Path(name).is_absolute() or ".." in Path(name).parts: raise NativeError(path, place, "the path of a picture inside the data set", repr(name))
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise NativeError(path, place, "the path of a picture inside the data set", repr(name))
     return folder / name
 
 # %% ../../nbs/datasets/coco.ipynb #a1d01ee5
@@ -51,16 +54,27 @@ def person_category(data: dict, path: Path) -> int:
     "The id of the category whose keypoints are COCO's 17, in their order. NativeError when there is none."
     expected = list(load_skeleton(SKELETON).joints)
     for k, category in enumerate(found := records(data, path, "categories")):
-        if category.get("keypoints") == expected: return int(field(data, path, f"categories/{k}/id", (), int))
-    raise NativeError(path, "categories/0/keypoints", f"{expected[:3]} ... in COCO's order", str([c.get("keypoints") for c in found])[:120])
+        if category.get("keypoints") == expected:
+            return int(field(data, path, f"categories/{k}/id", (), int))
+    raise NativeError(
+        path,
+        "categories/0/keypoints",
+        f"{expected[:3]} ... in COCO's order",
+        str([c.get("keypoints") for c in found])[:120],
+    )
 
 # %% ../../nbs/datasets/coco.ipynb #c46c0d88
 def read_images(data: dict, path: Path, folder: Path) -> dict[int, tuple[Path, tuple[int, int]]]:
     "Path and size (width, height) of the photographs by their id."
     images = {}
     for k in range(len(records(data, path, "images"))):
-        number, width, height = (int(field(data, path, f"images/{k}/{key}", (), int)) for key in ("id", "width", "height"))
-        images[number] = picture_in(folder, str(field(data, path, f"images/{k}/file_name", (), str)), path, f"images/{k}/file_name"), (width, height)
+        number, width, height = (
+            int(field(data, path, f"images/{k}/{key}", (), int)) for key in ("id", "width", "height")
+        )
+        images[number] = (
+            picture_in(folder, str(field(data, path, f"images/{k}/file_name", (), str)), path, f"images/{k}/file_name"),
+            (width, height),
+        )
     return images
 
 # %% ../../nbs/datasets/coco.ipynb #764f306d
@@ -69,9 +83,18 @@ def read_keypoints(data: dict, path: Path, place: str) -> Float[np.ndarray, "17 
     triples = field(data, path, f"{place}/keypoints", (51,)).reshape(17, 3)
     marked, number = triples[:, 2] > 0, int(field(data, path, f"{place}/num_keypoints", (), int))
     if not np.isin(triples[:, 2], (0, 1, 2)).all():
-        raise NativeError(path, f"{place}/keypoints", "0, 1 or 2 for the visibility", str(triples[~np.isin(triples[:, 2], (0, 1, 2)), 2].tolist()))
-    if marked.sum() != number: raise NativeError(path, f"{place}/num_keypoints", f"the number of marked keypoints, {marked.sum()}", str(number))
-    if not np.isfinite(triples).all(): raise NativeError(path, f"{place}/keypoints", "finite numbers", str(triples.tolist())[:80])
+        raise NativeError(
+            path,
+            f"{place}/keypoints",
+            "0, 1 or 2 for the visibility",
+            str(triples[~np.isin(triples[:, 2], (0, 1, 2)), 2].tolist()),
+        )
+    if marked.sum() != number:
+        raise NativeError(
+            path, f"{place}/num_keypoints", f"the number of marked keypoints, {marked.sum()}", str(number)
+        )
+    if not np.isfinite(triples).all():
+        raise NativeError(path, f"{place}/keypoints", "finite numbers", str(triples.tolist())[:80])
     return np.where(marked[:, None], triples[:, :2], np.nan)
 
 # %% ../../nbs/datasets/coco.ipynb #458cb35a
@@ -79,23 +102,52 @@ def read(root: str | Path, split: str = "train", year: int = 2017) -> Iterator[t
     """People with at least one marked keypoint, by photograph and annotation id; `split` is "train" or "validation", `year` 2014 or 2017.
 
     Labels are `joints2d` in px. NativeError naming the JSON file and the annotation, or the photograph."""
-    if split not in PARTS or year not in (2014, 2017): raise ValueError(f"split, year: expected one of {list(PARTS)} and 2014 or 2017, found {split!r}, {year!r}")
+    if split not in PARTS or year not in (2014, 2017):
+        raise ValueError(f"split, year: expected one of {list(PARTS)} and 2014 or 2017, found {split!r}, {year!r}")
     part = f"{PARTS[split]}{year}"
     [path] = require(root, f"annotations/person_keypoints_{part}.json", dataset="COCO keypoints", access=ACCESS)
     data = load_json(path)
     person, images, seen, order = person_category(data, path), read_images(data, path, Path(root) / part), set(), []
     for k in range(len(records(data, path, "annotations"))):
-        number, image, category, crowd = (int(field(data, path, f"annotations/{k}/{key}", (), int)) for key in ("id", "image_id", "category_id", "iscrowd"))
-        if number in seen: raise NativeError(path, f"annotations/{k}/id", "an id of its own", f"{number} again")
-        if image not in images: raise NativeError(path, f"annotations/{k}/image_id", "the id of an image of the file", f"{image} (annotation {number})")
+        number, image, category, crowd = (
+            int(field(data, path, f"annotations/{k}/{key}", (), int))
+            for key in ("id", "image_id", "category_id", "iscrowd")
+        )
+        if number in seen:
+            raise NativeError(path, f"annotations/{k}/id", "an id of its own", f"{number} again")
+        if image not in images:
+            raise NativeError(
+                path, f"annotations/{k}/image_id", "the id of an image of the file", f"{image} (annotation {number})"
+            )
         seen.add(number)
-        if category == person and not crowd: order.append((image, number, k))
+        if category == person and not crowd:
+            order.append((image, number, k))
     for image, number, k in sorted(order):
         joints = read_keypoints(data, path, f"annotations/{k}")
-        if np.isnan(joints).all(): continue
+        if np.isnan(joints).all():
+            continue
         photograph, size = images[image]
         picture = ImageFile(photograph)
-        if picture.size != size: raise NativeError(path, f"images: width, height of {photograph.name}", f"those of the photograph, {picture.size}", str(size))
-        yield row(path, Example(
-            f"{part}/{photograph.stem}/{number}", "coco", split, subject="", sequence="", frame=image, camera=distant_camera(picture.size),
-            box=field(data, path, f"annotations/{k}/bbox", (4,)), image_size=picture.size, joints2d=joints), picture)
+        if picture.size != size:
+            raise NativeError(
+                path,
+                f"images: width, height of {photograph.name}",
+                f"those of the photograph, {picture.size}",
+                str(size),
+            )
+        yield row(
+            path,
+            Example(
+                f"{part}/{photograph.stem}/{number}",
+                "coco",
+                split,
+                subject="",
+                sequence="",
+                frame=image,
+                camera=distant_camera(picture.size),
+                box=field(data, path, f"annotations/{k}/bbox", (4,)),
+                image_size=picture.size,
+                joints2d=joints,
+            ),
+            picture,
+        )

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from ..examples.rows import Example
 from ..examples.images import encode_jpeg
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/colours.ipynb #841d5a95
 def white_balanced(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
@@ -24,10 +24,13 @@ def white_balanced(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 
     lab[..., 1:] -= lab[..., 1:].mean((0, 1)) * np.minimum(light, 2)
     return (cv2.cvtColor(lab, cv2.COLOR_LAB2RGB).clip(0, 1) * 255).round().astype(np.uint8)
 
+
 def brightened(image: UInt8[np.ndarray, "H W 3"], gamma: float = 0.67) -> UInt8[np.ndarray, "H W 3"]:
     "RGB to the power `gamma` (of values from 0 to 1): below 1 lightens the dark parts. ValueError for a gamma that is not positive."
-    if not gamma > 0: raise ValueError(f"gamma: expected a number above 0, found {gamma}")
+    if not gamma > 0:
+        raise ValueError(f"gamma: expected a number above 0, found {gamma}")
     return cv2.LUT(image, ((np.arange(256) / 255) ** gamma * 255).round().astype(np.uint8))
+
 
 def balanced_and_brightened(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
     "White balance, then gamma 0.67, as MPI-INF-3DHP needs."
@@ -37,28 +40,39 @@ def balanced_and_brightened(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarr
 @dataclass(frozen=True)
 class Recoloured:
     "A picture seen through a function of its pixels (a module's function, so that other processes find it)."
+
     picture: object
     change: Callable[[np.ndarray], np.ndarray]
 
     @property
-    def path(self): return self.picture.path
+    def path(self):
+        return self.picture.path
 
     @property
-    def size(self) -> tuple[int, int]: return self.picture.size
+    def size(self) -> tuple[int, int]:
+        return self.picture.size
 
-    def load(self) -> UInt8[np.ndarray, "H W 3"]: return self.change(self.picture.load())
+    def load(self) -> UInt8[np.ndarray, "H W 3"]:
+        return self.change(self.picture.load())
 
-    def jpeg(self, quality: int = 95) -> bytes: return encode_jpeg(self.load(), quality)
+    def jpeg(self, quality: int = 95) -> bytes:
+        return encode_jpeg(self.load(), quality)
 
 # %% ../../nbs/datasets/colours.ipynb #7eb68978
 CORRECTIONS = {change.__name__: change for change in (white_balanced, brightened, balanced_and_brightened)}
 
+
 def recoloured(rows: Iterable[tuple[Example, object]], correction: str) -> Iterator[tuple[Example, Recoloured]]:
     "Rows with their pictures corrected; labels stay as they are. ValueError for a correction that is none of `CORRECTIONS`."
-    if correction not in CORRECTIONS: raise ValueError(f"recoloured: expected one of {', '.join(CORRECTIONS)}, found {correction!r}")
+    if correction not in CORRECTIONS:
+        raise ValueError(f"recoloured: expected one of {', '.join(CORRECTIONS)}, found {correction!r}")
     return ((example, Recoloured(picture, CORRECTIONS[correction])) for example, picture in rows)
 
 # %% ../../nbs/datasets/colours.ipynb #7fb607cd
 def dark_mupots(rows: Iterable[tuple[Example, object]]) -> Iterator[tuple[Example, object]]:
     "MuPoTS-3D's rows with the pictures of TS1 to TS5 brightened."
-    for example, picture in rows: yield example, Recoloured(picture, brightened) if example.sequence in ("TS1", "TS2", "TS3", "TS4", "TS5") else picture
+    for example, picture in rows:
+        yield (
+            example,
+            Recoloured(picture, brightened) if example.sequence in ("TS1", "TS2", "TS3", "TS4", "TS5") else picture,
+        )

@@ -11,10 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from ..geometry.cameras import Camera
-from .native import ImageFile, NativeError, check_projection, field, load_pickle, make_camera, require, row
+from acae_nb.datasets.native import (
+    ImageFile,
+    NativeError,
+    check_projection,
+    field,
+    load_pickle,
+    make_camera,
+    require,
+    row,
+)
 from .smpl import body_joints, load_body
 from ..examples.rows import Example
+from ..geometry.cameras import Camera
 
 # %% ../../nbs/datasets/emdb.ipynb #5cd824ca
 SKELETON = "smpl_24"
@@ -23,31 +32,59 @@ ACCESS = "request it at https://emdb.ait.ethz.ch"
 # %% ../../nbs/datasets/emdb.ipynb #768dfa3d
 def read_cameras(data: dict, path: Path, n: int) -> list[Camera]:
     "The camera of each of `n` frames, world mm."
-    intrinsics, motions = field(data, path, "camera/intrinsics", (3, 3)), field(data, path, "camera/extrinsics", (n, 4, 4))
-    return [make_camera(path, f"extrinsics/{t}", intrinsics, None, m[:3, :3], -m[:3, :3].T @ m[:3, 3] * 1000, (0, 1, 0)) for t, m in enumerate(motions)]
+    intrinsics, motions = (
+        field(data, path, "camera/intrinsics", (3, 3)),
+        field(data, path, "camera/extrinsics", (n, 4, 4)),
+    )
+    return [
+        make_camera(path, f"extrinsics/{t}", intrinsics, None, m[:3, :3], -m[:3, :3].T @ m[:3, 3] * 1000, (0, 1, 0))
+        for t, m in enumerate(motions)
+    ]
 
 # %% ../../nbs/datasets/emdb.ipynb #8e9b3e0f
-def read(root: str | Path, split: str = "test", part: str = "emdb1", body_models: str | Path = "body_models") -> Iterator[tuple[Example, ImageFile]]:
+def read(
+    root: str | Path, split: str = "test", part: str = "emdb1", body_models: str | Path = "body_models"
+) -> Iterator[tuple[Example, ImageFile]]:
     """The person in every good frame, by subject, sequence and frame; `split` is "test".
 
     `part`: "emdb1" or "emdb2", the sequences with that flag. `body_models`: the folder with the user's `SMPL_MALE.pkl`,
     `SMPL_FEMALE.pkl`, `SMPL_NEUTRAL.pkl`. NativeError naming the pickle and the field."""
-    if split != "test" or part not in ("emdb1", "emdb2"): raise ValueError(f"split, part: expected 'test' and 'emdb1' or 'emdb2', found {split!r}, {part!r}")
+    if split != "test" or part not in ("emdb1", "emdb2"):
+        raise ValueError(f"split, part: expected 'test' and 'emdb1' or 'emdb2', found {split!r}, {part!r}")
     for path in require(root, "P*/*/*_data.pkl", dataset="EMDB", access=ACCESS):
         data = load_pickle(path)
-        if not field(data, path, part, (), bool): continue
+        if not field(data, path, part, (), bool):
+            continue
         good = field(data, path, "good_frames_mask", (None,), bool)
         n, gender = len(good), str(field(data, path, "gender", (), str))
-        if gender not in ("female", "male", "neutral"): raise NativeError(path, "gender", "female, male or neutral", repr(gender))
+        if gender not in ("female", "male", "neutral"):
+            raise NativeError(path, "gender", "female, male or neutral", repr(gender))
         cameras, (subject, sequence) = read_cameras(data, path, n), path.parts[-3:-1]
-        pose = np.concatenate([field(data, path, "smpl/poses_root", (n, 3)), field(data, path, "smpl/poses_body", (n, 69))], 1)
+        pose = np.concatenate(
+            [field(data, path, "smpl/poses_root", (n, 3)), field(data, path, "smpl/poses_body", (n, 69))], 1
+        )
         shape = np.repeat(field(data, path, "smpl/betas", (10,))[None], n, axis=0)
-        joints = body_joints(load_body(body_models, gender), pose, shape, field(data, path, "smpl/trans", (n, 3))) * 1000
+        joints = (
+            body_joints(load_body(body_models, gender), pose, shape, field(data, path, "smpl/trans", (n, 3))) * 1000
+        )
         px, boxes = field(data, path, "kp2d", (n, 24, 2)), field(data, path, "bboxes/bboxes", (n, 4))
         good[field(data, path, "bboxes/invalid_idxs", (None,), int)] = False
         for t in np.flatnonzero(good):
             picture = ImageFile(path.parent / "images" / f"{t:05d}.jpg")
             check_projection(path, joints[t], cameras[t], px[t], 3, str(t))
-            yield row(path, Example(
-                f"{subject}/{sequence}/{t:05d}", "emdb", split, subject=subject, sequence=sequence, frame=int(t), camera=cameras[t],
-                box=np.r_[boxes[t, :2], boxes[t, 2:] - boxes[t, :2]], image_size=picture.size, joints3d=joints[t]), picture)
+            yield row(
+                path,
+                Example(
+                    f"{subject}/{sequence}/{t:05d}",
+                    "emdb",
+                    split,
+                    subject=subject,
+                    sequence=sequence,
+                    frame=int(t),
+                    camera=cameras[t],
+                    box=np.r_[boxes[t, :2], boxes[t, 2:] - boxes[t, :2]],
+                    image_size=picture.size,
+                    joints3d=joints[t],
+                ),
+                picture,
+            )

@@ -20,6 +20,7 @@ from ..skeletons.joints import Skeleton
 @dataclass(frozen=True)
 class TablePicture:
     "The picture of one row of an example table."
+
     table: ExampleTable
     row: int
 
@@ -41,7 +42,9 @@ def skeleton(root: str | Path) -> Skeleton:
     "The skeleton of the table in a folder."
     return ExampleTable.open(root).skeleton
 
+
 def read(root: str | Path) -> Iterator[tuple[Example, TablePicture]]:
     "All rows in order. InvalidExamples when files are missing or damaged."
     table = ExampleTable.open(root)
-    for k in range(len(table)): yield table[k], TablePicture(table, k)
+    for k in range(len(table)):
+        yield table[k], TablePicture(table, k)

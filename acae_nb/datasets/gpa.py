@@ -6,22 +6,25 @@
 __all__ = ['SKELETON', 'ACCESS', 'image_number', 'image_file', 'read_camera', 'read']
 
 # %% ../../nbs/datasets/gpa.ipynb #442248c8
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
-from ..geometry.cameras import Camera
 from .native import ImageFile, NativeError, box_of, field, load_json, make_camera, require, row
 from ..examples.rows import Example
+from ..geometry.cameras import Camera
 
 # %% ../../nbs/datasets/gpa.ipynb #1e8c2bac
 SKELETON = "gpa_34"
 ACCESS = "https://www.cs.utexas.edu/~liyanc/projects/gpa-dataset"
 
+
 def image_number(path: str | Path, name: str) -> str:
     "The ten digits that name an image. NativeError when there are none."
     digits = Path(name.replace("\\", "/")).stem[-10:]
-    if len(digits) != 10 or not digits.isdigit(): raise NativeError(path, "images/file_name", "a name that ends with ten digits", repr(name))
+    if len(digits) != 10 or not digits.isdigit():
+        raise NativeError(path, "images/file_name", "a name that ends with ten digits", repr(name))
     return digits
+
 
 def image_file(root: str | Path, number: str) -> ImageFile:
     "An image where the archive puts it, or in the folders that posepile sorts them into."
@@ -42,18 +45,33 @@ def read(
 ) -> Iterator[tuple[Example, ImageFile]]:
     "Every image in the order of the annotations; mm, camera frame. NativeError naming file and field."
     root = Path(root)
-    if split not in ("train", "test"): raise NativeError(root, "split", "'train' or 'test'", repr(split))
-    path, = require(root, "xyz_gpa12_mdp_cntind_crop_cam_c2g.json", dataset="gpa", access=ACCESS)
+    if split not in ("train", "test"):
+        raise NativeError(root, "split", "'train' or 'test'", repr(split))
+    (path,) = require(root, "xyz_gpa12_mdp_cntind_crop_cam_c2g.json", dataset="gpa", access=ACCESS)
     data = load_json(path)
     lists = [data.get(key) if isinstance(data, dict) else None for key in ("images", "annotations")]
     if not all(isinstance(v, list) for v in lists) or len(lists[0]) != len(lists[1]):
-        raise NativeError(path, "images, annotations", "two lists of the same length", f"{[type(v).__name__ for v in lists]}")
+        raise NativeError(
+            path, "images, annotations", "two lists of the same length", f"{[type(v).__name__ for v in lists]}"
+        )
     for i, (image, annotation) in enumerate(zip(*lists)):
         if bool(field(annotation, path, "istrains", (), bool)) == (split == "train"):
-            yield from _one_image(root, path, image_number(path, str(field(image, path, "file_name", (), str))), annotation, split)
+            yield from _one_image(
+                root, path, image_number(path, str(field(image, path, "file_name", (), str))), annotation, split
+            )
+
 
 def _one_image(root, path, number, annotation, split):
-    joints, picture, camera = field(annotation, path, "joint_cams", (3, 34)).T, image_file(root, number), read_camera(path, annotation)
+    joints, picture, camera = (
+        field(annotation, path, "joint_cams", (3, 34)).T,
+        image_file(root, number),
+        read_camera(path, annotation),
+    )
     if (box := box_of(camera.project(joints), picture.size)) is not None:
         name = f"{camera.intrinsics[0, 0]:.2f} {camera.intrinsics[1, 1]:.2f}"
-        yield row(path, Example(number, "gpa", split, "", "", int(number), camera, box, picture.size, joints, camera_name=name), picture, 34)
+        yield row(
+            path,
+            Example(number, "gpa", split, "", "", int(number), camera, box, picture.size, joints, camera_name=name),
+            picture,
+            34,
+        )

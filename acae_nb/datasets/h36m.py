@@ -9,23 +9,51 @@ __all__ = ['SKELETON', 'RAW_JOINTS', 'SUBJECTS', 'SHIFTED', 'ACCESS', 'read_cdf'
 # %% ../../nbs/datasets/h36m.ipynb #9b06557f
 import glob
 import xml.etree.ElementTree as ET
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from ..geometry.cameras import Camera
 from .imar import laboratory_lens
-from .native import NativeError, VideoFrame, box_of, check_projection, checked, make_camera, reading, require, row, video_length
+from acae_nb.datasets.native import (
+    NativeError,
+    VideoFrame,
+    box_of,
+    check_projection,
+    checked,
+    make_camera,
+    reading,
+    require,
+    row,
+    video_length,
+)
 from ..examples.rows import Example
+from ..geometry.cameras import Camera
 
 # %% ../../nbs/datasets/h36m.ipynb #7b6df040
 SKELETON = "h36m_25"
-RAW_JOINTS = (*range(1, 11), 12, 13, 14, 15, 17, 18, 19, 21, 22, 25, 26, 27, 29, 30, 0)   # of the 32 stored points, in that order
+RAW_JOINTS = (
+    *range(1, 11),
+    12,
+    13,
+    14,
+    15,
+    17,
+    18,
+    19,
+    21,
+    22,
+    25,
+    26,
+    27,
+    29,
+    30,
+    0,
+)  # of the 32 stored points, in that order
 SUBJECTS = {"train": (1, 5, 6, 7, 8), "test": (9, 11)}
-SHIFTED = ("Greeting", "SittingDown 1", "Waiting 1")   # of subject 9
+SHIFTED = ("Greeting", "SittingDown 1", "Waiting 1")  # of subject 9
 ACCESS = "http://vision.imar.ro/human3.6m"
 
 # %% ../../nbs/datasets/h36m.ipynb #3bba23fd
@@ -34,12 +62,25 @@ def read_cdf(
     dimensions: int,  # 3 for D3_Positions (mm), 2 for D2_Positions (px)
 ) -> Float[np.ndarray, "frame 32 d"]:
     "The variable `Pose` of a CDF file. NativeError when there is none, or not of 32 points."
-    try: import cdflib
-    except ImportError: raise ImportError("reading CDF files needs cdflib: pip install acae_nb[datasets]") from None
+    try:
+        import cdflib
+    except ImportError:
+        raise ImportError("reading CDF files needs cdflib: pip install acae_nb[datasets]") from None
     with reading(path, "CDF file with a variable Pose"):
         values = np.asarray(cdflib.CDF(str(path)).varget("Pose"))
-    if values.dtype.kind != "f" or values.ndim != 3 or values.shape[0] != 1 or values.shape[2] != 32 * dimensions or not values.size:
-        raise NativeError(path, "Pose", f"numbers of shape [1, frames, {32 * dimensions}]", f"{values.dtype} of shape {list(values.shape)}")
+    if (
+        values.dtype.kind != "f"
+        or values.ndim != 3
+        or values.shape[0] != 1
+        or values.shape[2] != 32 * dimensions
+        or not values.size
+    ):
+        raise NativeError(
+            path,
+            "Pose",
+            f"numbers of shape [1, frames, {32 * dimensions}]",
+            f"{values.dtype} of shape {list(values.shape)}",
+        )
     return values.reshape(-1, 32, dimensions).astype(float)
 
 # %% ../../nbs/datasets/h36m.ipynb #47668acf
@@ -50,55 +91,84 @@ def read_cameras(path: str | Path) -> dict[tuple[int, str], Camera]:
         names = [item.text for item in root.find("dbcameras/index2id")]
         numbers = np.array([float(x) for x in root.find("w0").text.strip("[] \n").split()])
     if len(set(names)) != 4 or len(numbers) != 4 * 11 * 6 + 4 * 9 or not np.isfinite(numbers).all():
-        raise NativeError(path, "dbcameras/index2id, w0", "4 names and 300 finite numbers", f"{names} and {np.isfinite(numbers).sum()} such numbers")
+        raise NativeError(
+            path,
+            "dbcameras/index2id, w0",
+            "4 names and 300 finite numbers",
+            f"{names} and {np.isfinite(numbers).sum()} such numbers",
+        )
     places, lenses = numbers[:264].reshape(4, 11, 6), numbers[264:].reshape(4, 9)
-    return {(s + 1, name): _camera(path, f"{name} of S{s + 1}", places[c, s], lenses[c]) for c, name in enumerate(names) for s in range(11)}
+    return {
+        (s + 1, name): _camera(path, f"{name} of S{s + 1}", places[c, s], lenses[c])
+        for c, name in enumerate(names)
+        for s in range(11)
+    }
+
 
 def _camera(path, name, place, lens):
     (fx, fy, cx, cy), R = lens[:4], Rotation.from_euler("XYZ", place[:3]).as_matrix()
-    return make_camera(path, name, [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], laboratory_lens(lens[4:7], lens[7:]), R, place[3:], (0, 0, 1))
+    return make_camera(
+        path, name, [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], laboratory_lens(lens[4:7], lens[7:]), R, place[3:], (0, 0, 1)
+    )
 
 # %% ../../nbs/datasets/h36m.ipynb #98c0fa88
 def mask_boxes(
     path: str | Path,
-    px: Float[np.ndarray, "frame 25 2"],    # projected joints
-    moved: Float[np.ndarray, "frame 2"],    # how far the correction of subject 9 moved them, px
+    px: Float[np.ndarray, "frame 25 2"],  # projected joints
+    moved: Float[np.ndarray, "frame 2"],  # how far the correction of subject 9 moved them, px
     image_size: tuple[int, int],
-) -> Iterator[Float[np.ndarray, "4"] | None]:
+) -> Iterator[Float[np.ndarray, " 4"] | None]:
     "The owners' box of every frame, moved like the joints. NativeError for a missing or broken file."
-    try: import h5py
-    except ImportError: raise ImportError("reading MATLAB 7.3 files needs h5py: pip install acae_nb[datasets]") from None
-    require(Path(path).parent, glob.escape(Path(path).name), dataset="h36m", access=f"{ACCESS}; or pass boxes=joint_boxes")
+    try:
+        import h5py
+    except ImportError:
+        raise ImportError("reading MATLAB 7.3 files needs h5py: pip install acae_nb[datasets]") from None
+    require(
+        Path(path).parent, glob.escape(Path(path).name), dataset="h36m", access=f"{ACCESS}; or pass boxes=joint_boxes"
+    )
     with reading(path, "MATLAB 7.3 file with a cell array Masks"), h5py.File(path) as file:
-        references = file["Masks"][:len(px), 0]
-        if len(references) < len(px): raise NativeError(path, "Masks", f"{len(px)} images", str(len(references)))
-        found = [_mask_box(path, frame, file[reference][()].T, image_size) for frame, reference in enumerate(references)]
-    for box, (dx, dy) in zip(found, moved): yield None if box is None else box + [dx, dy, 0, 0]
+        references = file["Masks"][: len(px), 0]
+        if len(references) < len(px):
+            raise NativeError(path, "Masks", f"{len(px)} images", str(len(references)))
+        found = [
+            _mask_box(path, frame, file[reference][()].T, image_size) for frame, reference in enumerate(references)
+        ]
+    for box, (dx, dy) in zip(found, moved):
+        yield None if box is None else box + [dx, dy, 0, 0]
+
 
 def _mask_box(path, frame, mask, image_size):
-    if mask.shape != tuple(image_size)[::-1]: raise NativeError(path, f"Masks, frame {frame}", f"an image of {image_size} px", f"shape {mask.shape[::-1]}")
+    if mask.shape != tuple(image_size)[::-1]:
+        raise NativeError(path, f"Masks, frame {frame}", f"an image of {image_size} px", f"shape {mask.shape[::-1]}")
     x, y = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-    if not np.array_equal(mask, np.outer(mask.any(1), mask.any(0))) or len(x) and (x[-1] - x[0] >= len(x) or y[-1] - y[0] >= len(y)):
+    if (
+        not np.array_equal(mask, np.outer(mask.any(1), mask.any(0)))
+        or len(x)
+        and (x[-1] - x[0] >= len(x) or y[-1] - y[0] >= len(y))
+    ):
         raise NativeError(path, f"Masks, frame {frame}", "a rectangle of 1 in an image of 0", "another picture")
     return np.array([x[0], y[0], len(x), len(y)], float) if len(x) else None
 
 # %% ../../nbs/datasets/h36m.ipynb #90823cd4
-def joint_boxes(path, px: Float[np.ndarray, "frame 25 2"], moved, image_size: tuple[int, int]) -> Iterator[Float[np.ndarray, "4"] | None]:
+def joint_boxes(
+    path, px: Float[np.ndarray, "frame 25 2"], moved, image_size: tuple[int, int]
+) -> Iterator[Float[np.ndarray, " 4"] | None]:
     "Boxes round the projected joints; reads no file."
     return (box_of(points, image_size) for points in px)
 
 # %% ../../nbs/datasets/h36m.ipynb #d6c3c159
 def read(
     root: str | Path,
-    split: str = "train",                     # "train" or "test"
-    subjects: Sequence[int] | None = None,    # all of the split
-    s9_shift: float = -200.0,                 # mm along world x, for the three shifted sequences of subject 9
-    boxes: Callable = mask_boxes,             # or joint_boxes
-    without: Collection[str] = (),            # videos to leave out, as "S11/Directions/54138969"
+    split: str = "train",  # "train" or "test"
+    subjects: Sequence[int] | None = None,  # all of the split
+    s9_shift: float = -200.0,  # mm along world x, for the three shifted sequences of subject 9
+    boxes: Callable = mask_boxes,  # or joint_boxes
+    without: Collection[str] = (),  # videos to leave out, as "S11/Directions/54138969"
 ) -> Iterator[tuple[Example, VideoFrame]]:
     "Every frame of all cameras, sequence by sequence; world mm, z up. NativeError naming file and field."
     root = Path(root)
-    if split not in SUBJECTS: raise NativeError(root, "split", f"one of {list(SUBJECTS)}", repr(split))
+    if split not in SUBJECTS:
+        raise NativeError(root, "split", f"one of {list(SUBJECTS)}", repr(split))
     cameras = read_cameras(*require(root, "Release-v1.2/metadata.xml", dataset="h36m", access=ACCESS))
     for subject in SUBJECTS[split] if subjects is None else subjects:
         for path in require(root, f"S{subject}/MyPoseFeatures/D3_Positions/*.cdf", dataset="h36m", access=ACCESS):
@@ -117,9 +187,28 @@ def _one_camera(folder, split, path, raw, shift, camera, name, boxes):
     joints, size = raw[:, RAW_JOINTS] + shift, VideoFrame(video, 0).size
     if projections.exists():
         px = checked(read_cdf(projections, 2), projections, "Pose", (len(raw), 32, 2))
-        for frame in range(len(raw)): check_projection(projections, raw[frame], camera, px[frame], 0.02 * size[0], str(frame))
+        for frame in range(len(raw)):
+            check_projection(projections, raw[frame], camera, px[frame], 0.02 * size[0], str(frame))
     moved = camera.project(raw[:, 0] + shift) - camera.project(raw[:, 0])
-    for frame, box in enumerate(boxes(folder / "MySegmentsMat/ground_truth_bb" / f"{file}.mat", camera.project(joints), moved, size)):
+    for frame, box in enumerate(
+        boxes(folder / "MySegmentsMat/ground_truth_bb" / f"{file}.mat", camera.project(joints), moved, size)
+    ):
         if box is not None:
-            yield row(path, Example(f"{folder.name}/{sequence}/{name}/{frame:06d}", "h36m", split, folder.name, sequence, frame, camera,
-                                    box, size, joints[frame], camera_name=name), VideoFrame(video, frame), 25)
+            yield row(
+                path,
+                Example(
+                    f"{folder.name}/{sequence}/{name}/{frame:06d}",
+                    "h36m",
+                    split,
+                    folder.name,
+                    sequence,
+                    frame,
+                    camera,
+                    box,
+                    size,
+                    joints[frame],
+                    camera_name=name,
+                ),
+                VideoFrame(video, frame),
+                25,
+            )

@@ -8,21 +8,57 @@ __all__ = ['SKELETON', 'JOINTS', 'ACCESS', 'crc32c', 'read_records', 'varint', '
 
 # %% ../../nbs/datasets/hspace.ipynb #1c2beb08
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from .native import NativeError, checked, make_camera, reading, require, row
-from ..examples.rows import Example
 from ..examples.images import encode_jpeg, encode_mask
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/hspace.ipynb #1e9d4b02
 SKELETON = "ghum_35"
-JOINTS = (0, 1, 2, 3, 4, 5, 6, 7, 9, 13, 14, 15, 16, 20, 22, 31, 32, 33, 34, 35, 39, 41, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62)   # of GHUM's 63
+JOINTS = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    9,
+    13,
+    14,
+    15,
+    16,
+    20,
+    22,
+    31,
+    32,
+    33,
+    34,
+    35,
+    39,
+    41,
+    50,
+    51,
+    52,
+    53,
+    54,
+    55,
+    56,
+    57,
+    58,
+    59,
+    60,
+    61,
+    62,
+)  # of GHUM's 63
 ACCESS = "on request, by the form at google-research/hspace on GitHub"
 
 # %% ../../nbs/datasets/hspace.ipynb #09d66bd6
@@ -31,21 +67,28 @@ def crc32c(data: bytes) -> int:
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
-        for _ in range(8): crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
     crc ^= 0xFFFFFFFF
     return (crc >> 15 | crc << 17) + 0xA282EAD8 & 0xFFFFFFFF
 
+
 def read_records(path: str | Path) -> Iterator[tuple[int, memoryview]]:
     "Place in the file and bytes of every record. NativeError for a truncated file or a length that fails its checksum."
-    with reading(path, "TFRecord file"): size, file = Path(path).stat().st_size, open(path, "rb")
+    with reading(path, "TFRecord file"):
+        size, file = Path(path).stat().st_size, open(path, "rb")
     with file:
         at = 0
         while at < size:
             file.seek(at)
             head = file.read(12)
-            if len(head) < 12 or crc32c(head[:8]) != struct.unpack("<I", head[8:])[0]: raise NativeError(path, f"byte {at}", "the length of a record with its checksum", head.hex() or "nothing")
+            if len(head) < 12 or crc32c(head[:8]) != struct.unpack("<I", head[8:])[0]:
+                raise NativeError(
+                    path, f"byte {at}", "the length of a record with its checksum", head.hex() or "nothing"
+                )
             length = struct.unpack("<Q", head[:8])[0]
-            if at + 16 + length > size: raise NativeError(path, f"byte {at}", f"a record of {length} bytes", f"the end of the file, {size}")
+            if at + 16 + length > size:
+                raise NativeError(path, f"byte {at}", f"a record of {length} bytes", f"the end of the file, {size}")
             yield at + 12, memoryview(file.read(length))
             at += 16 + length
 
@@ -53,18 +96,23 @@ def read_records(path: str | Path) -> Iterator[tuple[int, memoryview]]:
 def varint(data: memoryview, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
-        if at >= len(data) or shift > 63: raise ValueError(f"no number at byte {at}")
+        if at >= len(data) or shift > 63:
+            raise ValueError(f"no number at byte {at}")
         value |= (data[at] & 127) << shift
         at, shift = at + 1, shift + 7
-        if data[at - 1] < 128: return value, at
+        if data[at - 1] < 128:
+            return value, at
+
 
 def message(data: memoryview, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
     "(field, start, stop) of each field of a message that has only fields with a length. ValueError."
     while start < stop:
         key, start = varint(data, start)
-        if key & 7 != 2: raise ValueError(f"wire type {key & 7} at byte {start}")
+        if key & 7 != 2:
+            raise ValueError(f"wire type {key & 7} at byte {start}")
         length, start = varint(data, start)
-        if start + length > stop: raise ValueError(f"{length} bytes at byte {start} of {stop}")
+        if start + length > stop:
+            raise ValueError(f"{length} bytes at byte {start} of {stop}")
         yield key >> 3, start, start + length
         start += length
 
@@ -75,15 +123,21 @@ def read_example(path: str | Path, place: int, data: memoryview) -> dict[str, np
         features = {}
         for _, a, b in message(data, 0, len(data)):
             for _, c, d in message(data, a, b):
-                (_, e, f), (_, g, h) = message(data, c, d)                       # name, feature
+                (_, e, f), (_, g, h) = message(data, c, d)  # name, feature
                 lists = list(message(data, g, h))
-                if not lists: continue
+                if not lists:
+                    continue
                 kind, i, j = lists[0]
                 name = bytes(data[e:f]).decode()
-                if kind == 1: _, k, l = next(message(data, i, j)); features[name] = place + k, place + l
-                elif kind == 2: features[name] = np.frombuffer(b"".join(data[k:l] for _, k, l in message(data, i, j)), "<f4")
-                else: features[name] = np.array(list(_varints(data, i, j)), np.int64)
+                if kind == 1:
+                    _, k, l = next(message(data, i, j))
+                    features[name] = place + k, place + l
+                elif kind == 2:
+                    features[name] = np.frombuffer(b"".join(data[k:l] for _, k, l in message(data, i, j)), "<f4")
+                else:
+                    features[name] = np.array(list(_varints(data, i, j)), np.int64)
         return features
+
 
 def _varints(data, start, stop):
     for _, k, l in message(data, start, stop):
@@ -95,6 +149,7 @@ def _varints(data, start, stop):
 @dataclass(frozen=True)
 class RecordPicture:
     "An encoded picture inside a larger file, blue first; NativeError with the file's name and place when it cannot be decoded."
+
     path: Path
     start: int
     stop: int
@@ -104,13 +159,17 @@ class RecordPicture:
         with reading(self.path, f"picture at byte {self.start}"), open(self.path, "rb") as file:
             file.seek(self.start)
             image = cv2.imdecode(np.frombuffer(file.read(self.stop - self.start), np.uint8), cv2.IMREAD_UNCHANGED)
-            if image is None: raise ValueError("it cannot be decoded")
+            if image is None:
+                raise ValueError("it cannot be decoded")
             return image
 
     def load(self) -> UInt8[np.ndarray, "H W 3"]:
         "RGB pixels."
-        image = self.labels()                  # OpenCV gives the second channel order of a picture, which here is red first
-        if image.ndim != 3 or image.dtype != np.uint8: raise NativeError(self.path, f"picture at byte {self.start}", "a colour picture", f"shape {image.shape}, {image.dtype}")
+        image = self.labels()  # OpenCV gives the second channel order of a picture, which here is red first
+        if image.ndim != 3 or image.dtype != np.uint8:
+            raise NativeError(
+                self.path, f"picture at byte {self.start}", "a colour picture", f"shape {image.shape}, {image.dtype}"
+            )
         return np.ascontiguousarray(image[..., :3])
 
     @property
@@ -118,19 +177,24 @@ class RecordPicture:
         "Width, height, px."
         return self.labels().shape[1::-1]
 
-    def jpeg(self, quality: int = 95) -> bytes: return encode_jpeg(self.load(), quality)
+    def jpeg(self, quality: int = 95) -> bytes:
+        return encode_jpeg(self.load(), quality)
 
 # %% ../../nbs/datasets/hspace.ipynb #45556164
-def person_box(labels: np.ndarray, label: int) -> Float[np.ndarray, "4"] | None:
+def person_box(labels: np.ndarray, label: int) -> Float[np.ndarray, " 4"] | None:
     "Left, top, width, height (px) of a person's mask without specks below 3 px; None where nothing is left."
-    mask = cv2.morphologyEx(((labels == label) | (labels == label - 1) & (label > 1)).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    mask = cv2.morphologyEx(
+        ((labels == label) | (labels == label - 1) & (label > 1)).astype(np.uint8),
+        cv2.MORPH_OPEN,
+        np.ones((3, 3), np.uint8),
+    )
     return np.array(cv2.boundingRect(mask), float) - [0.5, 0.5, 0, 0] if mask.any() else None
 
 # %% ../../nbs/datasets/hspace.ipynb #d6c3c159
 def read(
-    root: str | Path,          # holds 2021_01
-    split: str = "train",      # the owners' folder
-    sequences: str = "*",      # pattern of the files' names
+    root: str | Path,  # holds 2021_01
+    split: str = "train",  # the owners' folder
+    sequences: str = "*",  # pattern of the files' names
 ) -> Iterator[tuple[Example, RecordPicture]]:
     """Rows by sequence, record and person, for people of whom something is to be seen; with the mask of everybody.
 
@@ -138,20 +202,55 @@ def read(
     for path in require(root, f"2021_01/{split}/{sequences}.tfrecord", dataset="HSPACE", access=ACCESS):
         for index, (place, data) in enumerate(read_records(path)):
             features = read_example(path, place, data)
+
             def part(name, *shape, kind=float):
-                if not isinstance(features.get(name), np.ndarray): raise NativeError(path, f"record {index}, {name}", "numbers", "bytes" if name in features else f"none among {sorted(features)[:12]}")
+                if not isinstance(features.get(name), np.ndarray):
+                    raise NativeError(
+                        path,
+                        f"record {index}, {name}",
+                        "numbers",
+                        "bytes" if name in features else f"none among {sorted(features)[:12]}",
+                    )
                 return checked(features[name], path, f"record {index}, {name}", shape, kind)
+
             def bytes_of(name):
-                if not isinstance(features.get(name), tuple): raise NativeError(path, f"record {index}, {name}", "an encoded picture", "none")
+                if not isinstance(features.get(name), tuple):
+                    raise NativeError(path, f"record {index}, {name}", "an encoded picture", "none")
                 return RecordPicture(path, *features[name])
-            picture, labels, (fx, fy, cx, cy) = bytes_of("image/rgb"), bytes_of("character_masks").labels(), part("camera_intrinsics", 4)
+
+            picture, labels, (fx, fy, cx, cy) = (
+                bytes_of("image/rgb"),
+                bytes_of("character_masks").labels(),
+                part("camera_intrinsics", 4),
+            )
             camera = make_camera(path, f"of record {index}", [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], world_up=(0, -1, 0))
-            if labels.ndim == 3: labels = labels[..., 0]
-            if labels.shape[::-1] != picture.size: raise NativeError(path, f"record {index}, character_masks", f"{picture.size} as the picture", f"{labels.shape[::-1]}")
+            if labels.ndim == 3:
+                labels = labels[..., 0]
+            if labels.shape[::-1] != picture.size:
+                raise NativeError(
+                    path, f"record {index}, character_masks", f"{picture.size} as the picture", f"{labels.shape[::-1]}"
+                )
             mask = encode_mask(labels > 0)
             for person in range(int(part("number_of_rigged_characters", 1, kind=int)[0])):
                 joints = part(f"RIGGED_{person}/joints_3d", 189).reshape(63, 3)[list(JOINTS)] * 1000
                 box = person_box(labels, int(part(f"RIGGED_{person}/mask_id", 1, kind=int)[0]))
-                if box is None: continue
-                yield row(path, Example(f"{path.stem}/{index:06d}/{person}", "hspace", split, f"{path.stem}/{person}", path.stem, index, camera, box, labels.shape[::-1], joints,
-                                        mask=mask), picture, 35)
+                if box is None:
+                    continue
+                yield row(
+                    path,
+                    Example(
+                        f"{path.stem}/{index:06d}/{person}",
+                        "hspace",
+                        split,
+                        f"{path.stem}/{person}",
+                        path.stem,
+                        index,
+                        camera,
+                        box,
+                        labels.shape[::-1],
+                        joints,
+                        mask=mask,
+                    ),
+                    picture,
+                    35,
+                )

@@ -6,19 +6,32 @@
 __all__ = ['SKELETON', 'ACCESS', 'read_joints', 'read_camera', 'read_offset', 'read']
 
 # %% ../../nbs/datasets/human4d.ipynb #442248c8
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 from jaxtyping import Float
 
-from ..geometry.cameras import Camera
-from .native import ImageFile, NativeError, box_of, checked, field, load_json, load_npz, make_camera, reading, require, row
+from acae_nb.datasets.native import (
+    ImageFile,
+    NativeError,
+    box_of,
+    checked,
+    field,
+    load_json,
+    load_npz,
+    make_camera,
+    reading,
+    require,
+    row,
+)
 from ..examples.rows import Example
+from ..geometry.cameras import Camera
 
 # %% ../../nbs/datasets/human4d.ipynb #37d60834
 SKELETON = "human4d_32"
 ACCESS = "https://tofis.github.io/human4d_dataset"
+
 
 def read_joints(
     path: str | Path,
@@ -32,11 +45,20 @@ def read_camera(repository: str | Path, extrinsics: str | Path) -> Camera:
     "The colour camera of a device; mm, world z up. NativeError for missing or impossible numbers."
     name = Path(extrinsics).stem
     devices = [d for d in load_json(repository) if isinstance(d, dict) and d.get("Device") == name]
-    if len(devices) != 1: raise NativeError(repository, "Device", f"one entry {name!r}", str(len(devices)))
+    if len(devices) != 1:
+        raise NativeError(repository, "Device", f"one entry {name!r}", str(len(devices)))
     K = field(devices[0], repository, "Color Intrinsics/0/1280x720", (9,)).reshape(3, 3)
-    turn, shift = field(devices[0], repository, "Color Depth Rotation", (9,)).reshape(3, 3), 1000 * field(devices[0], repository, "Color Depth Translation", (3,))
+    turn, shift = (
+        field(devices[0], repository, "Color Depth Rotation", (9,)).reshape(3, 3),
+        1000 * field(devices[0], repository, "Color Depth Translation", (3,)),
+    )
     with reading(extrinsics, "text file with 4 lines of 3 numbers"):
-        pose = checked([[float(v) for v in line.split()] for line in Path(extrinsics).read_text().splitlines() if line.strip()], extrinsics, "lines", (4, 3))
+        pose = checked(
+            [[float(v) for v in line.split()] for line in Path(extrinsics).read_text().splitlines() if line.strip()],
+            extrinsics,
+            "lines",
+            (4, 3),
+        )
     return make_camera(extrinsics, name, K, None, turn.T @ pose[:3].T, pose[3] + pose[:3] @ shift, (0, 0, 1))
 
 # %% ../../nbs/datasets/human4d.ipynb #32982108
@@ -45,33 +67,63 @@ def read_offset(path: str | Path, recording: str) -> int:
     with reading(path, "text file with a line of a name and two numbers for each recording"):
         lines = [line.split("\t") for line in Path(path).read_text().splitlines() if line.strip()]
         found = [int(line[1]) for line in lines if line[0] == recording]
-    if len(found) != 1: raise NativeError(path, recording, "one line", str(len(found)))
+    if len(found) != 1:
+        raise NativeError(path, recording, "one line", str(len(found)))
     return found[0]
 
 # %% ../../nbs/datasets/human4d.ipynb #d6c3c159
 def read(
     root: str | Path,
     split: str = "train",  # all of it
-    lag: int = 0,          # an image shows the pose numbered by its number, less the offset, plus this
+    lag: int = 0,  # an image shows the pose numbered by its number, less the offset, plus this
 ) -> Iterator[tuple[Example, ImageFile]]:
     "Everybody in every posed image, recording by recording, camera by camera; world mm, z up. NativeError naming file and field."
     root = Path(root)
-    if split != "train": raise NativeError(root, "split", "'train'", repr(split))
+    if split != "train":
+        raise NativeError(root, "split", "'train'", repr(split))
     for color in require(root, "*/*/Dump/color", dataset="human4d", access=ACCESS):
         recording = color.parents[1]
-        repository = next((p for p in (recording.parent / "device_repository.json", root / "device_repository.json") if p.exists()), root / "device_repository.json")
+        repository = next(
+            (p for p in (recording.parent / "device_repository.json", root / "device_repository.json") if p.exists()),
+            root / "device_repository.json",
+        )
         first = read_offset(recording.parent / "offsets.txt", recording.name) - lag
         for extrinsics in require(recording.parent, "pose/*.extrinsics", dataset="human4d", access=ACCESS):
             camera = read_camera(repository, extrinsics)
             files = {int(p.name.split("_")[0]): p for p in color.glob(f"*_{extrinsics.stem}_color_*.png")}
             for number, file in sorted(files.items()):
-                yield from _one_image(recording, color.with_name("gposes3d") / f"{number - first}.npy", camera, extrinsics.stem, number, ImageFile(file))
+                yield from _one_image(
+                    recording,
+                    color.with_name("gposes3d") / f"{number - first}.npy",
+                    camera,
+                    extrinsics.stem,
+                    number,
+                    ImageFile(file),
+                )
+
 
 def _one_image(recording, path, camera, name, number, picture):
-    if not path.exists(): return
+    if not path.exists():
+        return
     subject, sequence = recording.parent.name, recording.name
     joints, size = read_joints(path, len(subject) - 1), picture.size
     for person, pose in enumerate(joints):
         if (box := box_of(camera.project(pose), size)) is not None:
-            yield row(path, Example(f"{subject}/{sequence}/{name}/{number}/{person}", "human4d", "train", subject if len(joints) == 1 else f"{subject} {person}",
-                                    sequence, number, camera, box, size, pose, camera_name=name), picture, 32)
+            yield row(
+                path,
+                Example(
+                    f"{subject}/{sequence}/{name}/{number}/{person}",
+                    "human4d",
+                    "train",
+                    subject if len(joints) == 1 else f"{subject} {person}",
+                    sequence,
+                    number,
+                    camera,
+                    box,
+                    size,
+                    pose,
+                    camera_name=name,
+                ),
+                picture,
+                32,
+            )

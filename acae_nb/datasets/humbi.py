@@ -6,16 +6,16 @@
 __all__ = ['SKELETON', 'WORLD_UP', 'ACCESS', 'read_table', 'read_blocks', 'read_cameras', 'read_joints', 'read']
 
 # %% ../../nbs/datasets/humbi.ipynb #442248c8
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Collection, Iterator
 
 import numpy as np
 from jaxtyping import Float
 
-from ..geometry.cameras import Camera
 from .native import ImageFile, NativeError, box_of, checked, make_camera, reading, require, row
 from .views import View
 from ..examples.rows import Example
+from ..geometry.cameras import Camera
 
 # %% ../../nbs/datasets/humbi.ipynb #5ef13329
 SKELETON = "openpose_body_25"
@@ -25,29 +25,45 @@ ACCESS = "for research, on request: humbi-data.net"
 # %% ../../nbs/datasets/humbi.ipynb #4d5cb63e
 def read_table(path: str | Path, heading: int = 0) -> list[list[float]]:
     "Numbers of every line that is not empty, after the lines of the heading. NativeError naming file and line."
-    with reading(path, "text file"): lines = Path(path).read_text("utf-8").splitlines()[heading:]
+    with reading(path, "text file"):
+        lines = Path(path).read_text("utf-8").splitlines()[heading:]
     table = []
     for k, line in enumerate(lines, heading + 1):
-        try: table.append([float(word) for word in line.split()])
-        except ValueError as error: raise NativeError(path, f"line {k}", "numbers", str(error)) from None
+        try:
+            table.append([float(word) for word in line.split()])
+        except ValueError as error:
+            raise NativeError(path, f"line {k}", "numbers", str(error)) from None
     return [line for line in table if line]
+
 
 def read_blocks(path: str | Path, height: int) -> dict[int, Float[np.ndarray, "r 3"]]:
     "Matrices of `height` rows by the number of their camera, from blocks that begin with a line `0 camera`. NativeError."
     table, blocks = read_table(path, 3), {}
-    if len(table) % (height + 1): raise NativeError(path, "lines", f"blocks of {height + 1}", f"{len(table)} lines after the heading")
+    if len(table) % (height + 1):
+        raise NativeError(path, "lines", f"blocks of {height + 1}", f"{len(table)} lines after the heading")
     for k in range(0, len(table), height + 1):
         head = checked(table[k], path, f"heading of block {k // (height + 1)}", (2,), int)
-        if head[1] in blocks: raise NativeError(path, f"camera {head[1]}", "one block", "two")
-        blocks[int(head[1])] = checked(table[k + 1:k + height + 1], path, f"camera {head[1]}", (height, 3))
+        if head[1] in blocks:
+            raise NativeError(path, f"camera {head[1]}", "one block", "two")
+        blocks[int(head[1])] = checked(table[k + 1 : k + height + 1], path, f"camera {head[1]}", (height, 3))
     return blocks
 
 # %% ../../nbs/datasets/humbi.ipynb #988d3dc9
 def read_cameras(folder: str | Path) -> dict[int, Camera]:
     "The calibrated cameras of a subject, mm. NativeError naming file and camera."
-    inner, outer, path = read_blocks(Path(folder) / "intrinsic.txt", 3), read_blocks(Path(folder) / "extrinsic.txt", 4), Path(folder) / "extrinsic.txt"
-    if not set(inner) <= set(outer): raise NativeError(path, "cameras", f"those of intrinsic.txt", f"none of number {sorted(set(inner) - set(outer))}")
-    return {c: make_camera(path, str(c), inner[c], None, outer[c][1:], outer[c][0] * 1000, WORLD_UP) for c in sorted(inner)}
+    inner, outer, path = (
+        read_blocks(Path(folder) / "intrinsic.txt", 3),
+        read_blocks(Path(folder) / "extrinsic.txt", 4),
+        Path(folder) / "extrinsic.txt",
+    )
+    if not set(inner) <= set(outer):
+        raise NativeError(
+            path, "cameras", "those of intrinsic.txt", f"none of number {sorted(set(inner) - set(outer))}"
+        )
+    return {
+        c: make_camera(path, str(c), inner[c], None, outer[c][1:], outer[c][0] * 1000, WORLD_UP) for c in sorted(inner)
+    }
+
 
 def read_joints(path: str | Path) -> Float[np.ndarray, "25 3"]:
     "World joints, mm; NaN where not found. NativeError naming file."
@@ -57,9 +73,9 @@ def read_joints(path: str | Path) -> Float[np.ndarray, "25 3"]:
 # %% ../../nbs/datasets/humbi.ipynb #d6c3c159
 def read(
     root: str | Path,
-    split: str = "train",             # written into the rows; the owners define none
-    subjects: str = "subject_*",      # pattern of the folders
-    without: Collection[str] = (),    # pictures known to be broken, relative to root
+    split: str = "train",  # written into the rows; the owners define none
+    subjects: str = "subject_*",  # pattern of the folders
+    without: Collection[str] = (),  # pictures known to be broken, relative to root
 ) -> Iterator[tuple[Example, ImageFile]]:
     """Rows by subject, snapshot and camera, for people with two joints or more in the picture.
 
@@ -67,16 +83,36 @@ def read(
     root, cameras = Path(root), {}
     for path in require(root, f"{subjects}/body/*/reconstruction/keypoints.txt", dataset="HUMBI", access=ACCESS):
         body, snapshot = path.parents[2], path.parents[1]
-        if cameras.get("of") != body: cameras = {"of": body} | read_cameras(body)
+        if cameras.get("of") != body:
+            cameras = {"of": body} | read_cameras(body)
         subject, joints = body.parent.name, read_joints(path)
         for picture in sorted((snapshot / "image").glob("image*.jpg")):
             number = picture.stem.removeprefix("image")
-            if not number.isdigit(): raise NativeError(picture, "name", "image and the number of a camera", picture.name)
-            if int(number) not in cameras or str(picture.relative_to(root)) in without: continue
+            if not number.isdigit():
+                raise NativeError(picture, "name", "image and the number of a camera", picture.name)
+            if int(number) not in cameras or str(picture.relative_to(root)) in without:
+                continue
             image = ImageFile(picture)
             view = View(cameras[int(number)], image.size)
             box = box_of(view.pixels(joints), view.size)
-            if box is None: continue
+            if box is None:
+                continue
             name = f"{subject}/{snapshot.name}/{int(number):03d}"
-            yield row(path, Example(name, "humbi", split, subject, f"{subject}/{snapshot.name}", int(snapshot.name) if snapshot.name.isdigit() else 0, view.camera, box, view.size, joints,
-                                    camera_name=f"{int(number):03d}"), image, 25)
+            yield row(
+                path,
+                Example(
+                    name,
+                    "humbi",
+                    split,
+                    subject,
+                    f"{subject}/{snapshot.name}",
+                    int(snapshot.name) if snapshot.name.isdigit() else 0,
+                    view.camera,
+                    box,
+                    view.size,
+                    joints,
+                    camera_name=f"{int(number):03d}",
+                ),
+                image,
+                25,
+            )

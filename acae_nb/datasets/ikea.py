@@ -6,13 +6,24 @@
 __all__ = ['SKELETON', 'CAMERAS', 'ACCESS', 'read_camera', 'read_pose', 'read_names', 'read']
 
 # %% ../../nbs/datasets/ikea.ipynb #442248c8
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 from jaxtyping import Float
 
-from .native import NativeError, VideoFrame, box_of, field, load_json, load_pickle, make_camera, reading, require, row
+from acae_nb.datasets.native import (
+    NativeError,
+    VideoFrame,
+    box_of,
+    field,
+    load_json,
+    load_pickle,
+    make_camera,
+    reading,
+    require,
+    row,
+)
 from .views import View
 from ..examples.rows import Example
 
@@ -26,8 +37,12 @@ def read_camera(path: str | Path, data: dict, scene: str, camera: str, size: tup
     "A camera of a scene, mm, in the frame of dev2. NativeError naming file, scene, camera and field."
     part = lambda key, *shape: field(data, path, f"{scene}/{camera}/{key}", shape)
     R, lens = part("R", 3, 3), field(data, path, f"{scene}/{camera}/dist_coefs")
-    if lens.any(): raise NativeError(path, f"{scene}/{camera}/dist_coefs", "zeros", f"{lens.ravel()}")
-    return View(make_camera(path, f"{scene}/{camera}", part("K", 3, 3), None, R, -R.T @ part("T", 3) * 10, (0, -1, 0)), size)
+    if lens.any():
+        raise NativeError(path, f"{scene}/{camera}/dist_coefs", "zeros", f"{lens.ravel()}")
+    return View(
+        make_camera(path, f"{scene}/{camera}", part("K", 3, 3), None, R, -R.T @ part("T", 3) * 10, (0, -1, 0)), size
+    )
+
 
 def read_pose(path: str | Path) -> Float[np.ndarray, "17 3"]:
     "Joints in the frame of the file's camera (mm); NaN for joints that were not triangulated. NativeError."
@@ -37,31 +52,54 @@ def read_pose(path: str | Path) -> Float[np.ndarray, "17 3"]:
 # %% ../../nbs/datasets/ikea.ipynb #90e265aa
 def read_names(path: str | Path) -> list[str]:
     "Furniture/recording of each line. NativeError naming file and line."
-    with reading(path, "text file"): names = [line.strip() for line in Path(path).read_text("utf-8").splitlines() if line.strip()]
+    with reading(path, "text file"):
+        names = [line.strip() for line in Path(path).read_text("utf-8").splitlines() if line.strip()]
     for name in names:
-        if name.count("/") != 1 or len(name.split("/")[1].split("_")) < 4: raise NativeError(path, f"line {name[:80]!r}", "furniture/number_colour_place_scene_...", "something else")
+        if name.count("/") != 1 or len(name.split("/")[1].split("_")) < 4:
+            raise NativeError(path, f"line {name[:80]!r}", "furniture/number_colour_place_scene_...", "something else")
     return names
 
 # %% ../../nbs/datasets/ikea.ipynb #d6c3c159
 def read(
     root: str | Path,
-    split: str = "train",     # train or test: the owners' cross-environment lists
+    split: str = "train",  # train or test: the owners' cross-environment lists
 ) -> Iterator[tuple[Example, VideoFrame]]:
     """Rows by recording, camera and frame, for people with two joints or more in the picture. Recordings that were not fetched give none.
 
     `ikea_asm_17`, mm in the frame of dev2. NativeError naming the data set, file and field that is absent or wrong."""
     root = Path(root)
-    calibration, names = require(root, "Calibration/camera_parameters.pkl", f"{split}_cross_env.txt", dataset="IKEA ASM", access=ACCESS)
+    calibration, names = require(
+        root, "Calibration/camera_parameters.pkl", f"{split}_cross_env.txt", dataset="IKEA ASM", access=ACCESS
+    )
     require(root, "*/*/dev?/pose3d/??????.json", dataset="IKEA ASM", access=ACCESS)
     data = load_pickle(calibration)
     for name in sorted(read_names(names)):
         for camera in CAMERAS:
             folder, scene = root / name / camera, name.split("/")[1].split("_")[3]
             poses, video = sorted((folder / "pose3d").glob("??????.json")), folder / "images/scan_video.avi"
-            if not poses or not video.is_file(): continue
+            if not poses or not video.is_file():
+                continue
             view = read_camera(calibration, data, scene, camera, VideoFrame(video, 0).size)
             for path in poses:
                 joints, frame = view.camera.to_world(read_pose(path)), int(path.stem)
                 box = box_of(view.pixels(joints), view.size)
-                if box is None: continue
-                yield row(path, Example(f"{name}/{camera}/{frame:06d}", "ikea", split, "", name, frame, view.camera, box, view.size, joints, camera_name=camera), VideoFrame(video, frame), 17)
+                if box is None:
+                    continue
+                yield row(
+                    path,
+                    Example(
+                        f"{name}/{camera}/{frame:06d}",
+                        "ikea",
+                        split,
+                        "",
+                        name,
+                        frame,
+                        view.camera,
+                        box,
+                        view.size,
+                        joints,
+                        camera_name=camera,
+                    ),
+                    VideoFrame(video, frame),
+                    17,
+                )

@@ -7,25 +7,40 @@ __all__ = ['SKELETON', 'ACCESS', 'PEOPLE', 'laboratory_lens', 'read_camera', 're
 
 # %% ../../nbs/datasets/imar.ipynb #9b06557f
 import glob
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 from jaxtyping import Float
 
-from ..geometry.cameras import Camera
-from .native import NativeError, VideoFrame, box_of, field, load_json, make_camera, require, row, video_length
+from acae_nb.datasets.native import (
+    NativeError,
+    VideoFrame,
+    box_of,
+    field,
+    load_json,
+    make_camera,
+    require,
+    row,
+    video_length,
+)
 from ..examples.rows import Example
+from ..geometry.cameras import Camera
 
 # %% ../../nbs/datasets/imar.ipynb #3fcabc97
 SKELETON = "imar_25"
 ACCESS = {"fit3d": "https://fit3d.imar.ro", "chi3d": "https://ci3d.imar.ro", "humansc3d": "https://sc3d.imar.ro"}
-PEOPLE = {"fit3d": ("",), "humansc3d": ("",), "chi3d": (" w_markers", " wo_markers")}   # who is who, after the subject's name
+PEOPLE = {
+    "fit3d": ("",),
+    "humansc3d": ("",),
+    "chi3d": (" w_markers", " wo_markers"),
+}  # who is who, after the subject's name
 
 # %% ../../nbs/datasets/imar.ipynb #5fc0c67d
 def laboratory_lens(
-    radial: Float[np.ndarray, "3"], tangential: Float[np.ndarray, "2"],
-) -> Float[np.ndarray, "12"]:
+    radial: Float[np.ndarray, " 3"],
+    tangential: Float[np.ndarray, " 2"],
+) -> Float[np.ndarray, " 12"]:
     "OpenCV's coefficients of the laboratory's `k` and `p` (dataset_util.project_3d_to_2d of the owners' tool)."
     k1, k2, k3 = radial
     p0, p1 = np.asarray(tangential) / 2
@@ -35,9 +50,20 @@ def laboratory_lens(
 def read_camera(path: str | Path) -> Camera:
     "The camera of one sequence, with its lens. NativeError for a missing or impossible number."
     data = load_json(path)
-    f, c, k, p = (field(data, path, f"intrinsics_w_distortion/{key}", (1, n))[0] for key, n in (("f", 2), ("c", 2), ("k", 3), ("p", 2)))
+    f, c, k, p = (
+        field(data, path, f"intrinsics_w_distortion/{key}", (1, n))[0]
+        for key, n in (("f", 2), ("c", 2), ("k", 3), ("p", 2))
+    )
     R, T = field(data, path, "extrinsics/R", (3, 3)), field(data, path, "extrinsics/T", (1, 3))[0]
-    return make_camera(path, Path(path).parent.name, [[f[0], 0, c[0]], [0, f[1], c[1]], [0, 0, 1]], laboratory_lens(k, p), R, 1000 * T, (0, 0, 1))
+    return make_camera(
+        path,
+        Path(path).parent.name,
+        [[f[0], 0, c[0]], [0, f[1], c[1]], [0, 0, 1]],
+        laboratory_lens(k, p),
+        R,
+        1000 * T,
+        (0, 0, 1),
+    )
 
 # %% ../../nbs/datasets/imar.ipynb #68207b0b
 def read_joints(path: str | Path, dataset: str) -> Float[np.ndarray, "person frame 25 3"]:
@@ -48,20 +74,28 @@ def read_joints(path: str | Path, dataset: str) -> Float[np.ndarray, "person fra
 
 # %% ../../nbs/datasets/imar.ipynb #d6c3c159
 def read(
-    root: str | Path,         # the folder that holds `train`
-    split: str = "train",     # the joints of the test subjects are not given out
-    dataset: str = "fit3d",   # or "chi3d", "humansc3d"
+    root: str | Path,  # the folder that holds `train`
+    split: str = "train",  # the joints of the test subjects are not given out
+    dataset: str = "fit3d",  # or "chi3d", "humansc3d"
 ) -> Iterator[tuple[Example, VideoFrame]]:
     "Everybody in every labelled frame of all cameras; world mm, z up. NativeError naming file and field."
     root = Path(root)
-    if split != "train": raise NativeError(root, "split", "'train', whose joints are given out", repr(split))
-    if dataset not in ACCESS: raise NativeError(root, "dataset", f"one of {list(ACCESS)}", repr(dataset))
+    if split != "train":
+        raise NativeError(root, "split", "'train', whose joints are given out", repr(split))
+    if dataset not in ACCESS:
+        raise NativeError(root, "dataset", f"one of {list(ACCESS)}", repr(dataset))
     for path in require(root, "train/*/joints3d_25/*.json", dataset=dataset, access=ACCESS[dataset]):
         *_, subject, _, name = path.parts
         joints = read_joints(path, dataset)
-        for setting in require(root, f"train/{glob.escape(subject)}/camera_parameters/*/{glob.escape(name)}", dataset=dataset, access=ACCESS[dataset]):
+        for setting in require(
+            root,
+            f"train/{glob.escape(subject)}/camera_parameters/*/{glob.escape(name)}",
+            dataset=dataset,
+            access=ACCESS[dataset],
+        ):
             video = root / "train" / subject / "videos" / setting.parent.name / f"{path.stem}.mp4"
             yield from _one_camera(path, joints, read_camera(setting), video, split, dataset)
+
 
 def _one_camera(path, joints, camera, video, split, dataset):
     subject, sequence, name = path.parts[-3], path.stem, video.parent.name
@@ -71,5 +105,21 @@ def _one_camera(path, joints, camera, video, split, dataset):
     for frame in range(joints.shape[1]):
         for person, pose in zip(PEOPLE[dataset], joints[:, frame]):
             if (box := box_of(camera.project(pose), size)) is not None:
-                yield row(path, Example(f"{subject}/{sequence}/{name}/{frame:06d}{person}", dataset, split, subject + person, sequence, frame, camera,
-                                        box, size, pose, camera_name=name), VideoFrame(video, frame), 25)
+                yield row(
+                    path,
+                    Example(
+                        f"{subject}/{sequence}/{name}/{frame:06d}{person}",
+                        dataset,
+                        split,
+                        subject + person,
+                        sequence,
+                        frame,
+                        camera,
+                        box,
+                        size,
+                        pose,
+                        camera_name=name,
+                    ),
+                    VideoFrame(video, frame),
+                    25,
+                )

@@ -7,29 +7,79 @@ __all__ = ['NAMES', 'ACCESS', 'skeleton', 'read_camera', 'read_keypoints', 'read
 
 # %% ../../nbs/datasets/jrdb.ipynb #9ec172da
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 from jaxtyping import Float
 
-from ..geometry.cameras import Camera
 from .coco import picture_in, records
 from .native import ImageFile, NativeError, box_of, field, load_json, make_camera, reading, require, row
 from ..examples.rows import Example
+from ..geometry.cameras import Camera
 from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/datasets/jrdb.ipynb #2d498e64
-NAMES = ("head", "right eye", "left eye", "right shoulder", "center shoulder", "left shoulder", "right elbow", "left elbow", "center hip",
-         "right wrist", "right hip", "left hip", "left wrist", "right knee", "left knee", "right foot", "left foot")   # as the files have them
+NAMES = (
+    "head",
+    "right eye",
+    "left eye",
+    "right shoulder",
+    "center shoulder",
+    "left shoulder",
+    "right elbow",
+    "left elbow",
+    "center hip",
+    "right wrist",
+    "right hip",
+    "left hip",
+    "left wrist",
+    "right knee",
+    "left knee",
+    "right foot",
+    "left foot",
+)  # as the files have them
+
 
 def skeleton() -> Skeleton:
     "JRDB's 17 joints by the field's usual names (the head is its top, the feet are ankles); edges as in the files."
     short = "htop reye leye rsho neck lsho relb lelb pelv rwri rhip lhip lwri rkne lkne rank lank".split()
-    names = {"head": "head_top", "center shoulder": "neck", "center hip": "pelvis", "right foot": "right_ankle", "left foot": "left_ankle"}
-    mirror = [short.index({"l": "r", "r": "l"}[s[0]] + s[1:]) if n.startswith(("left", "right")) else j for j, (s, n) in enumerate(zip(short, NAMES))]
-    edges = [(1, 2), (0, 4), (3, 4), (8, 10), (5, 7), (10, 13), (14, 16), (4, 5), (7, 12), (4, 8), (3, 6), (13, 15), (11, 14), (6, 9), (8, 11)]
-    return Skeleton("jrdb_17", [names.get(n, n.replace(" ", "_")) for n in NAMES], edges, mirror, short, source="JRDB-Pose categories; names as posepile")
+    names = {
+        "head": "head_top",
+        "center shoulder": "neck",
+        "center hip": "pelvis",
+        "right foot": "right_ankle",
+        "left foot": "left_ankle",
+    }
+    mirror = [
+        short.index({"l": "r", "r": "l"}[s[0]] + s[1:]) if n.startswith(("left", "right")) else j
+        for j, (s, n) in enumerate(zip(short, NAMES))
+    ]
+    edges = [
+        (1, 2),
+        (0, 4),
+        (3, 4),
+        (8, 10),
+        (5, 7),
+        (10, 13),
+        (14, 16),
+        (4, 5),
+        (7, 12),
+        (4, 8),
+        (3, 6),
+        (13, 15),
+        (11, 14),
+        (6, 9),
+        (8, 11),
+    ]
+    return Skeleton(
+        "jrdb_17",
+        [names.get(n, n.replace(" ", "_")) for n in NAMES],
+        edges,
+        mirror,
+        short,
+        source="JRDB-Pose categories; names as posepile",
+    )
 
 # %% ../../nbs/datasets/jrdb.ipynb #5001e835
 ACCESS = "register at https://jrdb.erc.monash.edu"
@@ -37,9 +87,12 @@ ACCESS = "register at https://jrdb.erc.monash.edu"
 # %% ../../nbs/datasets/jrdb.ipynb #4c6b21b6
 def read_camera(path: str | Path, number: int) -> Camera:
     "The camera of folder `image_<number>`, with its lens; world: the robot's, mm, z up."
-    try: from ruamel.yaml import YAML
-    except ImportError: raise ImportError("reading JRDB's calibration needs ruamel.yaml: pip install acae_nb[datasets]") from None
-    with reading(path, "YAML file"): data = YAML(typ="safe").load(Path(path).read_text())
+    try:
+        from ruamel.yaml import YAML
+    except ImportError:
+        raise ImportError("reading JRDB's calibration needs ruamel.yaml: pip install acae_nb[datasets]") from None
+    with reading(path, "YAML file"):
+        data = YAML(typ="safe").load(Path(path).read_text())
     here = f"sensor_{number}"
     motion = field(data, path, f"{here}/cam2ego", (4, 4))
     intrinsics, lens = field(data, path, f"{here}/distorted_img_K", (3, 3)), field(data, path, f"{here}/D", (5,))
@@ -58,27 +111,68 @@ def read(root: str | Path, split: str = "train", shift: int = 2) -> Iterator[tup
     """People with at least two marked joints, by place, camera, frame and track; `split` is "train".
 
     `shift`: frames from a label to its picture. NativeError naming the JSON file, the calibration or the picture."""
-    if split != "train": raise ValueError(f"split: expected 'train', the only places with labels, found {split!r}")
+    if split != "train":
+        raise ValueError(f"split: expected 'train', the only places with labels, found {split!r}")
     paths = require(root, "labels/labels_2d_pose_coco/*_image*.json", dataset="JRDB-Pose", access=ACCESS)
     [calibration] = require(root, "calibration/lidars.yaml", dataset="JRDB-Pose", access=ACCESS)
     for path in paths:
         data, order, (place, number) = load_json(path), [], re.fullmatch(r"(.*)_image(\d*)", path.stem).groups()
-        if not number: raise NativeError(path, "file", "a name that ends with _image and a number", path.name)
-        camera, names = read_camera(calibration, int(number)), field(data, path, "categories/0/keypoints", (17,), str).tolist()
-        if names != list(NAMES): raise NativeError(path, "categories/0/keypoints", f"{list(NAMES[:3])} ... in JRDB's order", str(names)[:120])
-        images = {int(field(data, path, f"images/{k}/id", (), int)): str(field(data, path, f"images/{k}/file_name", (), str)) for k in range(len(records(data, path, "images")))}
+        if not number:
+            raise NativeError(path, "file", "a name that ends with _image and a number", path.name)
+        camera, names = (
+            read_camera(calibration, int(number)),
+            field(data, path, "categories/0/keypoints", (17,), str).tolist(),
+        )
+        if names != list(NAMES):
+            raise NativeError(
+                path, "categories/0/keypoints", f"{list(NAMES[:3])} ... in JRDB's order", str(names)[:120]
+            )
+        images = {
+            int(field(data, path, f"images/{k}/id", (), int)): str(field(data, path, f"images/{k}/file_name", (), str))
+            for k in range(len(records(data, path, "images")))
+        }
         for k in range(len(records(data, path, "annotations"))):
-            image, track = (int(field(data, path, f"annotations/{k}/{key}", (), int)) for key in ("image_id", "track_id"))
-            if image not in images: raise NativeError(path, f"annotations/{k}/image_id", "the id of an image of the file", str(image))
-            if not Path(images[image]).stem.isdecimal(): raise NativeError(path, f"image {image}: file_name", "the number of a frame", repr(images[image]))
+            image, track = (
+                int(field(data, path, f"annotations/{k}/{key}", (), int)) for key in ("image_id", "track_id")
+            )
+            if image not in images:
+                raise NativeError(path, f"annotations/{k}/image_id", "the id of an image of the file", str(image))
+            if not Path(images[image]).stem.isdecimal():
+                raise NativeError(path, f"image {image}: file_name", "the number of a frame", repr(images[image]))
             order.append((int(Path(images[image]).stem), track, image, k))
-        labelled = {image: picture_in(Path(root) / "images", images[image], path, f"image {image}: file_name") for _, _, image, _ in order}
-        pictures = {image: file.with_name(f"{int(file.stem) + shift:06d}{file.suffix}") for image, file in labelled.items()}
+        labelled = {
+            image: picture_in(Path(root) / "images", images[image], path, f"image {image}: file_name")
+            for _, _, image, _ in order
+        }
+        pictures = {
+            image: file.with_name(f"{int(file.stem) + shift:06d}{file.suffix}") for image, file in labelled.items()
+        }
         for image, file in pictures.items():
-            if not file.is_file(): raise NativeError(file, "picture", f"the one {shift} frames after {Path(images[image]).name}, labelled in {path.name} (another release: another `shift`)", "no such file")
+            if not file.is_file():
+                raise NativeError(
+                    file,
+                    "picture",
+                    f"the one {shift} frames after {Path(images[image]).name}, labelled in {path.name} (another release: another `shift`)",
+                    "no such file",
+                )
         for frame, track, image, k in sorted(order):
             joints, picture = read_keypoints(data, path, f"annotations/{k}"), ImageFile(pictures[image])
-            if (box := box_of(joints, picture.size)) is None: continue
-            yield row(path, Example(
-                f"{place}/image_{number}/{frame:06d}/{track}", "jrdb", split, subject=f"{place}/{track}", sequence=place, frame=frame, camera=camera,
-                box=box, image_size=picture.size, joints2d=joints, camera_name=f"image_{number}"), picture)
+            if (box := box_of(joints, picture.size)) is None:
+                continue
+            yield row(
+                path,
+                Example(
+                    f"{place}/image_{number}/{frame:06d}/{track}",
+                    "jrdb",
+                    split,
+                    subject=f"{place}/{track}",
+                    sequence=place,
+                    frame=frame,
+                    camera=camera,
+                    box=box,
+                    image_size=picture.size,
+                    joints2d=joints,
+                    camera_name=f"image_{number}",
+                ),
+                picture,
+            )

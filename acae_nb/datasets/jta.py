@@ -6,36 +6,63 @@
 __all__ = ['SKELETON', 'PARTS', 'ACCESS', 'SIZE', 'FOCAL', 'LABEL_FOCAL', 'read_people', 'fitted_focal', 'up_of', 'read']
 
 # %% ../../nbs/datasets/jta.ipynb #442248c8
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..geometry.cameras import Camera
-from .native import NativeError, VideoFrame, box_of, check_projection, checked, load_json, require, row, video_length
+from acae_nb.datasets.native import (
+    NativeError,
+    VideoFrame,
+    box_of,
+    check_projection,
+    checked,
+    load_json,
+    require,
+    row,
+    video_length,
+)
 from ..examples.rows import Example
+from ..geometry.cameras import Camera
 from ..skeletons.joints import load_skeleton
 
 # %% ../../nbs/datasets/jta.ipynb #2ed949db
 SKELETON = "jta_22"
 PARTS = {"train": "train", "validation": "val", "test": "test"}
 ACCESS = "https://aimagelab.ing.unimore.it/go/JTA"
-SIZE, FOCAL, LABEL_FOCAL = (1920, 1080), 1167.0, 1158.0        # of the pictures, and of the 2D joints in the files
+SIZE, FOCAL, LABEL_FOCAL = (1920, 1080), 1167.0, 1158.0  # of the pictures, and of the 2D joints in the files
 
 # %% ../../nbs/datasets/jta.ipynb #7ed37ea5
-def read_people(path: str | Path) -> Iterator[tuple[int, int, Float[np.ndarray, "22 3"], Float[np.ndarray, "22 2"], Bool[np.ndarray, "22"]]]:
+def read_people(
+    path: str | Path,
+) -> Iterator[tuple[int, int, Float[np.ndarray, "22 3"], Float[np.ndarray, "22 2"], Bool[np.ndarray, " 22"]]]:
     """Yield (frame from 1, person, joints mm, places px, occluded) by frame and person; NaN for a joint without a row.
 
     NativeError naming the file for rows that are no joints, or two for the same joint."""
     rows = checked(load_json(path), path, "rows", (None, 10))
     keys = checked(rows[:, [0, 1, 2]], path, "frame, person and joint", (None, 3), int)
-    bad = ~np.isfinite(rows).all(1) | (keys[:, 0] < 1) | (keys[:, 2] < 0) | (keys[:, 2] > 21) | ~np.isin(rows[:, 8], (0, 1))
-    if bad.any(): raise NativeError(path, f"row {bad.argmax()}", "frame from 1, joint 0 to 21, finite places, occluded 0 or 1", str(rows[bad.argmax()].tolist()))
+    bad = (
+        ~np.isfinite(rows).all(1)
+        | (keys[:, 0] < 1)
+        | (keys[:, 2] < 0)
+        | (keys[:, 2] > 21)
+        | ~np.isin(rows[:, 8], (0, 1))
+    )
+    if bad.any():
+        raise NativeError(
+            path,
+            f"row {bad.argmax()}",
+            "frame from 1, joint 0 to 21, finite places, occluded 0 or 1",
+            str(rows[bad.argmax()].tolist()),
+        )
     order = np.lexsort(keys.T[::-1])
     keys, rows = keys[order], rows[order]
     twice = (keys[1:] == keys[:-1]).all(1)
-    if twice.any(): raise NativeError(path, "rows", "one row for a joint", f"two for frame, person, joint {keys[1:][twice][0].tolist()}")
+    if twice.any():
+        raise NativeError(
+            path, "rows", "one row for a joint", f"two for frame, person, joint {keys[1:][twice][0].tolist()}"
+        )
     for part in np.split(np.arange(len(keys)), np.flatnonzero((keys[1:, :2] != keys[:-1, :2]).any(1)) + 1):
         joints, px, occluded, j = np.full((22, 3), np.nan), np.full((22, 2), np.nan), np.ones(22, bool), keys[part, 2]
         joints[j], px[j], occluded[j] = rows[part, 5:8] * 1000, rows[part, 3:5], rows[part, 8] == 1
@@ -49,7 +76,7 @@ def fitted_focal(joints: Float[np.ndarray, "N 3"], px: Float[np.ndarray, "N 2"])
     return float((xy * away).sum() / (xy * xy).sum())
 
 # %% ../../nbs/datasets/jta.ipynb #36e0104f
-def up_of(people: Float[np.ndarray, "P 22 3"]) -> Float[np.ndarray, "3"]:
+def up_of(people: Float[np.ndarray, "P 22 3"]) -> Float[np.ndarray, " 3"]:
     "Up in the camera's frame: the median direction from the ankles to the neck. (0, -1, 0) where nobody has these joints."
     skeleton = load_skeleton(SKELETON)
     neck, left, right = (people[:, skeleton.index(name)] for name in ("neck", "left_ankle", "right_ankle"))
@@ -63,21 +90,42 @@ def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, Vide
     """People by sequence, frame and person, where two joints are seen; `split` is "train", "validation" or "test".
 
     NativeError naming the JSON file or the video, and the joint whose 2D place is over 12 px from where it projects to."""
-    if split not in PARTS: raise ValueError(f"split: expected one of {list(PARTS)}, found {split!r}")
+    if split not in PARTS:
+        raise ValueError(f"split: expected one of {list(PARTS)}, found {split!r}")
     for path in require(root, f"annotations/{PARTS[split]}/seq_*.json", dataset="JTA", access=ACCESS):
         video, frames = Path(root) / "videos" / PARTS[split] / f"{path.stem}.mp4", {}
         labelling = Camera([[LABEL_FOCAL, 0, SIZE[0] / 2], [0, LABEL_FOCAL, SIZE[1] / 2], [0, 0, 1]])
-        for frame, *person in read_people(path): frames.setdefault(frame, []).append(person)
-        if max(frames) > (n := video_length(video)): raise NativeError(video, "frames", f"{max(frames)}, as {path.name}", str(n))
+        for frame, *person in read_people(path):
+            frames.setdefault(frame, []).append(person)
+        if max(frames) > (n := video_length(video)):
+            raise NativeError(video, "frames", f"{max(frames)}, as {path.name}", str(n))
         for frame, people in frames.items():
             picture = VideoFrame(video, frame - 1)
-            if picture.size != SIZE: raise NativeError(video, "size", f"pictures of {SIZE}", str(picture.size))
-            camera = Camera([[FOCAL, 0, SIZE[0] / 2], [0, FOCAL, SIZE[1] / 2], [0, 0, 1]], world_up=up_of(np.array([joints for _, joints, _, _ in people])))
+            if picture.size != SIZE:
+                raise NativeError(video, "size", f"pictures of {SIZE}", str(picture.size))
+            camera = Camera(
+                [[FOCAL, 0, SIZE[0] / 2], [0, FOCAL, SIZE[1] / 2], [0, 0, 1]],
+                world_up=up_of(np.array([joints for _, joints, _, _ in people])),
+            )
             for person, joints, px, occluded in people:
                 projected = camera.project(joints)
                 seen = ~occluded & ((projected >= 0) & (projected <= np.array(SIZE) - 1)).all(1)
-                if (box := box_of(projected[seen], SIZE)) is None: continue
+                if (box := box_of(projected[seen], SIZE)) is None:
+                    continue
                 check_projection(path, joints, labelling, np.where(seen[:, None], px, np.nan), 12)
-                yield row(path, Example(
-                    f"{path.stem}/{frame:03d}/{person}", "jta", split, subject=f"{path.stem}/{person}", sequence=path.stem, frame=frame, camera=camera,
-                    box=box, image_size=SIZE, joints3d=joints), picture)
+                yield row(
+                    path,
+                    Example(
+                        f"{path.stem}/{frame:03d}/{person}",
+                        "jta",
+                        split,
+                        subject=f"{path.stem}/{person}",
+                        sequence=path.stem,
+                        frame=frame,
+                        camera=camera,
+                        box=box,
+                        image_size=SIZE,
+                        joints3d=joints,
+                    ),
+                    picture,
+                )

@@ -7,27 +7,55 @@ __all__ = ['SKELETON', 'ACCESS', 'OF_15', 'read_joints', 'read_camera', 'read']
 
 # %% ../../nbs/datasets/mads.ipynb #9ec172da
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import cv2
 import numpy as np
 from jaxtyping import Float
 
-from ..geometry.cameras import Camera
-from .native import NativeError, VideoFrame, box_of, checked, field, load_mat, make_camera, require, row, video_length
+from acae_nb.datasets.native import (
+    NativeError,
+    VideoFrame,
+    box_of,
+    checked,
+    field,
+    load_mat,
+    make_camera,
+    require,
+    row,
+    video_length,
+)
 from ..examples.rows import Example
+from ..geometry.cameras import Camera
 
 # %% ../../nbs/datasets/mads.ipynb #2b6dd4b3
 SKELETON = "mads_19"
 ACCESS = "https://visal.cs.cityu.edu.hk/research/mads"
-OF_15 = (0, 1, 2, 3, 4, 6, 7, 8, 10, 11, 12, 14, 15, 16, 18)   # where the joints of the shorter form belong: all but toes and hands
+OF_15 = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    6,
+    7,
+    8,
+    10,
+    11,
+    12,
+    14,
+    15,
+    16,
+    18,
+)  # where the joints of the shorter form belong: all but toes and hands
 
 # %% ../../nbs/datasets/mads.ipynb #0097ee87
 def read_joints(path: str | Path) -> Float[np.ndarray, "frame 19 3"]:
     "World mm, NaN where there is no joint. NativeError unless every frame has 19 or 15 joints."
     frames = load_mat(path).get("GTpose2")
-    if not isinstance(frames, list) or not frames: raise NativeError(path, "GTpose2", "a cell for each frame", f"{type(frames).__name__}")
+    if not isinstance(frames, list) or not frames:
+        raise NativeError(path, "GTpose2", "a cell for each frame", f"{type(frames).__name__}")
     joints = np.full((len(frames), 19, 3), np.nan)
     for t, pose in enumerate(frames):
         name, short = f"GTpose2, frame {t}", np.shape(pose)[:1] == (15,)
@@ -50,7 +78,8 @@ def read(
 ) -> Iterator[tuple[Example, VideoFrame]]:
     "Every posed frame of all cameras, sequence by sequence; world mm, y up. NativeError naming file and field."
     root = Path(root)
-    if split != "train": raise NativeError(root, "split", "'train'", repr(split))
+    if split != "train":
+        raise NativeError(root, "split", "'train'", repr(split))
     for video in require(root, "multi_view_data/*/*_C?.avi", dataset="mads", access=ACCESS):
         sequence, name = re.fullmatch(r"(.+)_C(.)", video.stem).groups()
         poses = video.with_name(f"{sequence}_GT.mat")
@@ -58,5 +87,21 @@ def read(
         size = VideoFrame(video, 0).size
         for frame in range(min(len(joints), video_length(video))):
             if (box := box_of(camera.project(joints[frame]), size)) is not None:
-                yield row(poses, Example(f"{video.parent.name}/{sequence}/C{name}/{frame:06d}", "mads", "train", video.parent.name, sequence, frame, camera,
-                                         box, size, joints[frame], camera_name=f"C{name}"), VideoFrame(video, frame), 19)
+                yield row(
+                    poses,
+                    Example(
+                        f"{video.parent.name}/{sequence}/C{name}/{frame:06d}",
+                        "mads",
+                        "train",
+                        video.parent.name,
+                        sequence,
+                        frame,
+                        camera,
+                        box,
+                        size,
+                        joints[frame],
+                        camera_name=f"C{name}",
+                    ),
+                    VideoFrame(video, frame),
+                    19,
+                )

@@ -6,13 +6,26 @@
 __all__ = ['SKELETON', 'WORLD_UP', 'ACCESS', 'SHORT_VIDEOS', 'read_blocks', 'numbers', 'read_calibration', 'camera_poses', 'read']
 
 # %% ../../nbs/datasets/mpi_inf_3dhp.ipynb #442248c8
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Collection, Iterator
 
 import numpy as np
 from jaxtyping import Float
 
-from .native import NativeError, VideoFrame, box_of, check_projection, checked, field, load_mat, make_camera, reading, require, row, video_length
+from acae_nb.datasets.native import (
+    NativeError,
+    VideoFrame,
+    box_of,
+    check_projection,
+    checked,
+    field,
+    load_mat,
+    make_camera,
+    reading,
+    require,
+    row,
+    video_length,
+)
 from .views import View
 from ..examples.rows import Example
 from ..skeletons.joints import load_skeleton
@@ -26,20 +39,29 @@ SHORT_VIDEOS = ("S6/Seq2/2",)
 # %% ../../nbs/datasets/mpi_inf_3dhp.ipynb #a36ce15b
 def read_blocks(path: str | Path, first: str) -> list[dict[str, list[str]]]:
     "Lines of a text file as {first word: other words}, a new block at every line that begins with `first`; what follows # is left out."
-    with reading(path, "text file"): lines = [line.split("#")[0].split() for line in Path(path).read_text("utf-8").splitlines()]
+    with reading(path, "text file"):
+        lines = [line.split("#")[0].split() for line in Path(path).read_text("utf-8").splitlines()]
     blocks = []
     for words in filter(None, lines):
-        if words[0] == first: blocks.append({})
-        if blocks and words[0] in blocks[-1]: raise NativeError(path, words[0], f"the key once a {first}", "it twice")
-        if blocks: blocks[-1][words[0]] = words[1:]
-    if not blocks: raise NativeError(path, first, f"lines that begin with {first!r}", "none")
+        if words[0] == first:
+            blocks.append({})
+        if blocks and words[0] in blocks[-1]:
+            raise NativeError(path, words[0], f"the key once a {first}", "it twice")
+        if blocks:
+            blocks[-1][words[0]] = words[1:]
+    if not blocks:
+        raise NativeError(path, first, f"lines that begin with {first!r}", "none")
     return blocks
+
 
 def numbers(block, path, key: str, shape: tuple) -> np.ndarray:
     "Numbers of one line, reshaped. NativeError naming file and key."
-    if key not in block: raise NativeError(path, key, f"{int(np.prod(shape))} numbers", f"no such line among {list(block)}")
-    try: values = np.array([float(word) for word in block[key]])
-    except ValueError as error: raise NativeError(path, key, f"{int(np.prod(shape))} numbers", str(error)) from None
+    if key not in block:
+        raise NativeError(path, key, f"{int(np.prod(shape))} numbers", f"no such line among {list(block)}")
+    try:
+        values = np.array([float(word) for word in block[key]])
+    except ValueError as error:
+        raise NativeError(path, key, f"{int(np.prod(shape))} numbers", str(error)) from None
     return checked(values, path, key, (int(np.prod(shape)),)).reshape(shape)
 
 # %% ../../nbs/datasets/mpi_inf_3dhp.ipynb #00d4753d
@@ -47,10 +69,19 @@ def read_calibration(path: str | Path) -> list[View]:
     "The training cameras of a `camera.calibration` file (Skeletool V1.0), mm. NativeError naming file, camera and line."
     views = []
     for k, block in enumerate(read_blocks(path, "name")):
-        K, pose, name = numbers(block, path, "intrinsic", (4, 4)), numbers(block, path, "extrinsic", (4, 4)), numbers(block, path, "name", (1,))
+        K, pose, name = (
+            numbers(block, path, "intrinsic", (4, 4)),
+            numbers(block, path, "extrinsic", (4, 4)),
+            numbers(block, path, "name", (1,)),
+        )
         plain = not numbers(block, path, "animated", (1,)).any() and not numbers(block, path, "radial", (1,)).any()
         if not plain or name[0] != k or (K[2:] != np.eye(4)[2:]).any() or (pose[3] != np.eye(4)[3]).any():
-            raise NativeError(path, f"camera {k}", f"name {k}, animated 0, radial 0 and 4x4 matrices that end as they must", f"{block}"[:200])
+            raise NativeError(
+                path,
+                f"camera {k}",
+                f"name {k}, animated 0, radial 0 and 4x4 matrices that end as they must",
+                f"{block}"[:200],
+            )
         camera = make_camera(path, str(k), K[:3, :3], None, pose[:3, :3], -pose[:3, :3].T @ pose[:3, 3], WORLD_UP)
         views.append(View(camera, tuple(checked(numbers(block, path, "size", (2,)), path, "size", (2,), int).tolist())))
     return views
@@ -60,36 +91,70 @@ def camera_poses(path: Path, data: dict, key: str, number: int, view: View) -> F
     "World joints (mm) of every frame, from those of one camera; checked against the file's own pixels."
     poses = view.camera.to_world(field(data, path, f"{key}/{number}", (None, 84)).reshape(-1, 28, 3))
     px = field(data, path, f"annot2/{number}", (len(poses), 56)).reshape(-1, 28, 2)
-    seen = poses if key == "annot3" else view.camera.to_world(field(data, path, f"annot3/{number}", (len(poses), 84)).reshape(-1, 28, 3))
-    with np.errstate(invalid="ignore"): off = np.linalg.norm(view.camera.project(seen) - px, axis=-1)
+    seen = (
+        poses
+        if key == "annot3"
+        else view.camera.to_world(field(data, path, f"annot3/{number}", (len(poses), 84)).reshape(-1, 28, 3))
+    )
+    with np.errstate(invalid="ignore"):
+        off = np.linalg.norm(view.camera.project(seen) - px, axis=-1)
     for frame in np.flatnonzero((off > 2).any(1))[:1]:
-        check_projection(path, seen[frame], view.camera, px[frame], 2, f"{frame} of camera {number}", load_skeleton(SKELETON).joints)
+        check_projection(
+            path, seen[frame], view.camera, px[frame], 2, f"{frame} of camera {number}", load_skeleton(SKELETON).joints
+        )
     return poses
 
 # %% ../../nbs/datasets/mpi_inf_3dhp.ipynb #d6c3c159
 def read(
     root: str | Path,
-    split: str = "train",                        # written into the rows
-    sequences: str = "S*/Seq*",                  # pattern of the folders
+    split: str = "train",  # written into the rows
+    sequences: str = "S*/Seq*",  # pattern of the folders
     cameras: Collection[int] = range(14),
-    poses: str = "annot3",                       # or univ_annot3
-    short: Collection[str] = SHORT_VIDEOS,       # subject/sequence/camera whose videos are known to end before the poses
+    poses: str = "annot3",  # or univ_annot3
+    short: Collection[str] = SHORT_VIDEOS,  # subject/sequence/camera whose videos are known to end before the poses
 ) -> Iterator[tuple[Example, VideoFrame]]:
     """Rows by sequence, camera and frame where two joints or more are in the picture.
 
     `mpi_inf_3dhp_28`, world mm with y up. NativeError naming the data set, file and field that is absent or wrong."""
     for path in require(root, f"{sequences}/annot.mat", dataset="MPI-INF-3DHP", access=ACCESS):
         folder, (subject, sequence) = path.parent, path.parent.parts[-2:]
-        videos = {int(v.stem.split("_")[1]): v for v in require(folder, "imageSequence/video_*.avi", dataset="MPI-INF-3DHP", access=ACCESS)}
+        videos = {
+            int(v.stem.split("_")[1]): v
+            for v in require(folder, "imageSequence/video_*.avi", dataset="MPI-INF-3DHP", access=ACCESS)
+        }
         views, data = read_calibration(folder / "camera.calibration"), load_mat(path)
-        if not set(videos) <= set(range(len(views))): raise NativeError(folder / "camera.calibration", "name", f"the cameras of {sorted(videos)}", f"{len(views)} cameras")
+        if not set(videos) <= set(range(len(views))):
+            raise NativeError(
+                folder / "camera.calibration", "name", f"the cameras of {sorted(videos)}", f"{len(views)} cameras"
+            )
         for c in sorted(set(cameras) & set(videos)):
             world, name = camera_poses(path, data, poses, c, views[c]), f"{subject}/{sequence}/{c}"
             length = video_length(videos[c])
-            if length < len(world) and name not in short: raise NativeError(videos[c], "frames", f"{len(world)}, as many as there are poses", f"{length}")
-            if VideoFrame(videos[c], 0).size != views[c].size: raise NativeError(videos[c], "size", f"{views[c].size} as calibrated", f"{VideoFrame(videos[c], 0).size}")
+            if length < len(world) and name not in short:
+                raise NativeError(videos[c], "frames", f"{len(world)}, as many as there are poses", f"{length}")
+            if VideoFrame(videos[c], 0).size != views[c].size:
+                raise NativeError(
+                    videos[c], "size", f"{views[c].size} as calibrated", f"{VideoFrame(videos[c], 0).size}"
+                )
             for frame, joints in enumerate(world[:length]):
                 box = box_of(views[c].pixels(joints), views[c].size)
-                if box is None: continue
-                yield row(path, Example(f"{name}/{frame:06d}", "mpi_inf_3dhp", split, subject, f"{subject}/{sequence}", frame, views[c].camera, box, views[c].size,
-                                        joints, camera_name=str(c)), VideoFrame(videos[c], frame), 28)
+                if box is None:
+                    continue
+                yield row(
+                    path,
+                    Example(
+                        f"{name}/{frame:06d}",
+                        "mpi_inf_3dhp",
+                        split,
+                        subject,
+                        f"{subject}/{sequence}",
+                        frame,
+                        views[c].camera,
+                        box,
+                        views[c].size,
+                        joints,
+                        camera_name=str(c),
+                    ),
+                    VideoFrame(videos[c], frame),
+                    28,
+                )

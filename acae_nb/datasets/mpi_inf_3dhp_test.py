@@ -6,8 +6,8 @@
 __all__ = ['SKELETON', 'ACCESS', 'ACTIVITIES', 'CAMERAS', 'read_test_calibration', 'read']
 
 # %% ../../nbs/datasets/mpi_inf_3dhp_test.ipynb #442248c8
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 
@@ -19,30 +19,64 @@ from ..examples.rows import Example
 # %% ../../nbs/datasets/mpi_inf_3dhp_test.ipynb #d5c43a46
 SKELETON = "mpi_inf_3dhp_17"
 ACCESS = "from gvv.mpi-inf.mpg.de/3dhp-dataset; get_testset.sh fetches it"
-ACTIVITIES = ("Standing/Walking", "Exercising", "Sitting", "Reaching/Crouching", "On The Floor", "Sports", "Miscellaneous")
-CAMERAS = {"ts1-4": (7.32506, 3427.28, 1387.86, 309.42), "ts5-6": (8.770747185, -2104.3074, 1038.6707, -4596.6367)}    # focal length, place; mm
+ACTIVITIES = (
+    "Standing/Walking",
+    "Exercising",
+    "Sitting",
+    "Reaching/Crouching",
+    "On The Floor",
+    "Sports",
+    "Miscellaneous",
+)
+CAMERAS = {
+    "ts1-4": (7.32506, 3427.28, 1387.86, 309.42),
+    "ts5-6": (8.770747185, -2104.3074, 1038.6707, -4596.6367),
+}  # focal length, place; mm
 
 # %% ../../nbs/datasets/mpi_inf_3dhp_test.ipynb #533e7e88
 def read_test_calibration(path: str | Path, size: tuple[int, int]) -> View:
     "The test set's camera in a `.calib` of The Captury's, for pictures of `size` (width, height). NativeError naming file and line."
     blocks, wanted = read_blocks(path, "camera"), CAMERAS.get(Path(path).name[:5], np.full(4, np.nan))
-    if b"\0" in Path(path).read_bytes(): raise NativeError(path, "text", "lines of text", "zero bytes: a broken download")
-    if len(blocks) > 1: blocks = [b for b in blocks if np.abs(np.r_[numbers(b, path, "focalLength", (1,)), numbers(b, path, "origin", (3,))] - wanted).max() < 0.01]
-    if not blocks: raise NativeError(path, "camera", f"one camera, or one with focal length and place {wanted}", "several others")
+    if b"\0" in Path(path).read_bytes():
+        raise NativeError(path, "text", "lines of text", "zero bytes: a broken download")
+    if len(blocks) > 1:
+        blocks = [
+            b
+            for b in blocks
+            if np.abs(np.r_[numbers(b, path, "focalLength", (1,)), numbers(b, path, "origin", (3,))] - wanted).max()
+            < 0.01
+        ]
+    if not blocks:
+        raise NativeError(path, "camera", f"one camera, or one with focal length and place {wanted}", "several others")
     part = lambda key, *shape: numbers(blocks[0], path, key, shape)
     scale = np.array(size) / part("sensorSize", 2)
-    focal, centre = part("focalLength", 1) * scale * [1, part("pixelAspect", 1)[0]], np.array(size) / 2 + part("centerOffset", 2) * scale
-    if not (np.isfinite(scale).all() and abs(scale[0] / scale[1] - 1) < 0.01): raise NativeError(path, "sensorSize", f"the shape of pictures of {size} px", f"{part('sensorSize', 2)} mm")
+    focal, centre = (
+        part("focalLength", 1) * scale * [1, part("pixelAspect", 1)[0]],
+        np.array(size) / 2 + part("centerOffset", 2) * scale,
+    )
+    if not (np.isfinite(scale).all() and abs(scale[0] / scale[1] - 1) < 0.01):
+        raise NativeError(path, "sensorSize", f"the shape of pictures of {size} px", f"{part('sensorSize', 2)} mm")
     right, up = part("right", 3), part("up", 3)
     K = [[focal[0], 0, centre[0]], [0, focal[1], centre[1]], [0, 0, 1]]
-    return View(make_camera(path, "0", K, part("distortion", 5), np.stack([right, -up, np.cross(up, right)]), part("origin", 3), WORLD_UP), size)
+    return View(
+        make_camera(
+            path,
+            "0",
+            K,
+            part("distortion", 5),
+            np.stack([right, -up, np.cross(up, right)]),
+            part("origin", 3),
+            WORLD_UP,
+        ),
+        size,
+    )
 
 # %% ../../nbs/datasets/mpi_inf_3dhp_test.ipynb #d6c3c159
 def read(
-    root: str | Path,         # holds `mpi_inf_3dhp_test_set`, once or twice nested
+    root: str | Path,  # holds `mpi_inf_3dhp_test_set`, once or twice nested
     split: str = "test",
     sequences: str = "TS*",
-    poses: str = "annot3",    # or univ_annot3
+    poses: str = "annot3",  # or univ_annot3
 ) -> Iterator[tuple[Example, ImageFile]]:
     "Rows of the valid frames, `mpi_inf_3dhp_17`, world mm with y up. NativeError naming the data set, file and field."
     root = Path(root) / "mpi_inf_3dhp_test_set"
@@ -50,14 +84,44 @@ def read(
     for path in require(root, f"{sequences}/annot_data.mat", dataset="MPI-INF-3DHP's test set", access=ACCESS):
         name, data, view = path.parent.name, load_mat(path), None
         joints = field(data, path, poses, (3, 17, 1, None))[:, :, 0].transpose(2, 1, 0)
-        valid, activity = (field(data, path, key, (1, len(joints)), int)[0] for key in ("valid_frame", "activity_annotation"))
+        valid, activity = (
+            field(data, path, key, (1, len(joints)), int)[0] for key in ("valid_frame", "activity_annotation")
+        )
         for frame in np.flatnonzero(valid):
             picture = ImageFile(path.parent / f"imageSequence/img_{frame + 1:06d}.jpg")
-            view = view or read_test_calibration(root / f"test_util/camera_calibration/ts{'1-4' if name in ('TS1', 'TS2', 'TS3', 'TS4') else '5-6'}cameras.calib", picture.size)
-            if picture.size != view.size: raise NativeError(picture.path, "size", f"{view.size} as the frames before", f"{picture.size}")
-            if not 1 <= activity[frame] <= 7: raise NativeError(path, f"activity_annotation/{frame}", "1 to 7", f"{activity[frame]}")
+            view = view or read_test_calibration(
+                root
+                / f"test_util/camera_calibration/ts{'1-4' if name in ('TS1', 'TS2', 'TS3', 'TS4') else '5-6'}cameras.calib",
+                picture.size,
+            )
+            if picture.size != view.size:
+                raise NativeError(picture.path, "size", f"{view.size} as the frames before", f"{picture.size}")
+            if not 1 <= activity[frame] <= 7:
+                raise NativeError(path, f"activity_annotation/{frame}", "1 to 7", f"{activity[frame]}")
             world = view.camera.to_world(joints[frame])
             box = box_of(view.pixels(world), view.size)
-            if box is None: raise NativeError(path, f"{poses}, frame {frame}", "a person in the picture, as the frame is valid", "joints elsewhere")
-            yield row(path, Example(f"{name}/{frame:06d}", "mpi_inf_3dhp_test", split, name, f"{name}/{ACTIVITIES[activity[frame] - 1]}", int(frame), view.camera, box,
-                                    view.size, world, camera_name="0"), picture, 17)
+            if box is None:
+                raise NativeError(
+                    path,
+                    f"{poses}, frame {frame}",
+                    "a person in the picture, as the frame is valid",
+                    "joints elsewhere",
+                )
+            yield row(
+                path,
+                Example(
+                    f"{name}/{frame:06d}",
+                    "mpi_inf_3dhp_test",
+                    split,
+                    name,
+                    f"{name}/{ACTIVITIES[activity[frame] - 1]}",
+                    int(frame),
+                    view.camera,
+                    box,
+                    view.size,
+                    world,
+                    camera_name="0",
+                ),
+                picture,
+                17,
+            )

@@ -6,8 +6,8 @@
 __all__ = ['SKELETON', 'ACCESS', 'structs', 'read_joints', 'read']
 
 # %% ../../nbs/datasets/mpii.ipynb #442248c8
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 from jaxtyping import Float
@@ -32,13 +32,19 @@ def structs(value, path: Path, place: str) -> list[dict]:
 def read_joints(person: dict, path: Path, place: str) -> Float[np.ndarray, "16 2"]:
     "Marked joints, px from 0; NaN where there is no mark. NativeError for an id that is none, or twice."
     joints, points = np.full((16, 2), np.nan), [person.get("annopoints", "")]
-    points = [p for outer in structs(points[0], path, f"{place}.annopoints") for p in structs(outer.get("point", ""), path, f"{place}.annopoints.point")]
+    points = [
+        p
+        for outer in structs(points[0], path, f"{place}.annopoints")
+        for p in structs(outer.get("point", ""), path, f"{place}.annopoints.point")
+    ]
     for k, point in enumerate(points):
         here = f"{place}.annopoints.point({k + 1})"
         x, y = (float(checked(point.get(axis), path, f"{here}.{axis}", ())) for axis in "xy")
         j = int(checked(point.get("id"), path, f"{here}.id", (), int))
-        if not 0 <= j < 16 or np.isfinite(joints[j, 0]): raise NativeError(path, f"{here}.id", "a joint 0 to 15 that has no mark yet", str(j))
-        if not np.isfinite([x, y]).all(): raise NativeError(path, f"{here}.x, y", "finite numbers", str([x, y]))
+        if not 0 <= j < 16 or np.isfinite(joints[j, 0]):
+            raise NativeError(path, f"{here}.id", "a joint 0 to 15 that has no mark yet", str(j))
+        if not np.isfinite([x, y]).all():
+            raise NativeError(path, f"{here}.x, y", "finite numbers", str([x, y]))
         joints[j] = x - 1, y - 1
     return joints
 
@@ -47,7 +53,8 @@ def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, Imag
     """People with at least two marked joints in the training pictures, in the order of the file; `split` is "train".
 
     Labels are `joints2d` in px. NativeError naming the MATLAB file and the person, or the picture."""
-    if split != "train": raise ValueError(f"split: expected 'train', the only pictures with joints, found {split!r}")
+    if split != "train":
+        raise ValueError(f"split: expected 'train', the only pictures with joints, found {split!r}")
     [path] = require(root, "mpii_human_pose_v1_u12_1.mat", dataset="MPII Human Pose", access=ACCESS)
     data = load_mat(path)
     field(data, path, "RELEASE/img_train")
@@ -55,11 +62,28 @@ def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, Imag
     training = field(data, path, "RELEASE/img_train", (len(pictures),) if len(pictures) != 1 else (), bool).reshape(-1)
     for i in np.flatnonzero(training):
         name = str(field(pictures[i], path, "image/name", (), str))
-        if Path(name).name != name: raise NativeError(path, f"RELEASE.annolist({i + 1}).image.name", "the name of a file", repr(name))
+        if Path(name).name != name:
+            raise NativeError(path, f"RELEASE.annolist({i + 1}).image.name", "the name of a file", repr(name))
         picture = ImageFile(Path(root) / "images" / name)
-        for k, person in enumerate(structs(pictures[i].get("annorect", ""), path, f"RELEASE.annolist({i + 1}).annorect")):
+        for k, person in enumerate(
+            structs(pictures[i].get("annorect", ""), path, f"RELEASE.annolist({i + 1}).annorect")
+        ):
             joints = read_joints(person, path, f"RELEASE.annolist({i + 1}).annorect({k + 1})")
-            if (box := box_of(joints, picture.size)) is None: continue
-            yield row(path, Example(
-                f"{Path(name).stem}/{k}", "mpii", split, subject="", sequence="", frame=0, camera=distant_camera(picture.size),
-                box=box, image_size=picture.size, joints2d=joints), picture)
+            if (box := box_of(joints, picture.size)) is None:
+                continue
+            yield row(
+                path,
+                Example(
+                    f"{Path(name).stem}/{k}",
+                    "mpii",
+                    split,
+                    subject="",
+                    sequence="",
+                    frame=0,
+                    camera=distant_camera(picture.size),
+                    box=box,
+                    image_size=picture.size,
+                    joints2d=joints,
+                ),
+                picture,
+            )

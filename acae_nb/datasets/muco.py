@@ -6,8 +6,8 @@
 __all__ = ['SKELETON', 'SHORT_LENGTH', 'ACCESS', 'read_composites', 'load_recordings', 'read']
 
 # %% ../../nbs/datasets/muco.ipynb #442248c8
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Collection, Iterator
 
 import numpy as np
 from jaxtyping import Int
@@ -18,28 +18,38 @@ from ..examples.rows import Example
 
 # %% ../../nbs/datasets/muco.ipynb #12bbd4fe
 SKELETON = "mpi_inf_3dhp_28"
-SHORT_LENGTH = 3911        # frames of the video of SHORT_VIDEOS
+SHORT_LENGTH = 3911  # frames of the video of SHORT_VIDEOS
 ACCESS = "muco-3dhp.zip of gvv.mpi-inf.mpg.de/projects/SingleShotMultiPerson, run on MPI-INF-3DHP"
 
 # %% ../../nbs/datasets/muco.ipynb #5b8ec361
 def read_composites(
     path: str | Path,
-    pictures: Collection[int],   # their numbers, from 1; of the 660,000 only these are read
+    pictures: Collection[int],  # their numbers, from 1; of the 660,000 only these are read
 ) -> dict[int, Int[np.ndarray, "4 4"]]:
     "Subject, sequence (from 1), camera (from 0) and frame of the four people of each of these pictures. NativeError naming file and entry."
-    try: import h5py
-    except ImportError: raise ImportError("reading MATLAB 7.3 files needs h5py: pip install acae_nb[datasets]") from None
+    try:
+        import h5py
+    except ImportError:
+        raise ImportError("reading MATLAB 7.3 files needs h5py: pip install acae_nb[datasets]") from None
     with reading(path, "MATLAB 7.3 file with a cell array composite_info"), h5py.File(path) as file:
         cells = file["composite_info"][()]
         if cells.ndim != 2 or len(cells) != 4 or max(pictures, default=0) > cells.shape[1]:
-            raise NativeError(path, "composite_info", f"a cell array, {max(pictures, default=0)} (as there are pictures) or more x 4", f"{cells.shape[::-1]}")
+            raise NativeError(
+                path,
+                "composite_info",
+                f"a cell array, {max(pictures, default=0)} (as there are pictures) or more x 4",
+                f"{cells.shape[::-1]}",
+            )
         people = {k: [file[file[cell][0, 0]][()] for cell in cells[:, k - 1]] for k in pictures}
     return {k: np.array([_person(path, k, who) for who in four]) for k, four in people.items()}
 
+
 def _person(path, picture, who):
     who = checked(who, path, f"composite_info, picture {picture}", (4,), int)
-    if (who < [1, 1, 0, 0]).any() or (who > [8, 2, 13, 10 ** 6]).any():
-        raise NativeError(path, f"composite_info, picture {picture}", "subject 1-8, sequence 1-2, camera 0-13 and a frame", f"{who}")
+    if (who < [1, 1, 0, 0]).any() or (who > [8, 2, 13, 10**6]).any():
+        raise NativeError(
+            path, f"composite_info, picture {picture}", "subject 1-8, sequence 1-2, camera 0-13 and a frame", f"{who}"
+        )
     return who
 
 # %% ../../nbs/datasets/muco.ipynb #ffacf01f
@@ -47,36 +57,69 @@ def load_recordings(recordings: Path, used: set[tuple[int, int, int]], poses: st
     "View and world joints (mm) of each used (subject, sequence, camera)."
     loaded = {}
     for s, q in sorted({key[:2] for key in used}):
-        path, calibration = require(recordings, f"S{s}/Seq{q}/annot.mat", f"S{s}/Seq{q}/camera.calibration", dataset="MPI-INF-3DHP", access=ACCESS)
+        path, calibration = require(
+            recordings,
+            f"S{s}/Seq{q}/annot.mat",
+            f"S{s}/Seq{q}/camera.calibration",
+            dataset="MPI-INF-3DHP",
+            access=ACCESS,
+        )
         data, views = load_mat(path), read_calibration(calibration)
         for c in sorted(key[2] for key in used if key[:2] == (s, q)):
-            if c >= len(views): raise NativeError(calibration, f"camera {c}", "a camera that a composite uses", f"{len(views)} cameras")
+            if c >= len(views):
+                raise NativeError(calibration, f"camera {c}", "a camera that a composite uses", f"{len(views)} cameras")
             loaded[s, q, c] = views[c], camera_poses(path, data, poses, c, views[c]).astype(np.float32)
     return loaded
 
 # %% ../../nbs/datasets/muco.ipynb #d6c3c159
 def read(
     root: str | Path,
-    split: str = "train",                   # written into the rows
-    recordings: str | Path | None = None,   # the MPI-INF-3DHP folder; by default `mpi_inf_3dhp` in root
-    poses: str = "annot3",                  # or univ_annot3
-    first: int = 0,                         # number of a recording's first picture, as you extracted it: 1 after ffmpeg, 0 after posepile
+    split: str = "train",  # written into the rows
+    recordings: str | Path | None = None,  # the MPI-INF-3DHP folder; by default `mpi_inf_3dhp` in root
+    poses: str = "annot3",  # or univ_annot3
+    first: int = 0,  # number of a recording's first picture, as you extracted it: 1 after ffmpeg, 0 after posepile
 ) -> Iterator[tuple[Example, ImageFile]]:
     """Rows by picture and person, for people with two joints or more in the picture.
 
     `mpi_inf_3dhp_28`, mm, each in the world of their own recording with y up. NativeError naming the data set, file and field."""
     root = Path(root)
-    info, = require(root, "sampled_dataset_info.mat", dataset="MuCo-3DHP", access=ACCESS)
-    files = {int(f.stem): f for f in require(root, "unaugmented_set_001/**/??????.jpg", dataset="MuCo-3DHP", access=ACCESS)}
+    (info,) = require(root, "sampled_dataset_info.mat", dataset="MuCo-3DHP", access=ACCESS)
+    files = {
+        int(f.stem): f for f in require(root, "unaugmented_set_001/**/??????.jpg", dataset="MuCo-3DHP", access=ACCESS)
+    }
     people = read_composites(info, sorted(files))
     used = {tuple(p[:3]) for four in people.values() for p in four.tolist()}
     loaded = load_recordings(root / "mpi_inf_3dhp" if recordings is None else Path(recordings), used, poses)
     for k in sorted(files):
         for number, (s, q, c, named) in enumerate(people[k].tolist()):
             (view, world), frame = loaded[s, q, c], named - first
-            if f"S{s}/Seq{q}/{c}" in SHORT_VIDEOS and frame >= SHORT_LENGTH: continue
-            if not 0 <= frame < len(world): raise NativeError(info, f"composite_info, picture {k}", f"a frame of S{s}/Seq{q}, from {first} and below {len(world) + first}", f"{named}")
+            if f"S{s}/Seq{q}/{c}" in SHORT_VIDEOS and frame >= SHORT_LENGTH:
+                continue
+            if not 0 <= frame < len(world):
+                raise NativeError(
+                    info,
+                    f"composite_info, picture {k}",
+                    f"a frame of S{s}/Seq{q}, from {first} and below {len(world) + first}",
+                    f"{named}",
+                )
             box = box_of(view.pixels(world[frame]), view.size)
-            if box is None: continue
-            yield row(info, Example(f"{k:06d}/{number}", "muco", split, f"S{s}", f"S{s}/Seq{q}", k, view.camera, box, view.size, world[frame], camera_name=str(c)),
-                      ImageFile(files[k]), 28)
+            if box is None:
+                continue
+            yield row(
+                info,
+                Example(
+                    f"{k:06d}/{number}",
+                    "muco",
+                    split,
+                    f"S{s}",
+                    f"S{s}/Seq{q}",
+                    k,
+                    view.camera,
+                    box,
+                    view.size,
+                    world[frame],
+                    camera_name=str(c),
+                ),
+                ImageFile(files[k]),
+                28,
+            )

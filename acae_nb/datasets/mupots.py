@@ -6,66 +6,103 @@
 __all__ = ['SKELETON', 'ACCESS', 'read_annotations', 'fit_camera', 'read']
 
 # %% ../../nbs/datasets/mupots.ipynb #442248c8
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 from jaxtyping import Float
 
-from ..geometry.cameras import Camera
 from .native import ImageFile, NativeError, box_of, field, load_mat, make_camera, require, row
 from .views import View
 from ..examples.rows import Example
+from ..geometry.cameras import Camera
 
 # %% ../../nbs/datasets/mupots.ipynb #fdfd7fbe
 SKELETON = "mupots_17"
 ACCESS = "mupots-3d-eval.zip of gvv.mpi-inf.mpg.de/projects/SingleShotMultiPerson"
 
 # %% ../../nbs/datasets/mupots.ipynb #9b65db10
-def read_annotations(path: str | Path, key: str = "annot3") -> tuple[Float[np.ndarray, "F P 17 3"], Float[np.ndarray, "F P 17 2"]]:
+def read_annotations(
+    path: str | Path, key: str = "annot3"
+) -> tuple[Float[np.ndarray, "F P 17 3"], Float[np.ndarray, "F P 17 2"]]:
     "Joints in the camera's frame (mm) and in px of every frame and person; NaN where the frame is not valid for the person. NativeError."
     data = load_mat(path)
     frames = data.get("annotations")
-    if not isinstance(frames, list) or not frames: raise NativeError(path, "annotations", "a cell array, frames x people", f"{type(frames).__name__}")
-    if isinstance(frames[0], dict): frames = [[one] for one in frames]        # one person
-    if not all(isinstance(people, list) and len(people) == len(frames[0]) for people in frames): raise NativeError(path, "annotations", "as many people in every frame", "other numbers")
+    if not isinstance(frames, list) or not frames:
+        raise NativeError(path, "annotations", "a cell array, frames x people", f"{type(frames).__name__}")
+    if isinstance(frames[0], dict):
+        frames = [[one] for one in frames]  # one person
+    if not all(isinstance(people, list) and len(people) == len(frames[0]) for people in frames):
+        raise NativeError(path, "annotations", "as many people in every frame", "other numbers")
     joints, pixels = np.full((2, len(frames), len(frames[0]), 17, 3), np.nan)
     for f, people in enumerate(frames):
         for p in range(len(people)):
-            def part(name, shape, kind=float): return field({"annotations": frames}, path, f"annotations/{f}/{p}/{name}", shape, kind)
-            if part("isValidFrame", (), bool): joints[f, p], pixels[f, p, :, :2] = part(key, (3, 17)).T, part("annot2", (2, 17)).T
+
+            def part(name, shape, kind=float):
+                return field({"annotations": frames}, path, f"annotations/{f}/{p}/{name}", shape, kind)
+
+            if part("isValidFrame", (), bool):
+                joints[f, p], pixels[f, p, :, :2] = part(key, (3, 17)).T, part("annot2", (2, 17)).T
     return joints, pixels[..., :2]
 
 # %% ../../nbs/datasets/mupots.ipynb #a71bc6e1
 def fit_camera(path: str | Path, joints: Float[np.ndarray, "*n 3"], px: Float[np.ndarray, "*n 2"]) -> Camera:
     "The camera without distortion that projects joints (mm, its frame) to px. NativeError where half of them stay off by more than 5 px."
-    with np.errstate(invalid="ignore"): known = np.isfinite(joints).all(-1) & np.isfinite(px).all(-1) & (joints[..., 2] > 0)
-    if known.sum() < 17: raise NativeError(path, "annot3", "a valid pose in front of the camera, or more", f"{known.sum()} joints")
+    with np.errstate(invalid="ignore"):
+        known = np.isfinite(joints).all(-1) & np.isfinite(px).all(-1) & (joints[..., 2] > 0)
+    if known.sum() < 17:
+        raise NativeError(path, "annot3", "a valid pose in front of the camera, or more", f"{known.sum()} joints")
     xy, uv, K = joints[known][:, :2] / joints[known][:, 2:], px[known], np.eye(3)
     weight = np.ones(len(xy))
-    for _ in range(40):                      # least distances, by squares weighted with one over the distance
-        for a in (0, 1): (K[a, a], K[a, 2]), *_ = np.linalg.lstsq(weight[:, None] * np.c_[xy[:, a], np.ones(len(xy))], weight * uv[:, a], rcond=None)
+    for _ in range(40):  # least distances, by squares weighted with one over the distance
+        for a in (0, 1):
+            (K[a, a], K[a, 2]), *_ = np.linalg.lstsq(
+                weight[:, None] * np.c_[xy[:, a], np.ones(len(xy))], weight * uv[:, a], rcond=None
+            )
         weight = 1 / np.sqrt(np.linalg.norm(xy * np.diag(K)[:2] + K[:2, 2] - uv, axis=1).clip(0.01))
     camera = make_camera(path, "fitted to annot2 and annot3", K, world_up=(0, -1, 0))
     off = np.median(np.linalg.norm(camera.project(joints[known]) - uv, axis=1))
-    if off > 5: raise NativeError(path, "annot2", "the projection of annot3 by some camera, within 5 px", f"a median of {off:.1f} px")
+    if off > 5:
+        raise NativeError(
+            path, "annot2", "the projection of annot3 by some camera, within 5 px", f"a median of {off:.1f} px"
+        )
     return camera
 
 # %% ../../nbs/datasets/mupots.ipynb #d6c3c159
 def read(
-    root: str | Path,          # the folder MultiPersonTestSet
-    split: str = "test",       # written into the rows
+    root: str | Path,  # the folder MultiPersonTestSet
+    split: str = "test",  # written into the rows
     sequences: str = "TS*",
-    poses: str = "annot3",     # or univ_annot3
+    poses: str = "annot3",  # or univ_annot3
 ) -> Iterator[tuple[Example, ImageFile]]:
     "Rows by sequence, frame and person, valid ones only. `mupots_17`, mm in the camera's frame. NativeError naming data set, file and field."
     paths = require(root, f"{sequences}/annot.mat", dataset="MuPoTS-3D", access=ACCESS)
     for path in sorted(paths, key=lambda p: (len(p.parent.name), p.parent.name)):
         joints, px = read_annotations(path)
-        view, name = View(fit_camera(path, joints, px), ImageFile(path.parent / "img_000000.jpg").size), path.parent.name
+        view, name = (
+            View(fit_camera(path, joints, px), ImageFile(path.parent / "img_000000.jpg").size),
+            path.parent.name,
+        )
         truth = joints if poses == "annot3" else read_annotations(path, poses)[0]
         for f, p in np.argwhere(~np.isnan(joints).all((2, 3))).tolist():
             box = box_of(view.pixels(joints[f, p]), view.size)
-            if box is None: continue
-            yield row(path, Example(f"{name}/{f:06d}/{p}", "mupots", split, f"{name}/{p}", name, f, view.camera, box, view.size, truth[f, p], camera_name="0"),
-                      ImageFile(path.parent / f"img_{f:06d}.jpg"), 17)
+            if box is None:
+                continue
+            yield row(
+                path,
+                Example(
+                    f"{name}/{f:06d}/{p}",
+                    "mupots",
+                    split,
+                    f"{name}/{p}",
+                    name,
+                    f,
+                    view.camera,
+                    box,
+                    view.size,
+                    truth[f, p],
+                    camera_name="0",
+                ),
+                ImageFile(path.parent / f"img_{f:06d}.jpg"),
+                17,
+            )

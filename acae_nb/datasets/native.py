@@ -16,73 +16,104 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ..geometry.cameras import Camera
-from ..examples.rows import Example, camera_problems, example_columns, label_problems
+from acae_nb.datasets.native_files import (
+    NativeError,
+    checked,
+    field,
+    load_h5,
+    load_json,
+    load_mat,
+    load_npz,
+    load_pickle,
+    reading,
+    require,
+)
 from ..examples.images import decode_jpeg, encode_jpeg, jpeg_size
-from .native_files import (NativeError, checked, field, load_h5, load_json, load_mat, load_npz, load_pickle,
-                                           reading, require)
+from ..examples.rows import Example, camera_problems, example_columns, label_problems
+from ..geometry.cameras import Camera
 
 # %% ../../nbs/datasets/native.ipynb #eb80953b
 def _png_size(data: bytes) -> tuple[int, int]:
     "Width and height (px) of a PNG whose chunks are whole (checked by their CRCs). ValueError."
     at, kind = 8, b""
     while kind != b"IEND":
-        length, kind = int.from_bytes(data[at:at + 4], "big"), data[at + 4:at + 8]
-        body, crc = data[at + 4:at + 8 + length], int.from_bytes(data[at + 8 + length:at + 12 + length], "big")
-        if len(body) != length + 4 or at + 12 + length > len(data) or zlib.crc32(body) != crc: raise ValueError(f"a damaged PNG: chunk at byte {at}")
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        body, crc = data[at + 4 : at + 8 + length], int.from_bytes(data[at + 8 + length : at + 12 + length], "big")
+        if len(body) != length + 4 or at + 12 + length > len(data) or zlib.crc32(body) != crc:
+            raise ValueError(f"a damaged PNG: chunk at byte {at}")
         at += 12 + length
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
+
 def _pixels(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION) if data else None
-    if image is None: raise ValueError(f"{len(data)} bytes that cannot be decoded")
+    image = (
+        cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        if data
+        else None
+    )
+    if image is None:
+        raise ValueError(f"{len(data)} bytes that cannot be decoded")
     return image
+
 
 @dataclass(frozen=True)
 class ImageFile:
     "A picture in a file of its own; NativeError with its name when it is absent or damaged."
+
     path: Path
 
     def _read(self) -> bytes:
-        with reading(self.path, "picture"): return Path(self.path).read_bytes()
+        with reading(self.path, "picture"):
+            return Path(self.path).read_bytes()
 
     @property
     def size(self) -> tuple[int, int]:
         "Width, height, px."
         data = self._read()
         with reading(self.path, "picture"):
-            if data[:2] == b"\xff\xd8": return jpeg_size(data)
+            if data[:2] == b"\xff\xd8":
+                return jpeg_size(data)
             return _png_size(data) if data[:4] == b"\x89PNG" else _pixels(data).shape[1::-1]
 
     def load(self) -> UInt8[np.ndarray, "H W 3"]:
         "RGB pixels, as stored (an EXIF orientation is not applied)."
         data = self._read()
         with reading(self.path, "picture"):
-            if data[:2] == b"\xff\xd8": return decode_jpeg(data)
-            if data[:4] == b"\x89PNG": _png_size(data)
+            if data[:2] == b"\xff\xd8":
+                return decode_jpeg(data)
+            if data[:4] == b"\x89PNG":
+                _png_size(data)
             return _pixels(data)
 
     def jpeg(self, quality: int = 95) -> bytes:
         "A JPEG file's own bytes; other pictures encoded."
         data = self._read()
-        if data[:2] != b"\xff\xd8": return encode_jpeg(self.load(), quality)
-        with reading(self.path, "picture"): jpeg_size(data)
+        if data[:2] != b"\xff\xd8":
+            return encode_jpeg(self.load(), quality)
+        with reading(self.path, "picture"):
+            jpeg_size(data)
         return data
 
 # %% ../../nbs/datasets/native.ipynb #34b4c32e
 class _Video:
     "One open decoder."
+
     def __init__(self, path: Path):
-        try: import av
-        except ImportError: raise ImportError("reading videos needs PyAV: pip install acae_nb[datasets]") from None
+        try:
+            import av
+        except ImportError:
+            raise ImportError("reading videos needs PyAV: pip install acae_nb[datasets]") from None
         self.path = path
         with reading(path, "video"):
             self.file = av.open(str(path))
             self.stream = self.file.streams.video[0]
             self.stream.codec_context.thread_count = 1
             packets = [p for p in self.file.demux(self.stream) if p.size and not p.is_discard]
-            if not packets: raise ValueError("no frames")
-            self.stamped = self.file.format.name != "avi" and all(p.pts is not None for p in packets)      # AVI states no times
+            if not packets:
+                raise ValueError("no frames")
+            self.stamped = self.file.format.name != "avi" and all(
+                p.pts is not None for p in packets
+            )  # AVI states no times
             self.times = sorted(p.pts for p in packets) if self.stamped else list(range(len(packets)))
             self.keys = sorted(p.pts for p in packets if p.is_keyframe) if self.stamped else [0]
             self.size = self.stream.codec_context.width, self.stream.codec_context.height
@@ -96,28 +127,37 @@ class _Video:
         self.at = 0
 
     def frame(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        if not 0 <= index < len(self.times): raise NativeError(self.path, f"frame {index}", f"one of the {len(self.times)} frames of this video", "none")
+        if not 0 <= index < len(self.times):
+            raise NativeError(self.path, f"frame {index}", f"one of the {len(self.times)} frames of this video", "none")
         time = self.times[index]
         key = max((k for k in self.keys if k <= time), default=self.times[0])
         with reading(self.path, f"video with a frame {index}"):
-            if not (self.at <= index and (index - self.at < 8 or key <= self.times[self.at])): self._start(time)
+            if not (self.at <= index and (index - self.at < 8 or key <= self.times[self.at])):
+                self._start(time)
             for found, frame in self.frames:
-                if found < time: continue
-                if found > time: break
-                if frame.is_corrupt: raise ValueError("damaged")
+                if found < time:
+                    continue
+                if found > time:
+                    break
+                if frame.is_corrupt:
+                    raise ValueError("damaged")
                 self.at = index + 1
                 return frame.to_ndarray(format="rgb24")
             self.at = len(self.times)
             raise ValueError("it cannot be decoded")
 
-_OPEN: OrderedDict[tuple, _Video] = OrderedDict()     # the decoders of this process
+
+_OPEN: OrderedDict[tuple, _Video] = OrderedDict()  # the decoders of this process
+
 
 def _video(path: Path) -> _Video:
-    if not Path(path).is_file(): raise NativeError(path, "file", "a video", "no such file")
+    if not Path(path).is_file():
+        raise NativeError(path, "file", "a video", "no such file")
     stat = os.stat(path)
     key = str(path), stat.st_mtime_ns, stat.st_size, os.getpid()
     if key not in _OPEN:
-        while len(_OPEN) >= 8: _OPEN.popitem(last=False)[1].file.close()
+        while len(_OPEN) >= 8:
+            _OPEN.popitem(last=False)[1].file.close()
         _OPEN[key] = _Video(Path(path))
     _OPEN.move_to_end(key)
     return _OPEN[key]
@@ -126,6 +166,7 @@ def _video(path: Path) -> _Video:
 @dataclass(frozen=True)
 class VideoFrame:
     "A picture of a video: the frame shown as number `index` (from 0). NativeError with the file's name and the frame's when it cannot be had."
+
     path: Path
     index: int
 
@@ -138,14 +179,18 @@ class VideoFrame:
         "RGB pixels; frames in increasing order are cheap."
         return _video(self.path).frame(self.index)
 
-    def jpeg(self, quality: int = 95) -> bytes: return encode_jpeg(self.load(), quality)
+    def jpeg(self, quality: int = 95) -> bytes:
+        return encode_jpeg(self.load(), quality)
+
 
 def video_length(path: str | Path) -> int:
     "How many frames a video has (counted, not taken from its header)."
     return len(_video(Path(path)).times)
 
 # %% ../../nbs/datasets/native.ipynb #079bfb11
-def make_camera(path: str | Path, name: str, intrinsics, distortion=None, rotation=None, position=None, world_up=None) -> Camera:
+def make_camera(
+    path: str | Path, name: str, intrinsics, distortion=None, rotation=None, position=None, world_up=None
+) -> Camera:
     """A `Camera` from what a file says; its rotation is made orthonormal where that moves it by less than 0.01.
 
     NativeError naming file and camera (`name`) for numbers that are not finite, no rotation, or no focal length."""
@@ -158,19 +203,25 @@ def make_camera(path: str | Path, name: str, intrinsics, distortion=None, rotati
         raise NativeError(path, f"camera {name}", "a calibrated camera", str(error)) from None
 
 # %% ../../nbs/datasets/native.ipynb #3e7dd859
-def box_of(px: Float[np.ndarray, "J 2"], image_size: tuple[int, int], margin: float = 0.1) -> Float[np.ndarray, "4"] | None:
+def box_of(
+    px: Float[np.ndarray, "J 2"], image_size: tuple[int, int], margin: float = 0.1
+) -> Float[np.ndarray, " 4"] | None:
     """Left, top, width, height (px) around the joints in the picture, with a margin of its longer side all around, cut at the
     picture's edge. None when fewer than two joints are in the picture."""
     w, h = image_size
     px = np.asarray(px, float)
-    with np.errstate(invalid="ignore"): px = px[((px > -0.5) & (px < np.array([w, h]) - 0.5)).all(-1)]
-    if len(px) < 2: return None
+    with np.errstate(invalid="ignore"):
+        px = px[((px > -0.5) & (px < np.array([w, h]) - 0.5)).all(-1)]
+    if len(px) < 2:
+        return None
     pad = max(1.0, margin * np.ptp(px, axis=0).max())
     low, high = (px.min(0) - pad).clip(-0.5), np.minimum(px.max(0) + pad, [w - 0.5, h - 0.5])
     return np.r_[low, high - low]
 
 # %% ../../nbs/datasets/native.ipynb #5f670dd6
-def row(path: str | Path, example: Example, picture: ImageFile | VideoFrame, n_joints: int | None = None) -> tuple[Example, ImageFile | VideoFrame]:
+def row(
+    path: str | Path, example: Example, picture: ImageFile | VideoFrame, n_joints: int | None = None
+) -> tuple[Example, ImageFile | VideoFrame]:
     """The row, checked: finite camera, real rotation, a box in its picture, joints finite or wholly NaN, `n_joints` of them.
 
     NativeError names the native file `path`, the example and the field."""
@@ -178,24 +229,42 @@ def row(path: str | Path, example: Example, picture: ImageFile | VideoFrame, n_j
     count = n_joints if n_joints is not None else len(labels[0]) if labels else 0
     columns, faults = example_columns(example, count)
     faults += [fault[1:] for fault in (*camera_problems(columns), *label_problems(columns))]
-    faults += [fault for name in ("joints3d", "joints2d") if name in columns for fault in _heaped(name, columns[name][0])]
-    for name, expected, found in faults: raise NativeError(path, f"{example.example_id}, {name}", expected, found)
+    faults += [
+        fault for name in ("joints3d", "joints2d") if name in columns for fault in _heaped(name, columns[name][0])
+    ]
+    for name, expected, found in faults:
+        raise NativeError(path, f"{example.example_id}, {name}", expected, found)
     return example, picture
+
 
 def _heaped(name, joints):
     known = joints[np.isfinite(joints).all(-1)]
     most = np.unique(known, axis=0, return_counts=True)[1].max(initial=0)
-    if most > max(3, len(known) / 3): yield name, "joints of a person", f"{most} of {len(known)} at one place"
+    if most > max(3, len(known) / 3):
+        yield name, "joints of a person", f"{most} of {len(known)} at one place"
 
 # %% ../../nbs/datasets/native.ipynb #5b8a487d
-def check_projection(path: str | Path, joints3d: Float[np.ndarray, "J 3"], camera: Camera, joints2d: Float[np.ndarray, "J 2"], tolerance_px: float,
-                     frame: str = "", names=None) -> None:
+def check_projection(
+    path: str | Path,
+    joints3d: Float[np.ndarray, "J 3"],
+    camera: Camera,
+    joints2d: Float[np.ndarray, "J 2"],
+    tolerance_px: float,
+    frame: str = "",
+    names=None,
+) -> None:
     "NativeError naming file, `frame` and joint when a world joint (mm) projects further than `tolerance_px` from its pixel label; NaN joints are not compared."
     with np.errstate(invalid="ignore"):
         off = np.linalg.norm(camera.project(joints3d) - joints2d, axis=-1)
-    off = np.where(np.isnan(off) & ~np.isnan(joints3d).any(-1) & ~np.isnan(joints2d).any(-1), np.inf, off)      # behind the camera
+    off = np.where(
+        np.isnan(off) & ~np.isnan(joints3d).any(-1) & ~np.isnan(joints2d).any(-1), np.inf, off
+    )  # behind the camera
     if (off > tolerance_px).any():
         worst = int(np.nanargmax(off))
         name = worst if names is None else names[worst]
-        raise NativeError(path, f"frame {frame}, joint {name}", f"its projection within {tolerance_px:g} px of its label {np.round(joints2d[worst], 1).tolist()}",
-                          f"{np.round(camera.project(joints3d)[worst], 1).tolist()}")
+        raise NativeError(
+            path,
+            f"frame {frame}, joint {name}",
+            f"its projection within {tolerance_px:g} px of its label {np.round(joints2d[worst], 1).tolist()}",
+            f"{np.round(camera.project(joints3d)[worst], 1).tolist()}",
+        )

@@ -25,11 +25,13 @@ from ..basics.safe_pickle import UnsafePickle, plain_data
 # %% ../../nbs/datasets/native_files.ipynb #6314463a
 class NativeError(ValueError):
     "A native file that is absent, damaged or contradicts itself: `path`, `field`, what was `expected` and what was `found`."
+
     def __init__(self, path, field: str, expected: str, found: str):
         self.path, self.field, self.expected, self.found = str(path), field, expected, found
         super().__init__(f"{path}: {field}: expected {expected}, found {found}")
 
-    def __reduce__(self): return NativeError, (self.path, self.field, self.expected, self.found)
+    def __reduce__(self):
+        return NativeError, (self.path, self.field, self.expected, self.found)
 
 # %% ../../nbs/datasets/native_files.ipynb #5735a157
 def require(root: str | Path, *patterns: str, dataset: str, access: str) -> list[Path]:
@@ -40,7 +42,12 @@ def require(root: str | Path, *patterns: str, dataset: str, access: str) -> list
     for pattern in patterns:
         matches = list(Path(root).glob(pattern)) if Path(root).is_dir() else []
         if not matches:
-            raise NativeError(Path(root) / pattern, "file", f"files of {dataset} ({access})", "none" if Path(root).is_dir() else f"no folder {root}")
+            raise NativeError(
+                Path(root) / pattern,
+                "file",
+                f"files of {dataset} ({access})",
+                "none" if Path(root).is_dir() else f"no folder {root}",
+            )
         found.update(matches)
     return sorted(found)
 
@@ -50,10 +57,14 @@ def reading(path: str | Path, what: str):
     "Turns whatever a parser raises on an absent or damaged file into a NativeError that names the file."
     if not Path(path).is_file():
         raise NativeError(path, "file", what, "no such file")
-    try: yield
-    except NativeError: raise
+    try:
+        yield
+    except NativeError:
+        raise
     except Exception as error:
-        raise NativeError(path, "file", f"a whole {what}", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+        raise NativeError(
+            path, "file", f"a whole {what}", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        ) from error
 
 # %% ../../nbs/datasets/native_files.ipynb #610506cc
 def load_json(path: str | Path) -> dict | list:
@@ -61,70 +72,115 @@ def load_json(path: str | Path) -> dict | list:
     with reading(path, "JSON file"):
         return json.loads(Path(path).read_bytes())
 
+
 def load_npz(path: str | Path) -> dict[str, np.ndarray] | np.ndarray:
     "Arrays of an `.npz` by name, or the array of an `.npy`; never unpickles. NativeError when absent, damaged or holding objects."
     with reading(path, "numpy file"):
         found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray): return found
-        with found: return dict(found)
+        if isinstance(found, np.ndarray):
+            return found
+        with found:
+            return dict(found)
 
 # %% ../../nbs/datasets/native_files.ipynb #31db3dc5
-SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}     # bytes of a number, by kind of element
+SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}  # bytes of a number, by kind of element
 LETTERS, MATRIX, COMPRESSED = {1, 2, 4, 16, 17, 18}, 14, 15
-CELL, STRUCT, OBJECT, CHAR, SPARSE, FUNCTION, OPAQUE = 1, 2, 3, 4, 5, 16, 17     # classes of matrices; 6 to 15 are full ones of numbers
-TIMES = 1032                                                                   # the most that deflate shrinks anything
+CELL, STRUCT, OBJECT, CHAR, SPARSE, FUNCTION, OPAQUE = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    16,
+    17,
+)  # classes of matrices; 6 to 15 are full ones of numbers
+TIMES = 1032  # the most that deflate shrinks anything
+
 
 def _elements(data, at: int, end: int, words: struct.Struct, outermost: bool) -> list[tuple[int, int, int]]:
     "(kind, first byte, last byte + 1) of the elements between two places."
     parts = []
     while at < end:
-        if end - at < 8: raise ValueError(f"half an element at byte {at}")
+        if end - at < 8:
+            raise ValueError(f"half an element at byte {at}")
         kind, size = words.unpack_from(data, at)
         first, small = at + 8, kind >> 16
-        if small: kind, size, first = kind & 0xFFFF, small, at + 4
+        if small:
+            kind, size, first = kind & 0xFFFF, small, at + 4
         at = at + 8 if small else first + size + -size % 8
-        if small > 4 or first + size > end or at > end and not outermost or kind not in SIZES and kind not in LETTERS and kind != MATRIX:
+        if (
+            small > 4
+            or first + size > end
+            or at > end
+            and not outermost
+            or kind not in SIZES
+            and kind not in LETTERS
+            and kind != MATRIX
+        ):
             raise ValueError(f"no element at byte {first - 8 + 4 * bool(small)}")
         parts.append((kind, first, first + size))
     return parts
 
+
 def _check_matrix(data, at: int, end: int, words: struct.Struct, depth: int = 0) -> None:
     "ValueError unless these bytes are what a matrix of their class and size holds, and so are the matrices in it."
-    if at == end and depth: return                                             # an empty matrix
+    if at == end and depth:
+        return  # an empty matrix
     parts = _elements(data, at, end, words, not depth)
+
     def need(right, what):
-        if not right: raise ValueError(f"{what} in the matrix before byte {end}")
-    def is_text(k): return len(parts) > k and parts[k][0] in (1, 16)
+        if not right:
+            raise ValueError(f"{what} in the matrix before byte {end}")
+
+    def is_text(k):
+        return len(parts) > k and parts[k][0] in (1, 16)
+
     def integers(k):
         kind, first, last = parts[k]
         need(kind in (5, 6) and (last - first) % 4 == 0, "sizes that are no integers")
         return struct.unpack_from(f"{words.format[0]}{(last - first) // 4}I", data, first)
+
     need(len(parts) > 2 and parts[0][0] == 6 and parts[0][2] - parts[0][1] == 8 and depth < 60, "no class")
     flags = words.unpack_from(data, parts[0][1])[0]
-    kind, times = flags & 255, 1 + (flags >> 11 & 1)                           # complex: real and imaginary parts
+    kind, times = flags & 255, 1 + (flags >> 11 & 1)  # complex: real and imaginary parts
     if kind == OPAQUE:
         need(is_text(1) and is_text(2) and is_text(3), "no name")
         count, parts = 1, parts[4:]
     else:
         sizes = integers(1)
         count = math.prod(sizes)
-        need(0 < len(sizes) <= 32 and is_text(2) and (count > 0 or max(sizes) <= 2 ** 20), f"no size but {list(sizes[:32])}")
+        need(
+            0 < len(sizes) <= 32 and is_text(2) and (count > 0 or max(sizes) <= 2**20),
+            f"no size but {list(sizes[:32])}",
+        )
         if kind in (STRUCT, OBJECT):
             names = 4 if kind == OBJECT else 3
             need(is_text(names + 1) and is_text(3 if kind == OBJECT else 4), "no names of fields")
             [length] = integers(names) or (0,)
-            need(0 < length < 2 ** 31, "names of fields of no length")
-            count, parts = count * ((parts[names + 1][2] - parts[names + 1][1]) // length), parts[names + 2:]
-        else: parts = parts[3:]
+            need(0 < length < 2**31, "names of fields of no length")
+            count, parts = count * ((parts[names + 1][2] - parts[names + 1][1]) // length), parts[names + 2 :]
+        else:
+            parts = parts[3:]
     if kind in (CELL, STRUCT, OBJECT, FUNCTION, OPAQUE):
-        if kind == FUNCTION: count = 1
+        if kind == FUNCTION:
+            count = 1
         need(len(parts) == count and all(p[0] == MATRIX for p in parts), f"{len(parts)} members for {count}")
-        for _, first, last in parts: _check_matrix(data, first, last, words, depth + 1)
+        for _, first, last in parts:
+            _check_matrix(data, first, last, words, depth + 1)
         return
     numbers = [(last - first) / SIZES[p] if p in SIZES else -1 for p, first, last in parts]
-    if kind == CHAR: need(len(parts) == 1 and parts[0][0] in LETTERS and count <= max(parts[0][2] - parts[0][1], 2 ** 10), f"no text of {count} letters")
-    elif kind == SPARSE: need(len(parts) == 2 + times and len(sizes) == 2 and min(numbers) >= 0 and numbers[1] == sizes[1] + 1, "no sparse matrix")
-    else: need(6 <= kind <= 15 and numbers == [count] * times, f"not {count} numbers of a known class")
+    if kind == CHAR:
+        need(
+            len(parts) == 1 and parts[0][0] in LETTERS and count <= max(parts[0][2] - parts[0][1], 2**10),
+            f"no text of {count} letters",
+        )
+    elif kind == SPARSE:
+        need(
+            len(parts) == 2 + times and len(sizes) == 2 and min(numbers) >= 0 and numbers[1] == sizes[1] + 1,
+            "no sparse matrix",
+        )
+    else:
+        need(6 <= kind <= 15 and numbers == [count] * times, f"not {count} numbers of a known class")
 
 # %% ../../nbs/datasets/native_files.ipynb #3dc78fdb
 def _sound_mat5(data: bytes) -> bytes:
@@ -132,34 +188,48 @@ def _sound_mat5(data: bytes) -> bytes:
     view, words, at = memoryview(data), struct.Struct("<2I" if data[126:128] == b"IM" else ">2I"), 128
     out = [view[:at]]
     while at < len(data):
-        if len(data) - at < 8: raise ValueError(f"half an element at byte {at}")
+        if len(data) - at < 8:
+            raise ValueError(f"half an element at byte {at}")
         kind, size = words.unpack_from(data, at)
-        variable, at = view[at:at + 8 + size], at + 8 + size
-        if at > len(data) or not size: raise ValueError(f"{len(variable) - 8} of {size} bytes of a variable")
+        variable, at = view[at : at + 8 + size], at + 8 + size
+        if at > len(data) or not size:
+            raise ValueError(f"{len(variable) - 8} of {size} bytes of a variable")
         if kind == COMPRESSED:
             inflater = zlib.decompressobj()
             head = inflater.decompress(variable[8:], 8)
             kind, inner = words.unpack(head)
-            if inner > TIMES * size: raise ValueError(f"{inner} bytes in {size} compressed ones")
-            variable = head + inflater.decompress(inflater.unconsumed_tail, inner + 8)[:inner]      # up to 8 more: padding
-            if len(variable) - 8 < max(inner, 1) or not inflater.eof: raise ValueError(f"{len(variable) - 8} of {inner} compressed bytes, or more")
-        if kind != MATRIX: raise ValueError(f"a variable of kind {kind}")
+            if inner > TIMES * size:
+                raise ValueError(f"{inner} bytes in {size} compressed ones")
+            variable = head + inflater.decompress(inflater.unconsumed_tail, inner + 8)[:inner]  # up to 8 more: padding
+            if len(variable) - 8 < max(inner, 1) or not inflater.eof:
+                raise ValueError(f"{len(variable) - 8} of {inner} compressed bytes, or more")
+        if kind != MATRIX:
+            raise ValueError(f"a variable of kind {kind}")
         _check_matrix(variable, 8, len(variable), words)
         out.append(variable)
     return data if all(isinstance(v, memoryview) for v in out) else b"".join(out)
+
 
 def _check_mat4(data: bytes) -> None:
     "ValueError unless a file of version 4 is a row of whole variables."
     order, at = "<" if 0 <= struct.unpack_from("<i", data)[0] <= 5000 else ">", 0
     while at < len(data):
-        if len(data) - at < 20: raise ValueError(f"half a header at byte {at}")
+        if len(data) - at < 20:
+            raise ValueError(f"half a header at byte {at}")
         form, *sizes, imaginary, length = struct.unpack_from(order + "5i", data, at)
-        if not 0 <= form < 5000 or min(*sizes, length) < 0 or max(sizes) > len(data) or imaginary not in (0, 1): raise ValueError(f"no header at byte {at}")
-        at += 20 + length + math.prod(sizes) * (8, 4, 4, 2, 2, 1)[min(form // 10 % 10, 5)] * (1 + (imaginary and form % 10 != 2))
-    if at != len(data): raise ValueError(f"{len(data)} of {at} bytes")
+        if not 0 <= form < 5000 or min(*sizes, length) < 0 or max(sizes) > len(data) or imaginary not in (0, 1):
+            raise ValueError(f"no header at byte {at}")
+        at += (
+            20
+            + length
+            + math.prod(sizes) * (8, 4, 4, 2, 2, 1)[min(form // 10 % 10, 5)] * (1 + (imaginary and form % 10 != 2))
+        )
+    if at != len(data):
+        raise ValueError(f"{len(data)} of {at} bytes")
 
 # %% ../../nbs/datasets/native_files.ipynb #0eb64ce9
 HDF5, HEAP = b"\x89HDF\r\n\x1a\n", b"GCOL\1\0\0\0"
+
 
 def load_mat(path: str | Path) -> dict:
     "Variables of a `.mat` file of any version as dicts, lists, texts and arrays of two or more dimensions. NativeError when absent or damaged."
@@ -167,102 +237,154 @@ def load_mat(path: str | Path) -> dict:
         with open(path, "rb") as file:
             head = file.read(520)
             if head[:8] == HDF5 or head[512:] == HDF5:
-                return _with_h5(path, lambda file, once: {name: once(child, _mat73) for name, child in _members(file) if not name.startswith("#")})
+                return _with_h5(
+                    path,
+                    lambda file, once: {
+                        name: once(child, _mat73) for name, child in _members(file) if not name.startswith("#")
+                    },
+                )
             data = head + file.read()
         from scipy.io import loadmat
-        if 0 in data[:4]: _check_mat4(data)
-        else: data = _sound_mat5(data)
+
+        if 0 in data[:4]:
+            _check_mat4(data)
+        else:
+            data = _sound_mat5(data)
         return {name: _mat5(value) for name, value in loadmat(BytesIO(data)).items() if not name.startswith("__")}
+
 
 def _list(values: np.ndarray) -> list:
     "A cell or struct array as a flat list when it is a row or a column, nested otherwise."
     return values.ravel().tolist() if max(values.shape, default=0) == values.size else values.tolist()
 
+
 def _mat5(value):
-    if hasattr(value, "indptr"): value.check_format(True)                      # sparse: indices inside the matrix
-    if not isinstance(value, np.ndarray): return value
+    if hasattr(value, "indptr"):
+        value.check_format(True)  # sparse: indices inside the matrix
+    if not isinstance(value, np.ndarray):
+        return value
     if value.dtype.names is not None:
         structs = np.empty(value.shape, object)
-        for place in np.ndindex(value.shape): structs[place] = {name: _mat5(value[place][name]) for name in value.dtype.names}
+        for place in np.ndindex(value.shape):
+            structs[place] = {name: _mat5(value[place][name]) for name in value.dtype.names}
         return structs.item() if value.size == 1 else _list(structs)
     if value.dtype.kind == "O":
         cells = np.empty(value.shape, object)
-        for place in np.ndindex(value.shape): cells[place] = _mat5(value[place])
+        for place in np.ndindex(value.shape):
+            cells[place] = _mat5(value[place])
         return _list(cells)
-    if value.dtype.kind == "U": return str(value.item()) if value.size == 1 else value.ravel().tolist() if value.size else ""
+    if value.dtype.kind == "U":
+        return str(value.item()) if value.size == 1 else value.ravel().tolist() if value.size else ""
     return value
 
 # %% ../../nbs/datasets/native_files.ipynb #1516d721
 def _check_heaps(data) -> None:
     "ValueError unless the numbers of an HDF5 file take 8 bytes and every global heap in it is a row of whole objects."
     start = data.find(HDF5)
-    if start < 0: raise ValueError("no HDF5 file")
-    if data[start + 8] < 2 and data[start + 13:start + 15] != b"\10\10" or data[start + 8] > 1 and data[start + 9:start + 11] != b"\10\10":
+    if start < 0:
+        raise ValueError("no HDF5 file")
+    if (
+        data[start + 8] < 2
+        and data[start + 13 : start + 15] != b"\10\10"
+        or data[start + 8] > 1
+        and data[start + 9 : start + 11] != b"\10\10"
+    ):
         raise ValueError("sizes and places that are not of 8 bytes")
     at = data.find(HEAP)
     while at >= 0:
-        end, place = at + int.from_bytes(data[at + 8:at + 16], "little"), at + 16
+        end, place = at + int.from_bytes(data[at + 8 : at + 16], "little"), at + 16
         while min(end, len(data)) - place >= 16:
             index, size = struct.unpack_from("<H6xQ", data, place)
-            place += size if index == 0 else 16 + size + -size % 8             # 0: what is free, its header included
-            if index == 0 and size < 16 or place > end: raise ValueError(f"no object of a heap before byte {place}")
-        if not place <= end <= len(data): raise ValueError(f"half a heap at byte {at}")
+            place += size if index == 0 else 16 + size + -size % 8  # 0: what is free, its header included
+            if index == 0 and size < 16 or place > end:
+                raise ValueError(f"no object of a heap before byte {place}")
+        if not place <= end <= len(data):
+            raise ValueError(f"half a heap at byte {at}")
         at = data.find(HEAP, end)
+
 
 def _with_h5(path, use):
     "use(file, once), where once(node, build) is build(node, once), made only once for every object of the file."
-    try: import h5py
-    except ImportError: raise ImportError("reading HDF5 files needs h5py: pip install acae_nb[datasets]") from None
+    try:
+        import h5py
+    except ImportError:
+        raise ImportError("reading HDF5 files needs h5py: pip install acae_nb[datasets]") from None
     done = {}
+
     def once(node, build):
         place = h5py.h5o.get_info(node.id).addr
-        if place in done and done[place] is NotImplemented: raise ValueError(f"{node.name} holds itself")
+        if place in done and done[place] is NotImplemented:
+            raise ValueError(f"{node.name} holds itself")
         if place not in done:
             done[place] = NotImplemented
             done[place] = build(node, once)
         return done[place]
-    with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data: _check_heaps(data)
-    with h5py.File(path, "r") as file: return use(file, once)
+
+    with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        _check_heaps(data)
+    with h5py.File(path, "r") as file:
+        return use(file, once)
+
 
 def _members(group):
     "(name, node) of what a group holds, in this file."
     for name in group:
-        if type(group.get(name, getlink=True)).__name__ == "ExternalLink": raise ValueError(f"{name} lies in another file")
+        if type(group.get(name, getlink=True)).__name__ == "ExternalLink":
+            raise ValueError(f"{name} lies in another file")
         yield name, group[name]
+
 
 def _contents(node):
     "What a data set holds. ValueError when it claims more than the bytes stored for it can be."
     stored, room = node.id.get_storage_size(), node.file.id.get_filesize()
     claimed = node.dtype.itemsize * max(math.prod(node.shape or ()), math.prod(node.chunks or ()))
-    if node.is_virtual or node.external: raise ValueError(f"{node.name} lies in other files")
-    if claimed > 2 ** 20 + min(stored, room) * (1 if node.chunks is None else TIMES): raise ValueError(f"{node.name} of {claimed} bytes, in {min(stored, room)}")
+    if node.is_virtual or node.external:
+        raise ValueError(f"{node.name} lies in other files")
+    if claimed > 2**20 + min(stored, room) * (1 if node.chunks is None else TIMES):
+        raise ValueError(f"{node.name} of {claimed} bytes, in {min(stored, room)}")
     return node[()]
+
 
 def _mat73(node, once):
     kind = node.attrs.get("MATLAB_class", b"")
     if hasattr(node, "keys"):
         fields = dict(_members(node))
-        if fields and all(f.dtype.kind == "O" and "MATLAB_class" not in f.attrs for f in fields.values() if hasattr(f, "dtype")) and all(hasattr(f, "dtype") for f in fields.values()):
+        if (
+            fields
+            and all(
+                f.dtype.kind == "O" and "MATLAB_class" not in f.attrs for f in fields.values() if hasattr(f, "dtype")
+            )
+            and all(hasattr(f, "dtype") for f in fields.values())
+        ):
             columns = {name: _contents(f).T.ravel() for name, f in fields.items()}
-            return [{name: once(node.file[c[k]], _mat73) for name, c in columns.items()} for k in range(len(next(iter(columns.values()))))]
+            return [
+                {name: once(node.file[c[k]], _mat73) for name, c in columns.items()}
+                for k in range(len(next(iter(columns.values()))))
+            ]
         return {name: once(f, _mat73) for name, f in fields.items()}
-    if "MATLAB_empty" in node.attrs: return "" if kind == b"char" else [] if kind == b"cell" else np.zeros((0, 0))
+    if "MATLAB_empty" in node.attrs:
+        return "" if kind == b"char" else [] if kind == b"cell" else np.zeros((0, 0))
     value = _contents(node).T
     if value.dtype.kind == "O":
         cells = np.empty(value.shape, object)
-        for place in np.ndindex(value.shape): cells[place] = once(node.file[value[place]], _mat73)
+        for place in np.ndindex(value.shape):
+            cells[place] = once(node.file[value[place]], _mat73)
         return _list(cells)
     if kind == b"char":
         lines = ["".join(map(chr, line)) for line in np.atleast_2d(value)]
         return lines[0] if len(lines) == 1 else lines
     return value.astype(bool) if kind == b"logical" else value
 
+
 def load_h5(path: str | Path) -> dict:
     "Everything in an HDF5 file: groups as dicts, data sets as arrays, texts as `str`. NativeError when absent or damaged."
-    with reading(path, "HDF5 file"): return _with_h5(path, lambda file, once: once(file, _h5))
+    with reading(path, "HDF5 file"):
+        return _with_h5(path, lambda file, once: once(file, _h5))
+
 
 def _h5(node, once):
-    if hasattr(node, "keys"): return {name: once(child, _h5) for name, child in _members(node)}
+    if hasattr(node, "keys"):
+        return {name: once(child, _h5) for name, child in _members(node)}
     value = _contents(node)
     return value.decode() if isinstance(value, bytes) else value
 
@@ -273,8 +395,10 @@ def load_pickle(path: str | Path, encoding: str = "latin1", also: dict | None = 
     `also`: further names, "module.name": function(args, state, items) -> value, of which only records are made as well.
     NativeError when it is damaged or asks for anything else, with the name it asked for."""
     with reading(path, "pickle"):
-        try: return plain_data(Path(path).read_bytes(), also, encoding)
-        except UnsafePickle as error: raise NativeError(path, "pickle", "numpy arrays, numbers, texts and containers", error.found) from None
+        try:
+            return plain_data(Path(path).read_bytes(), also, encoding)
+        except UnsafePickle as error:
+            raise NativeError(path, "pickle", "numpy arrays, numbers, texts and containers", error.found) from None
 
 # %% ../../nbs/datasets/native_files.ipynb #371942d4
 def field(data, path: str | Path, key: str, shape: tuple | None = None, kind: type = float) -> np.ndarray:
@@ -286,23 +410,48 @@ def field(data, path: str | Path, key: str, shape: tuple | None = None, kind: ty
         done = "/".join(key.split("/")[:depth])
         if isinstance(data, dict) and part not in data:
             raise NativeError(path, done, "a value", f"no such key among {list(data)[:12]}")
-        if not isinstance(data, dict) and not (isinstance(data, (list, tuple)) and part.isdigit() and int(part) < len(data)):
-            raise NativeError(path, done, f"something that holds {part!r}", f"{type(data).__name__}{f' of {len(data)}' if isinstance(data, (list, tuple)) else ''}")
+        if not isinstance(data, dict) and not (
+            isinstance(data, (list, tuple)) and part.isdigit() and int(part) < len(data)
+        ):
+            raise NativeError(
+                path,
+                done,
+                f"something that holds {part!r}",
+                f"{type(data).__name__}{f' of {len(data)}' if isinstance(data, (list, tuple)) else ''}",
+            )
         data = data[part] if isinstance(data, dict) else data[int(part)]
     return checked(data, path, key, shape, kind)
 
+
 def checked(value, path: str | Path, name: str, shape: tuple | None = None, kind: type = float) -> np.ndarray:
     "A value as an array of this shape and kind, as `field` does; NativeError names it `name`."
-    what = {float: "numbers", int: "whole numbers", bool: "true or false", str: "text"}[kind] + ("" if shape is None else f" of shape {list(shape)}")
-    try: array = np.asarray(value)
-    except ValueError: raise NativeError(path, name, what, "lists of different lengths") from None
-    if array.size == 0 and array.dtype.kind == "f": array = array.astype(kind)
-    whole = array.dtype.kind in "biu" or array.dtype.kind == "f" and bool((np.isfinite(array) & (array == np.round(array)) & (abs(array) < 2 ** 53)).all())
-    good = {float: array.dtype.kind in "biuf", int: whole, bool: array.dtype.kind == "b" or whole and bool(np.isin(array, (0, 1)).all()), str: array.dtype.kind == "U"}[kind]
+    what = {float: "numbers", int: "whole numbers", bool: "true or false", str: "text"}[kind] + (
+        "" if shape is None else f" of shape {list(shape)}"
+    )
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise NativeError(path, name, what, "lists of different lengths") from None
+    if array.size == 0 and array.dtype.kind == "f":
+        array = array.astype(kind)
+    whole = (
+        array.dtype.kind in "biu"
+        or array.dtype.kind == "f"
+        and bool((np.isfinite(array) & (array == np.round(array)) & (abs(array) < 2**53)).all())
+    )
+    good = {
+        float: array.dtype.kind in "biuf",
+        int: whole,
+        bool: array.dtype.kind == "b" or whole and bool(np.isin(array, (0, 1)).all()),
+        str: array.dtype.kind == "U",
+    }[kind]
     if not good:
         raise NativeError(path, name, what, f"{array.dtype} {' '.join(repr(value).split())[:80]}")
-    fits = lambda sizes: shape is None or len(sizes) == len(shape) and all(want in (None, size) for want, size in zip(shape, sizes))
-    if not fits(array.shape) and fits(np.squeeze(array).shape): array = np.squeeze(array)
+    fits = lambda sizes: (
+        shape is None or len(sizes) == len(shape) and all(want in (None, size) for want, size in zip(shape, sizes))
+    )
+    if not fits(array.shape) and fits(np.squeeze(array).shape):
+        array = np.squeeze(array)
     if not fits(array.shape):
         raise NativeError(path, name, what, f"shape {list(array.shape)}")
     return array.astype({float: np.float64, int: np.int64, bool: bool, str: array.dtype}[kind])

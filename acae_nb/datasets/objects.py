@@ -17,12 +17,18 @@ from jaxtyping import Bool, UInt8
 from .native import ImageFile, NativeError, reading, require
 
 # %% ../../nbs/datasets/objects.ipynb #a035aaf3
-def cut_object(image: UInt8[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"], longest: int = 128) -> UInt8[np.ndarray, "h w 4"]:
+def cut_object(
+    image: UInt8[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"], longest: int = 128
+) -> UInt8[np.ndarray, "h w 4"]:
     "RGBA of what the mask covers, cut to its box, its edge softened, at most `longest` px a side. ValueError for an empty mask."
-    if not mask.any(): raise ValueError("mask: expected some pixels of an object, found none")
+    if not mask.any():
+        raise ValueError("mask: expected some pixels of an object, found none")
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    alpha = np.where(cv2.erode(mask[part].astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0, 255, 128) * mask[part]
+    alpha = (
+        np.where(cv2.erode(mask[part].astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0, 255, 128)
+        * mask[part]
+    )
     picture = np.dstack([image[part], alpha]).astype(np.uint8)
     shrink = longest / max(picture.shape[:2])
     return picture if shrink >= 1 else cv2.resize(picture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
@@ -35,31 +41,53 @@ def palette_numbers(path: Path) -> UInt8[np.ndarray, "H W"]:
     keys = colours @ [65536, 256, 1]
     found, order = ImageFile(path).load().astype(np.int64) @ [65536, 256, 1], np.argsort(keys)
     place = order[np.searchsorted(keys[order], found).clip(0, 255)]
-    if (keys[place] != found).any(): raise NativeError(path, "colours", "those of VOC's palette", f"{hex(int(found[keys[place] != found][0]))}")
+    if (keys[place] != found).any():
+        raise NativeError(path, "colours", "those of VOC's palette", f"{hex(int(found[keys[place] != found][0]))}")
     return place.astype(np.uint8)
+
 
 def voc_objects(root: str | Path, least_area: int = 500, longest: int = 128) -> tuple[UInt8[np.ndarray, "h w 4"], ...]:
     "RGBA of all whole objects of VOC 2012 that are no people; `root` holds Annotations, JPEGImages and SegmentationObject. NativeError naming file and field."
     objects = []
-    for segments in require(root, "SegmentationObject/*.png", dataset="Pascal VOC 2012", access="a free download, host.robots.ox.ac.uk/pascal/VOC/voc2012"):
+    for segments in require(
+        root,
+        "SegmentationObject/*.png",
+        dataset="Pascal VOC 2012",
+        access="a free download, host.robots.ox.ac.uk/pascal/VOC/voc2012",
+    ):
         path = Path(root) / "Annotations" / f"{segments.stem}.xml"
-        with reading(path, "XML file"): entries = ElementTree.parse(path).getroot().findall("object")
+        with reading(path, "XML file"):
+            entries = ElementTree.parse(path).getroot().findall("object")
         image, numbers = ImageFile(Path(root) / "JPEGImages" / f"{segments.stem}.jpg").load(), palette_numbers(segments)
-        if image.shape[:2] != numbers.shape: raise NativeError(segments, "size", f"{image.shape[1::-1]} of its picture", str(numbers.shape[::-1]))
+        if image.shape[:2] != numbers.shape:
+            raise NativeError(segments, "size", f"{image.shape[1::-1]} of its picture", str(numbers.shape[::-1]))
         for k, entry in enumerate(entries, 1):
             kind, *flags = (entry.findtext(key) for key in ("name", "difficult", "truncated"))
-            if kind is None: raise NativeError(path, f"object {k}/name", "what it is", "nothing")
-            if kind != "person" and "1" not in flags and (numbers == k).sum() >= least_area: objects.append(cut_object(image, numbers == k, longest))
+            if kind is None:
+                raise NativeError(path, f"object {k}/name", "what it is", "nothing")
+            if kind != "person" and "1" not in flags and (numbers == k).sum() >= least_area:
+                objects.append(cut_object(image, numbers == k, longest))
     return tuple(objects)
 
 # %% ../../nbs/datasets/objects.ipynb #dc802870
-def pictures(folder: str | Path, names: str | Path | None = None, longest: int = 512) -> tuple[UInt8[np.ndarray, "h w 3"], ...]:
+def pictures(
+    folder: str | Path, names: str | Path | None = None, longest: int = 512
+) -> tuple[UInt8[np.ndarray, "h w 3"], ...]:
     "Pictures of a folder (those listed in the text file `names`, one a line), at most `longest` px a side. NativeError for an absent or damaged one."
-    if names is None: paths = require(folder, "**/*.[jJ][pP]*[gG]", dataset="pictures without people", access="for example INRIA Holidays, a free download, lear.inrialpes.fr/~jegou/data.php")
+    if names is None:
+        paths = require(
+            folder,
+            "**/*.[jJ][pP]*[gG]",
+            dataset="pictures without people",
+            access="for example INRIA Holidays, a free download, lear.inrialpes.fr/~jegou/data.php",
+        )
     else:
-        with reading(names, "list of pictures"): paths = [Path(folder) / line.strip() for line in Path(names).read_text().splitlines() if line.strip()]
+        with reading(names, "list of pictures"):
+            paths = [Path(folder) / line.strip() for line in Path(names).read_text().splitlines() if line.strip()]
     out = []
     for image in (ImageFile(path).load() for path in paths):
         shrink = longest / max(image.shape[:2])
-        out.append(image if shrink >= 1 else cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA))
+        out.append(
+            image if shrink >= 1 else cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+        )
     return tuple(out)

@@ -19,9 +19,21 @@ def validate_folder(folder: str | Path, decode: bool = True) -> list[Problem]:
     splits = sorted(path.stem for path in (folder / "annotations").glob("*.json"))
     tables = [name for name in ("examples.csv", "examples.parquet") if (folder / name).is_file()]
     if not splits and not tables:
-        return [Problem(str(folder), None, "file", "examples.csv, examples.parquet or annotations/train.json", "none of them" if folder.is_dir() else "no such folder")]
-    for scan in [lambda: own_table.scan(folder, decode=decode)] * bool(tables) + [lambda split=split: own_coco.scan(folder, split, decode) for split in splits]:
+        return [
+            Problem(
+                str(folder),
+                None,
+                "file",
+                "examples.csv, examples.parquet or annotations/train.json",
+                "none of them" if folder.is_dir() else "no such folder",
+            )
+        ]
+    for scan in [lambda: own_table.scan(folder, decode=decode)] * bool(tables) + [
+        lambda split=split: own_coco.scan(folder, split, decode) for split in splits
+    ]:
         try:
-            for example, _, found in scan(): problems, rows = problems + found, rows + (example is not None)
-        except NativeError as error: problems.append(Problem(error.path, None, error.field, error.expected, error.found))
+            for example, _, found in scan():
+                problems, rows = problems + found, rows + (example is not None)
+        except NativeError as error:
+            problems.append(Problem(error.path, None, error.field, error.expected, error.found))
     return problems if problems or rows else [Problem(str(folder), None, "rows", "at least one person", "none")]

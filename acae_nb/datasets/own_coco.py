@@ -11,95 +11,157 @@ from pathlib import Path
 
 import numpy as np
 
-from .native import ImageFile, NativeError, box_of, checked, field
-from .own_files import cameras_from, distant_camera, picture_size, read_object, row_problems, skeleton_from
-from ..examples.rows import Example, InvalidExamples, Problem
 from ..basics.names import near
+from .native import ImageFile, NativeError, box_of, checked, field
+from acae_nb.datasets.own_files import (
+    cameras_from,
+    distant_camera,
+    picture_size,
+    read_object,
+    row_problems,
+    skeleton_from,
+)
+from ..examples.rows import Example, InvalidExamples, Problem
 from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/datasets/own_coco.ipynb #005852f0
 def mirrored(name: str) -> str | None:
     "The right joint's name for a left joint's (left_knee, LeftKnee, l_knee, lKnee, knee_l), None for others."
     for left, right in (("left", "right"), ("Left", "Right"), ("l_", "r_"), ("L_", "R_")):
-        if left in name: return name.replace(left, right, 1)
-    if name.lower().endswith(("_l", ".l")): return name[:-1] + ("r" if name[-1] == "l" else "R")
+        if left in name:
+            return name.replace(left, right, 1)
+    if name.lower().endswith(("_l", ".l")):
+        return name[:-1] + ("r" if name[-1] == "l" else "R")
     return "r" + name[1:] if name[:1] == "l" else None
+
 
 def category_skeleton(category: dict) -> Skeleton:
     "The skeleton of a category with keypoints. ValueError naming the field."
     joints, bones = category.get("keypoints"), category.get("skeleton", [])
-    if not (isinstance(joints, list) and joints and all(isinstance(j, str) for j in joints)): raise ValueError(f"keypoints: expected a list of names, found {str(joints)[:80]}")
-    good = isinstance(bones, list) and all(isinstance(b, list) and len(b) == 2 and all(isinstance(j, int) and 1 <= j <= len(joints) for j in b) for b in bones)
-    if not good: raise ValueError(f"skeleton: expected pairs of numbers from 1 to {len(joints)}, found {str(bones)[:80]}")
+    if not (isinstance(joints, list) and joints and all(isinstance(j, str) for j in joints)):
+        raise ValueError(f"keypoints: expected a list of names, found {str(joints)[:80]}")
+    good = isinstance(bones, list) and all(
+        isinstance(b, list) and len(b) == 2 and all(isinstance(j, int) and 1 <= j <= len(joints) for j in b)
+        for b in bones
+    )
+    if not good:
+        raise ValueError(f"skeleton: expected pairs of numbers from 1 to {len(joints)}, found {str(bones)[:80]}")
     mirror = category.get("mirror", [[j, mirrored(j)] for j in joints if mirrored(j) in joints])
-    return skeleton_from(dict(name=str(category.get("name")), joints=joints, edges=[[joints[a - 1], joints[b - 1]] for a, b in bones], mirror=mirror))
+    return skeleton_from(
+        dict(
+            name=str(category.get("name")),
+            joints=joints,
+            edges=[[joints[a - 1], joints[b - 1]] for a, b in bones],
+            mirror=mirror,
+        )
+    )
+
 
 def _file(root: str | Path, split: str) -> Path:
     path = Path(root) / "annotations" / f"{split}.json"
-    if not path.is_file(): raise NativeError(path, "file", "annotations in COCO's style", f"only {sorted(p.name for p in path.parent.glob('*.json'))}" if path.parent.is_dir() else "no such file")
+    if not path.is_file():
+        raise NativeError(
+            path,
+            "file",
+            "annotations in COCO's style",
+            f"only {sorted(p.name for p in path.parent.glob('*.json'))}" if path.parent.is_dir() else "no such file",
+        )
     return path
+
 
 def _category(data: dict, path: Path) -> tuple[int, Skeleton]:
     "Id and skeleton of the category with keypoints. NativeError when there is none, or several, or it is wrong."
-    found = [k for k, c in enumerate(data.get("categories") or []) if isinstance(c, dict) and c.get("keypoints")] if isinstance(data.get("categories"), list) else []
-    if len(found) != 1: raise NativeError(path, "categories", "one category with keypoints", f"{len(found)}")
-    try: return int(field(data, path, f"categories/{found[0]}/id", (), int)), category_skeleton(data["categories"][found[0]])
-    except NativeError: raise
-    except ValueError as error: raise NativeError(path, f"categories/{found[0]}", "named keypoints, bones and mirror pairs", str(error)) from None
+    found = (
+        [k for k, c in enumerate(data.get("categories") or []) if isinstance(c, dict) and c.get("keypoints")]
+        if isinstance(data.get("categories"), list)
+        else []
+    )
+    if len(found) != 1:
+        raise NativeError(path, "categories", "one category with keypoints", f"{len(found)}")
+    try:
+        return int(field(data, path, f"categories/{found[0]}/id", (), int)), category_skeleton(
+            data["categories"][found[0]]
+        )
+    except NativeError:
+        raise
+    except ValueError as error:
+        raise NativeError(
+            path, f"categories/{found[0]}", "named keypoints, bones and mirror pairs", str(error)
+        ) from None
+
 
 def skeleton(root: str | Path) -> Skeleton:
     "The skeleton of the first split's file. NativeError when there is none."
     files = sorted((Path(root) / "annotations").glob("*.json"))
     path = files[0] if files else _file(root, "train")
     data, problems = read_object(path)
-    if problems: raise NativeError(path, problems[0].field, problems[0].expected, problems[0].found)
+    if problems:
+        raise NativeError(path, problems[0].field, problems[0].expected, problems[0].found)
     return _category(data, path)[1]
 
 # %% ../../nbs/datasets/own_coco.ipynb #a67d16a5
-def scan(root: str | Path, split: str = "train", decode: bool = False) -> Iterator[tuple[Example | None, ImageFile | None, list[Problem]]]:
+def scan(
+    root: str | Path, split: str = "train", decode: bool = False
+) -> Iterator[tuple[Example | None, ImageFile | None, list[Problem]]]:
     "All people of a split: example and picture, or None, and the problems of that annotation; problems of the file come first. NativeError for a file without a skeleton."
     path = _file(root, split)
     data, problems = read_object(path)
-    if problems: raise NativeError(path, problems[0].field, problems[0].expected, problems[0].found)
+    if problems:
+        raise NativeError(path, problems[0].field, problems[0].expected, problems[0].found)
     number, own = _category(data, path)
     cameras, problems = cameras_from(data.get("cameras", {}), path)
     for key in ("images", "annotations"):
-        if not isinstance(data.get(key), list): problems.append(Problem(str(path), None, key, "a list", type(data.get(key)).__name__))
-    if any(p.field in ("images", "annotations") for p in problems): yield None, None, problems; return
+        if not isinstance(data.get(key), list):
+            problems.append(Problem(str(path), None, key, "a list", type(data.get(key)).__name__))
+    if any(p.field in ("images", "annotations") for p in problems):
+        yield None, None, problems
+        return
     images = {}
     for k in range(len(data["images"])):
         try:
             image = int(field(data, path, f"images/{k}/id", (), int))
-            if image in images: raise NativeError(path, f"images/{k}/id", "an id of its own", f"{image} again")
+            if image in images:
+                raise NativeError(path, f"images/{k}/id", "an id of its own", f"{image} again")
             images[image] = k
-        except NativeError as error: problems.append(Problem(error.path, None, error.field, error.expected, error.found))
+        except NativeError as error:
+            problems.append(Problem(error.path, None, error.field, error.expected, error.found))
     yield None, None, problems
     seen = set()
     for k, entry in enumerate(data["annotations"]):
         try:
-            if not isinstance(entry, dict) or entry.get("category_id") == number and not entry.get("iscrowd"): yield _example(Path(root), path, split, data, k, images, cameras, own, seen, decode)
-        except NativeError as error: yield None, None, [Problem(str(path), k, error.field, error.expected, error.found)]
+            if not isinstance(entry, dict) or entry.get("category_id") == number and not entry.get("iscrowd"):
+                yield _example(Path(root), path, split, data, k, images, cameras, own, seen, decode)
+        except NativeError as error:
+            yield None, None, [Problem(str(path), k, error.field, error.expected, error.found)]
+
 
 def _example(root, path, split, data, k, images, cameras, own, seen, decode):
     "One annotation of `scan`; NativeError for a value that is missing or of another kind."
     get = lambda key, shape, kind=float: field(data, path, f"annotations/{k}/{key}", shape, kind)
     number, image = int(get("id", (), int)), int(get("image_id", (), int))
-    if number in seen: raise NativeError(path, f"annotations/{k}/id", "an id of its own", f"{number} again")
+    if number in seen:
+        raise NativeError(path, f"annotations/{k}/id", "an id of its own", f"{number} again")
     seen.add(number)
-    if image not in images: raise NativeError(path, f"annotations/{k}/image_id", "the id of an image", str(image))
+    if image not in images:
+        raise NativeError(path, f"annotations/{k}/image_id", "the id of an image", str(image))
     place, entry, annotation = f"images/{images[image]}", data["images"][images[image]], data["annotations"][k]
     name = str(field(data, path, f"{place}/file_name", (), str))
-    if Path(name).is_absolute() or ".." in Path(name).parts: raise NativeError(path, f"{place}/file_name", "a path below images/", repr(name))
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise NativeError(path, f"{place}/file_name", "a path below images/", repr(name))
     picture = ImageFile(root / "images" / name)
     size, problems = picture_size(path, k, picture, decode)
-    if size is None: return None, None, problems
+    if size is None:
+        return None, None, problems
     stated = tuple(int(field(data, path, f"{place}/{side}", (), int)) for side in ("width", "height"))
-    if stated != tuple(size): raise NativeError(path, f"{place}/width, height", f"those of the picture, {tuple(size)}", str(stated))
+    if stated != tuple(size):
+        raise NativeError(path, f"{place}/width, height", f"those of the picture, {tuple(size)}", str(stated))
     camera = entry.get("camera")
-    if camera is not None and camera not in cameras: raise NativeError(path, f"{place}/camera", f"a camera of the file{near(camera, cameras)}", repr(camera))
+    if camera is not None and camera not in cameras:
+        raise NativeError(path, f"{place}/camera", f"a camera of the file{near(camera, cameras)}", repr(camera))
     labels, j = {}, len(own)
     if "keypoints3d" in annotation:
-        if camera is None: raise NativeError(path, f"{place}/camera", "a camera, as joints are labelled in 3D", "none")
+        if camera is None:
+            raise NativeError(path, f"{place}/camera", "a camera, as joints are labelled in 3D", "none")
         values = annotation["keypoints3d"]
         values = [np.nan if v is None else v for v in values] if isinstance(values, list) else values
         labels["joints3d"] = checked(values, path, f"annotations/{k}/keypoints3d", (3 * j,)).reshape(j, 3)
@@ -109,9 +171,21 @@ def _example(root, path, split, data, k, images, cameras, own, seen, decode):
     camera, camera_name = (distant_camera(size), "") if camera is None else (cameras[camera], camera)
     px = camera.project(labels["joints3d"]) if "joints3d" in labels else labels["joints2d"]
     box = get("bbox", (4,)) if "bbox" in annotation else box_of(px, size)
-    if box is None: raise NativeError(path, f"annotations/{k}/bbox", "a box, or two joints in the picture", "neither")
-    example = Example(f"{split}/{name}/{number}", root.resolve().name, split, str(entry.get("subject", "")), str(entry.get("sequence", "")), int(entry.get("frame", image)), camera, box,
-                      size, camera_name=camera_name, **labels)
+    if box is None:
+        raise NativeError(path, f"annotations/{k}/bbox", "a box, or two joints in the picture", "neither")
+    example = Example(
+        f"{split}/{name}/{number}",
+        root.resolve().name,
+        split,
+        str(entry.get("subject", "")),
+        str(entry.get("sequence", "")),
+        int(entry.get("frame", image)),
+        camera,
+        box,
+        size,
+        camera_name=camera_name,
+        **labels,
+    )
     problems = list(row_problems(path, k, example, j))
     return (None, None, problems) if problems else (example, picture, [])
 
@@ -119,5 +193,7 @@ def _example(root, path, split, data, k, images, cameras, own, seen, decode):
 def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, ImageFile]]:
     "People of a split in the file's order. InvalidExamples at the first that is wrong (`acae_nb.datasets.own.validate_folder` lists all), NativeError without a file or skeleton."
     for example, picture, problems in scan(root, split):
-        if problems: raise InvalidExamples(problems)
-        if example is not None: yield example, picture
+        if problems:
+            raise InvalidExamples(problems)
+        if example is not None:
+            yield example, picture

@@ -13,53 +13,90 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from ..geometry.cameras import Camera
+from ..basics.names import near
 from .native import ImageFile, NativeError, box_of, load_json
 from ..examples.rows import Example, Problem, camera_problems, example_columns, label_problems
-from ..basics.names import near
+from ..geometry.cameras import Camera
 from ..skeletons.joints import Skeleton, load_skeleton, skeleton_names
 
 # %% ../../nbs/datasets/own_files.ipynb #6d994858
 def skeleton_from(entry: dict) -> Skeleton:
     "A skeleton from names: `joints`, `edges` and `mirror` as pairs of names (left, right), or only the `name` of a known format. ValueError naming the field."
-    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str): raise ValueError(f"name: expected an object with a name, found {str(entry)[:80]}")
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise ValueError(f"name: expected an object with a name, found {str(entry)[:80]}")
     if set(entry) == {"name"}:
-        if entry["name"] not in skeleton_names(): raise ValueError(f"name: expected joints, or a known format{near(entry['name'], skeleton_names())}, found only {entry['name']!r}")
+        if entry["name"] not in skeleton_names():
+            raise ValueError(
+                f"name: expected joints, or a known format{near(entry['name'], skeleton_names())}, found only {entry['name']!r}"
+            )
         return load_skeleton(entry["name"])
     unknown = set(entry) - {"name", "joints", "short_names", "edges", "mirror", "source", "notes"}
-    if unknown: raise ValueError(f"{sorted(unknown)[0]}: expected name, joints, short_names, edges, mirror, source or notes, found {sorted(unknown)}")
+    if unknown:
+        raise ValueError(
+            f"{sorted(unknown)[0]}: expected name, joints, short_names, edges, mirror, source or notes, found {sorted(unknown)}"
+        )
     joints = entry.get("joints")
-    if not (isinstance(joints, list) and joints and all(isinstance(j, str) for j in joints)): raise ValueError(f"joints: expected a list of names, found {str(joints)[:80]}")
+    if not (isinstance(joints, list) and joints and all(isinstance(j, str) for j in joints)):
+        raise ValueError(f"joints: expected a list of names, found {str(joints)[:80]}")
     for key in ("edges", "mirror"):
         for pair in (pairs := entry.get(key, [])) if isinstance(entry.get(key, []), list) else [None]:
-            if not (isinstance(pair, list) and len(pair) == 2 and all(j in joints for j in pair)): raise ValueError(f"{key}: expected pairs of joints' names, found {str(pair)[:80]}")
+            if not (isinstance(pair, list) and len(pair) == 2 and all(j in joints for j in pair)):
+                raise ValueError(f"{key}: expected pairs of joints' names, found {str(pair)[:80]}")
     pairs = [(joints.index(a), joints.index(b)) for a, b in entry.get("mirror", [])]
     other = {**{a: b for a, b in pairs}, **{b: a for a, b in pairs}}
-    return Skeleton(entry["name"], tuple(joints), tuple((joints.index(a), joints.index(b)) for a, b in entry.get("edges", [])), tuple(other.get(j, j) for j in range(len(joints))),
-                    tuple(entry.get("short_names", ())), source=entry.get("source", ""), notes=entry.get("notes", ""), left=tuple(a for a, _ in pairs))
+    return Skeleton(
+        entry["name"],
+        tuple(joints),
+        tuple((joints.index(a), joints.index(b)) for a, b in entry.get("edges", [])),
+        tuple(other.get(j, j) for j in range(len(joints))),
+        tuple(entry.get("short_names", ())),
+        source=entry.get("source", ""),
+        notes=entry.get("notes", ""),
+        left=tuple(a for a, _ in pairs),
+    )
 
 # %% ../../nbs/datasets/own_files.ipynb #4663691a
 CAMERA_KEYS = ("intrinsics", "distortion", "rotation", "position", "world_up")
 
+
 def cameras_from(entries, path: str | Path, field: str = "cameras") -> tuple[dict[str, Camera], list[Problem]]:
     "Cameras by name, and the problems of those that are none."
     cameras, problems = {}, []
-    if not isinstance(entries, dict): return {}, [Problem(str(path), None, field, "cameras by name", str(entries)[:80])]
+    if not isinstance(entries, dict):
+        return {}, [Problem(str(path), None, field, "cameras by name", str(entries)[:80])]
     for name, entry in entries.items():
         unknown = set(entry) - set(CAMERA_KEYS) if isinstance(entry, dict) else {"it"}
         if unknown or "intrinsics" not in entry:
-            found = f"no intrinsics" if not unknown else str(entry)[:80] if not isinstance(entry, dict) else f"{sorted(unknown)}{near(sorted(unknown)[0], CAMERA_KEYS)}"
-            problems.append(Problem(str(path), None, f"{field}/{name}", f"intrinsics and some of {list(CAMERA_KEYS[1:])}", found))
+            found = (
+                "no intrinsics"
+                if not unknown
+                else str(entry)[:80]
+                if not isinstance(entry, dict)
+                else f"{sorted(unknown)}{near(sorted(unknown)[0], CAMERA_KEYS)}"
+            )
+            problems.append(
+                Problem(str(path), None, f"{field}/{name}", f"intrinsics and some of {list(CAMERA_KEYS[1:])}", found)
+            )
             continue
-        try: cameras[name] = Camera(**{key: np.asarray(value, float) for key, value in entry.items()})
-        except (ValueError, TypeError) as error: problems.append(Problem(str(path), None, f"{field}/{name}", "a calibrated camera", str(error)))
+        try:
+            cameras[name] = Camera(**{key: np.asarray(value, float) for key, value in entry.items()})
+        except (ValueError, TypeError) as error:
+            problems.append(Problem(str(path), None, f"{field}/{name}", "a calibrated camera", str(error)))
     return cameras, problems
+
 
 def read_object(path: str | Path) -> tuple[dict, list[Problem]]:
     "A JSON object and no problem, or nothing and what is wrong with the file."
-    try: data = load_json(path)
-    except NativeError as error: return {}, [Problem(error.path, None, error.field, error.expected, error.found)]
-    return (data, []) if isinstance(data, dict) else ({}, [Problem(str(path), None, "file", "a JSON object", type(data).__name__)])
+    try:
+        data = load_json(path)
+    except NativeError as error:
+        return {}, [Problem(error.path, None, error.field, error.expected, error.found)]
+    return (
+        (data, [])
+        if isinstance(data, dict)
+        else ({}, [Problem(str(path), None, "file", "a JSON object", type(data).__name__)])
+    )
+
 
 def distant_camera(size: tuple[int, int], degrees: float = 8.0) -> Camera:
     "For pictures nobody calibrated: upright, a field of view of 8 degrees over the longer side (MeTRAbs), the axis through the middle."
@@ -72,20 +109,31 @@ def row_problems(path: str | Path, number: int, example: Example, n_joints: int)
     columns, faults = example_columns(example, n_joints)
     faults += [fault[1:] for fault in (*camera_problems(columns), *label_problems(columns))]
     faults += [] if faults else list(_implausible(example))
-    for field, expected, found in faults: yield Problem(str(path), number, field, expected, found, example.example_id)
+    for field, expected, found in faults:
+        yield Problem(str(path), number, field, expected, found, example.example_id)
+
 
 def _implausible(example: Example) -> Iterator[tuple[str, str, str]]:
     if example.joints3d is not None:
         known = example.joints3d[np.isfinite(example.joints3d).all(-1)]
         extent = np.ptp(known, axis=0).max(initial=0)
-        if len(known) > 3 and not 150 < extent < 10000: yield "joints3d", "a person in mm", f"an extent of {extent:.4g}: metres or centimetres?"
+        if len(known) > 3 and not 150 < extent < 10000:
+            yield "joints3d", "a person in mm", f"an extent of {extent:.4g}: metres or centimetres?"
     px = example.joints2d if example.joints3d is None else example.camera.project(example.joints3d)
-    if px is None or not np.isfinite(px).any(): return
+    if px is None or not np.isfinite(px).any():
+        return
     inside = ((px > -0.5) & (px < np.array(example.image_size) - 0.5)).all(-1)
-    if not inside.any(): yield "joints2d" if example.joints3d is None else "joints3d", f"some joints in the picture of {example.image_size} px", f"them at {np.nanmean(px, 0).round().tolist()}: another camera or resolution?"
+    if not inside.any():
+        yield (
+            "joints2d" if example.joints3d is None else "joints3d",
+            f"some joints in the picture of {example.image_size} px",
+            f"them at {np.nanmean(px, 0).round().tolist()}: another camera or resolution?",
+        )
 
 # %% ../../nbs/datasets/own_files.ipynb #87840d79
-def picture_size(path: str | Path, number: int, picture: ImageFile, decode: bool) -> tuple[tuple[int, int] | None, list[Problem]]:
+def picture_size(
+    path: str | Path, number: int, picture: ImageFile, decode: bool
+) -> tuple[tuple[int, int] | None, list[Problem]]:
     "Width and height of a picture, or None and what is wrong with it; `decode` looks at its pixels too."
     try:
         size = picture.size

@@ -13,46 +13,81 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from ..geometry.cameras import Camera
-from .native import ImageFile, NativeError, box_of
-from .own_files import cameras_from, distant_camera, picture_size, read_object, row_problems, skeleton_from
-from ..examples.rows import Example, InvalidExamples, Problem
-from ..examples.images import encode_mask
 from ..basics.names import near
+from .native import ImageFile, NativeError, box_of
+from acae_nb.datasets.own_files import (
+    cameras_from,
+    distant_camera,
+    picture_size,
+    read_object,
+    row_problems,
+    skeleton_from,
+)
+from ..examples.images import encode_mask
+from ..examples.rows import Example, InvalidExamples, Problem
+from ..geometry.cameras import Camera
 from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/datasets/own_table.ipynb #5f172c0b
 TEXTS = dict(image="", split="train", subject="", sequence="", camera="", mask="")
 NUMBERS = dict(frame=0.0, weight=1.0, left=np.nan, top=np.nan, width=np.nan, height=np.nan)
 
+
 def find_table(root: str | Path) -> Path:
     "The table of a folder. NativeError when there is none, or two."
     found = [p for p in (Path(root) / "examples.csv", Path(root) / "examples.parquet") if p.is_file()]
-    if len(found) != 1: raise NativeError(Path(root) / "examples.csv", "file", "this file or examples.parquet", "both" if found else "neither")
+    if len(found) != 1:
+        raise NativeError(
+            Path(root) / "examples.csv", "file", "this file or examples.parquet", "both" if found else "neither"
+        )
     return found[0]
+
 
 def skeleton(root: str | Path) -> Skeleton:
     "The skeleton of the folder. NativeError when skeleton.json is absent or wrong."
     path = Path(root) / "skeleton.json"
     entry, problems = read_object(path)
-    if problems: raise NativeError(path, problems[0].field, problems[0].expected, problems[0].found)
-    try: return skeleton_from(entry)
-    except ValueError as error: raise NativeError(path, "skeleton", "named joints, bones and mirror pairs", str(error)) from None
+    if problems:
+        raise NativeError(path, problems[0].field, problems[0].expected, problems[0].found)
+    try:
+        return skeleton_from(entry)
+    except ValueError as error:
+        raise NativeError(path, "skeleton", "named joints, bones and mirror pairs", str(error)) from None
 
 # %% ../../nbs/datasets/own_table.ipynb #37930a95
 def read_columns(path: Path, skeleton: Skeleton) -> tuple[pd.DataFrame, list[Problem]]:
     "The table with all columns there can be, numbers as numbers, and the problems of its heading and cells."
     axes = [f"{joint}.{axis}" for joint in skeleton.joints for axis in "xyz"]
-    try: table = pd.read_csv(path, dtype=str, skipinitialspace=True) if path.suffix == ".csv" else pd.read_parquet(path)
-    except Exception as error: return pd.DataFrame(), [Problem(str(path), None, "file", "a table", f"{type(error).__name__}: {' '.join(str(error).split())[:160]}")]
+    try:
+        table = pd.read_csv(path, dtype=str, skipinitialspace=True) if path.suffix == ".csv" else pd.read_parquet(path)
+    except Exception as error:
+        return pd.DataFrame(), [
+            Problem(str(path), None, "file", "a table", f"{type(error).__name__}: {' '.join(str(error).split())[:160]}")
+        ]
     known = [*TEXTS, *NUMBERS, *axes]
-    problems = [Problem(str(path), None, column, f"a column of the layout{near(column, known)}", "a column that is none") for column in table if column not in known]
-    flat, labelled = not any(column.endswith(".z") for column in table), [joint for joint in skeleton.joints if f"{joint}.x" in table]
-    needed = ["image", *(f"{joint}.{axis}" for joint in labelled or skeleton.joints[:1] for axis in "xyz"[:2 if flat else 3]), *([] if flat else ["camera"])]
-    problems += [Problem(str(path), None, column, "a column of this name", "none") for column in needed if column not in table]
+    problems = [
+        Problem(str(path), None, column, f"a column of the layout{near(column, known)}", "a column that is none")
+        for column in table
+        if column not in known
+    ]
+    flat, labelled = (
+        not any(column.endswith(".z") for column in table),
+        [joint for joint in skeleton.joints if f"{joint}.x" in table],
+    )
+    needed = [
+        "image",
+        *(f"{joint}.{axis}" for joint in labelled or skeleton.joints[:1] for axis in "xyz"[: 2 if flat else 3]),
+        *([] if flat else ["camera"]),
+    ]
+    problems += [
+        Problem(str(path), None, column, "a column of this name", "none") for column in needed if column not in table
+    ]
     for column in (c for c in table if c in NUMBERS or c in axes):
         numbers = pd.to_numeric(table[column], errors="coerce")
-        problems += [Problem(str(path), int(k), column, "a number or nothing", repr(table[column][k])) for k in np.flatnonzero(numbers.isna() & table[column].notna())]
+        problems += [
+            Problem(str(path), int(k), column, "a number or nothing", repr(table[column][k]))
+            for k in np.flatnonzero(numbers.isna() & table[column].notna())
+        ]
         table[column] = numbers.astype(float)
     for column, default in (TEXTS | NUMBERS).items():
         table[column] = table[column].fillna(default) if column in table else default
@@ -63,49 +98,112 @@ def joints_of(table: pd.DataFrame, skeleton: Skeleton) -> Float[np.ndarray, "N J
     "Joints of all rows, in 3D or 2D; NaN where there is no column or no value."
     axes = "xyz" if any(column.endswith(".z") for column in table) else "xy"
     empty = np.full(len(table), np.nan)
-    return np.stack([np.stack([table.get(f"{joint}.{axis}", empty) for axis in axes], -1) for joint in skeleton.joints], 1).astype(float)
+    return np.stack(
+        [np.stack([table.get(f"{joint}.{axis}", empty) for axis in axes], -1) for joint in skeleton.joints], 1
+    ).astype(float)
 
-def scan(root: str | Path, split: str | None = None, decode: bool = False) -> Iterator[tuple[Example | None, ImageFile | None, list[Problem]]]:
+
+def scan(
+    root: str | Path, split: str | None = None, decode: bool = False
+) -> Iterator[tuple[Example | None, ImageFile | None, list[Problem]]]:
     "All rows (of one split): the example and its picture, or None, and the problems of that row; problems of the files come first. NativeError without a skeleton or table."
     root, own, path = Path(root), skeleton(root), find_table(root)
     table, problems = read_columns(path, own)
-    entries, faults = read_object(root / "cameras.json") if (root / "cameras.json").exists() or any(c.endswith(".z") for c in table) else ({}, [])
+    entries, faults = (
+        read_object(root / "cameras.json")
+        if (root / "cameras.json").exists() or any(c.endswith(".z") for c in table)
+        else ({}, [])
+    )
     cameras, wrong = cameras_from(entries, root / "cameras.json")
     yield None, None, [p for p in (*problems, *faults, *wrong) if p.row is None]
     bad_cells = {}
-    for p in problems: bad_cells.setdefault(p.row, []).append(p)
-    if "image" not in table: return
+    for p in problems:
+        bad_cells.setdefault(p.row, []).append(p)
+    if "image" not in table:
+        return
     joints = joints_of(table, own)
     for k, values in enumerate(table[[*TEXTS, *NUMBERS]].to_dict("records")):
-        if split is None or values["split"] == split: yield _example(root, path, k, values, joints[k], cameras, bad_cells.get(k, []), decode)
+        if split is None or values["split"] == split:
+            yield _example(root, path, k, values, joints[k], cameras, bad_cells.get(k, []), decode)
 
 # %% ../../nbs/datasets/own_table.ipynb #ed9093aa
 def _example(root, path, k, values, joints, cameras, problems, decode):
     "One row of `scan`."
-    def fault(field, expected, found): problems.append(Problem(str(path), k, field, expected, found, values["image"]))
-    def inside(name): return bool(name) and not Path(name).is_absolute() and ".." not in Path(name).parts
-    if not inside(values["image"]): fault("image", "the path of a picture below images/", repr(values["image"]))
-    if values["mask"] and not inside(values["mask"]): fault("mask", "the path of a picture below images/", repr(values["mask"]))
-    if values["camera"] and values["camera"] not in cameras: fault("camera", f"a camera of cameras.json{near(values['camera'], cameras)}", repr(values["camera"]))
-    if joints.shape[1] == 3 and not values["camera"]: fault("camera", "a camera, as the labels are in 3D", "nothing")
-    if not float(values["frame"]).is_integer(): fault("frame", "a whole number", repr(values["frame"]))
-    if problems: return None, None, problems
+
+    def fault(field, expected, found):
+        problems.append(Problem(str(path), k, field, expected, found, values["image"]))
+
+    def inside(name):
+        return bool(name) and not Path(name).is_absolute() and ".." not in Path(name).parts
+
+    if not inside(values["image"]):
+        fault("image", "the path of a picture below images/", repr(values["image"]))
+    if values["mask"] and not inside(values["mask"]):
+        fault("mask", "the path of a picture below images/", repr(values["mask"]))
+    if values["camera"] and values["camera"] not in cameras:
+        fault("camera", f"a camera of cameras.json{near(values['camera'], cameras)}", repr(values["camera"]))
+    if joints.shape[1] == 3 and not values["camera"]:
+        fault("camera", "a camera, as the labels are in 3D", "nothing")
+    if not float(values["frame"]).is_integer():
+        fault("frame", "a whole number", repr(values["frame"]))
+    if problems:
+        return None, None, problems
     picture = ImageFile(root / "images" / values["image"])
     size, problems = picture_size(path, k, picture, decode)
-    if size is None: return None, None, problems
+    if size is None:
+        return None, None, problems
     camera = cameras[values["camera"]] if values["camera"] else distant_camera(size)
     box = np.array([values[side] for side in ("left", "top", "width", "height")])
-    if np.isnan(box).all(): box = box_of(camera.project(joints) if joints.shape[1] == 3 else joints, size)
-    if box is None: return None, None, [Problem(str(path), k, "left", "a box, or two joints in the picture", "neither", values["image"])]
+    if np.isnan(box).all():
+        box = box_of(camera.project(joints) if joints.shape[1] == 3 else joints, size)
+    if box is None:
+        return (
+            None,
+            None,
+            [Problem(str(path), k, "left", "a box, or two joints in the picture", "neither", values["image"])],
+        )
     mask = None
     if values["mask"]:
-        try: pixels = ImageFile(root / "images" / values["mask"]).load()
-        except NativeError as error: return None, None, [Problem(str(path), k, "mask", f"a picture at {error.path}", error.found, values["image"])]
-        if pixels.shape[1::-1] != tuple(size): return None, None, [Problem(str(path), k, "mask", f"the picture's size, {tuple(size)}", str(pixels.shape[1::-1]), values["image"])]
+        try:
+            pixels = ImageFile(root / "images" / values["mask"]).load()
+        except NativeError as error:
+            return (
+                None,
+                None,
+                [Problem(str(path), k, "mask", f"a picture at {error.path}", error.found, values["image"])],
+            )
+        if pixels.shape[1::-1] != tuple(size):
+            return (
+                None,
+                None,
+                [
+                    Problem(
+                        str(path),
+                        k,
+                        "mask",
+                        f"the picture's size, {tuple(size)}",
+                        str(pixels.shape[1::-1]),
+                        values["image"],
+                    )
+                ],
+            )
         mask = encode_mask(pixels.any(-1))
     labels = {"joints3d" if joints.shape[1] == 3 else "joints2d": joints}
-    example = Example(f"{values['image']}/{k}", root.resolve().name, values["split"], values["subject"], values["sequence"], int(values["frame"]), camera, box, size,
-                      mask=mask, weight=values["weight"], camera_name=values["camera"], **labels)
+    example = Example(
+        f"{values['image']}/{k}",
+        root.resolve().name,
+        values["split"],
+        values["subject"],
+        values["sequence"],
+        int(values["frame"]),
+        camera,
+        box,
+        size,
+        mask=mask,
+        weight=values["weight"],
+        camera_name=values["camera"],
+        **labels,
+    )
     problems = list(row_problems(path, k, example, len(joints)))
     return (None, None, problems) if problems else (example, picture, [])
 
@@ -113,5 +211,7 @@ def _example(root, path, k, values, joints, cameras, problems, decode):
 def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, ImageFile]]:
     "Rows of a split in the table's order. InvalidExamples at the first row that is wrong (`acae_nb.datasets.own.validate_folder` lists all), NativeError without table or skeleton."
     for example, picture, problems in scan(root, split):
-        if problems: raise InvalidExamples(problems)
-        if example is not None: yield example, picture
+        if problems:
+            raise InvalidExamples(problems)
+        if example is not None:
+            yield example, picture

@@ -7,20 +7,22 @@ __all__ = ['WORLD_UP', 'FRAMES', 'LATE', 'read_calibration', 'fit_to_video', 're
            'triangulate_robustly', 'agree_on_sides', 'reference_joints', 'read']
 
 # %% ../../nbs/datasets/pose2sim.ipynb #6e4fe82b
-import itertools, xml.etree.ElementTree as ET
+import itertools
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Iterator, Sequence
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ..geometry.cameras import Camera, scale_intrinsics, triangulate
 from ..examples.tables import Example, encode_jpeg, jpeg_size
+from ..geometry.cameras import Camera, scale_intrinsics, triangulate
 from ..people.blazepose import BlazePose, box_around, landmark_skeleton
 
 # %% ../../nbs/datasets/pose2sim.ipynb #0754fd53
 WORLD_UP = (0.0, 0.0, 1.0)
+
 
 def read_calibration(path: str | Path) -> dict[str, tuple[Camera, tuple[int, int]]]:
     """Camera and image size (width, height) by camera name, from a Qualisys `.qca.txt` file.
@@ -28,26 +30,62 @@ def read_calibration(path: str | Path) -> dict[str, tuple[Camera, tuple[int, int
     Raises FileNotFoundError, or ValueError naming the file, the camera, the field, what was expected and what was found.
     """
     path, cameras = Path(path), {}
-    if not path.is_file(): raise FileNotFoundError(f"{path}: expected a Qualisys calibration file")
-    try: root = ET.parse(path).getroot()
-    except ET.ParseError as e: raise ValueError(f"{path}: expected XML of a Qualisys calibration, found {e}") from e
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a Qualisys calibration file")
+    try:
+        root = ET.parse(path).getroot()
+    except ET.ParseError as e:
+        raise ValueError(f"{path}: expected XML of a Qualisys calibration, found {e}") from e
     for k, node in enumerate(root.findall("cameras/camera")):
         name = node.get("serial") or f"camera {k}"
+
         def number(tag, key):
             child = node.find(tag)
-            if child is None or child.get(key) is None: raise ValueError(f"{path}: camera {name!r}: field {tag}/{key}: expected a number, found nothing")
-            try: return float(child.get(key))
-            except ValueError: raise ValueError(f"{path}: camera {name!r}: field {tag}/{key}: expected a number, found {child.get(key)!r}") from None
+            if child is None or child.get(key) is None:
+                raise ValueError(f"{path}: camera {name!r}: field {tag}/{key}: expected a number, found nothing")
+            try:
+                return float(child.get(key))
+            except ValueError:
+                raise ValueError(
+                    f"{path}: camera {name!r}: field {tag}/{key}: expected a number, found {child.get(key)!r}"
+                ) from None
+
         inner = lambda key: number("intrinsic", key)
-        size = tuple(int(number("fov_video", b) - number("fov_video", a)) + 1 for a, b in (("left", "right"), ("top", "bottom")))
+        size = tuple(
+            int(number("fov_video", b) - number("fov_video", a)) + 1 for a, b in (("left", "right"), ("top", "bottom"))
+        )
         origin = [number("fov_video", "left"), number("fov_video", "top")]
-        K = np.array([[inner("focalLengthU"), inner("skew"), inner("centerPointU")], [0, inner("focalLengthV"), inner("centerPointV")], [0, 0, 64]]) / 64
+        K = (
+            np.array(
+                [
+                    [inner("focalLengthU"), inner("skew"), inner("centerPointU")],
+                    [0, inner("focalLengthV"), inner("centerPointV")],
+                    [0, 0, 64],
+                ]
+            )
+            / 64
+        )
         K[:2, 2] -= origin
-        lens = [inner(key) for key in ("radialDistortion1", "radialDistortion2", "tangentalDistortion1", "tangentalDistortion2", "radialDistortion3")]
+        lens = [
+            inner(key)
+            for key in (
+                "radialDistortion1",
+                "radialDistortion2",
+                "tangentalDistortion1",
+                "tangentalDistortion2",
+                "radialDistortion3",
+            )
+        ]
         R = np.array([[number("transform", f"r{i}{j}") for j in (1, 2, 3)] for i in (1, 2, 3)])
-        try: cameras[name] = Camera(K, lens, np.diag([1, -1, -1]) @ R, [number("transform", a) for a in "xyz"], WORLD_UP), size
-        except ValueError as e: raise ValueError(f"{path}: camera {name!r}: {e}") from e
-    if not cameras: raise ValueError(f"{path}: field cameras/camera: expected at least one camera, found none")
+        try:
+            cameras[name] = (
+                Camera(K, lens, np.diag([1, -1, -1]) @ R, [number("transform", a) for a in "xyz"], WORLD_UP),
+                size,
+            )
+        except ValueError as e:
+            raise ValueError(f"{path}: camera {name!r}: {e}") from e
+    if not cameras:
+        raise ValueError(f"{path}: field cameras/camera: expected at least one camera, found none")
     return cameras
 
 # %% ../../nbs/datasets/pose2sim.ipynb #911b8554
@@ -55,21 +93,34 @@ def fit_to_video(camera: Camera, size: tuple[int, int], video_size: tuple[int, i
     "The camera of a video whose picture was scaled to the video's width and centred in its height. Raises ValueError when that would crop it."
     factor = video_size[0] / size[0]
     rows = video_size[1] - factor * size[1]
-    if not -1 < rows < 0.02 * video_size[1]: raise ValueError(f"video: expected a picture of {size[0]}x{size[1]} px, scaled, found {video_size[0]}x{video_size[1]}")
-    K = scale_intrinsics(camera.intrinsics, factor); K[1, 2] += rows / 2
+    if not -1 < rows < 0.02 * video_size[1]:
+        raise ValueError(
+            f"video: expected a picture of {size[0]}x{size[1]} px, scaled, found {video_size[0]}x{video_size[1]}"
+        )
+    K = scale_intrinsics(camera.intrinsics, factor)
+    K[1, 2] += rows / 2
     return Camera(K, camera.distortion, camera.rotation, camera.position, camera.world_up)
 
 # %% ../../nbs/datasets/pose2sim.ipynb #b5fb74d8
 def read_video(path: str | Path, frames: Sequence[int]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     "RGB pictures of the given frames, which must increase. Raises FileNotFoundError or ValueError naming the file and the frame."
-    if not Path(path).is_file(): raise FileNotFoundError(f"{path}: expected a video of the recording; run `python -m acae_nb.people.sample_data data`")
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"{path}: expected a video of the recording; run `python -m acae_nb.people.sample_data data`"
+        )
     video, at = cv2.VideoCapture(str(path)), 0
     try:
         for frame in frames:
-            while at <= frame: good, image = video.read(); at += 1
-            if not good: raise ValueError(f"{path}: frame {frame}: expected a picture, found the end of the video or a broken one")
+            while at <= frame:
+                good, image = video.read()
+                at += 1
+            if not good:
+                raise ValueError(
+                    f"{path}: frame {frame}: expected a picture, found the end of the video or a broken one"
+                )
             yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    finally: video.release()
+    finally:
+        video.release()
 
 # %% ../../nbs/datasets/pose2sim.ipynb #f473596a
 def follow_person(
@@ -90,15 +141,23 @@ def follow_person(
 
 # %% ../../nbs/datasets/pose2sim.ipynb #49e01284
 def triangulate_robustly(
-    px: Float[np.ndarray, "V *n 2"], weights: Float[np.ndarray, "V *n"], cameras: Sequence[Camera],
-    scale: float,      # px; sightings further off than this hardly count
+    px: Float[np.ndarray, "V *n 2"],
+    weights: Float[np.ndarray, "V *n"],
+    cameras: Sequence[Camera],
+    scale: float,  # px; sightings further off than this hardly count
     rounds: int = 6,
-) -> tuple[Float[np.ndarray, "*n 3"], Float[np.ndarray, "V *n"]]:  # world mm, and the residual of each sighting px (inf where there is none)
+) -> tuple[
+    Float[np.ndarray, "*n 3"], Float[np.ndarray, "V *n"]
+]:  # world mm, and the residual of each sighting px (inf where there is none)
     "Start from the pair of views that most agree with (within twice the scale), then re-weight all views (Geman-McClure, narrowing)."
+
     def residuals(points):
         off = np.stack([np.linalg.norm(c.project(points) - p, axis=-1) for c, p in zip(cameras, px)])
         return np.where((weights > 0) & np.isfinite(off), off, np.inf)
-    def cost(off): return (weights * (1 - 1 / (1 + (off / (2 * scale)) ** 2))).sum(0)
+
+    def cost(off):
+        return (weights * (1 - 1 / (1 + (off / (2 * scale)) ** 2))).sum(0)
+
     off = residuals(triangulate(px, weights, cameras))
     for pair in itertools.combinations(range(len(cameras)), 2):
         alone = np.isin(np.arange(len(cameras)), pair).reshape(-1, *[1] * (weights.ndim - 1)) * weights
@@ -111,7 +170,11 @@ def triangulate_robustly(
 
 # %% ../../nbs/datasets/pose2sim.ipynb #b3ae10a8
 def agree_on_sides(
-    px: Float[np.ndarray, "V T J 2"], weights: Float[np.ndarray, "V T J"], cameras: Sequence[Camera], mirror: Sequence[int], scale: float,
+    px: Float[np.ndarray, "V T J 2"],
+    weights: Float[np.ndarray, "V T J"],
+    cameras: Sequence[Camera],
+    mirror: Sequence[int],
+    scale: float,
 ) -> np.ndarray:  # bool [V, T]: the views in which left and right have to be swapped
     "Find the views whose detections took left for right."
     mirror, V = np.asarray(mirror), len(cameras)
@@ -121,37 +184,54 @@ def agree_on_sides(
         order = [mirror if swap else np.arange(len(mirror)) for swap in way]
         p, w = np.stack([v[:, o] for v, o in zip(px, order)]), np.stack([v[:, o] for v, o in zip(weights, order)])
         x, off = triangulate_robustly(p, w, cameras, 2 * scale, rounds=3)
-        costs.append((w * np.log1p((np.minimum(off, 1e6) / (2 * scale)) ** 2)).sum((0, 2))); poses.append(x)
-    best = np.argmin(costs, axis=0); swap = ways[best].T; poses = np.array(poses)[best, np.arange(px.shape[1])]
+        costs.append((w * np.log1p((np.minimum(off, 1e6) / (2 * scale)) ** 2)).sum((0, 2)))
+        poses.append(x)
+    best = np.argmin(costs, axis=0)
+    swap = ways[best].T
+    poses = np.array(poses)[best, np.arange(px.shape[1])]
     previous = poses[0]
     for t, pose in enumerate(poses):
-        moved = [np.median(d[~np.isnan(d)]) if not np.isnan(d := np.linalg.norm(q - previous, axis=-1)).all() else 0.0 for q in (pose, pose[mirror])]
-        if moved[1] < moved[0]: swap[:, t] ^= True; pose = pose[mirror]
+        moved = [
+            np.median(d[~np.isnan(d)]) if not np.isnan(d := np.linalg.norm(q - previous, axis=-1)).all() else 0.0
+            for q in (pose, pose[mirror])
+        ]
+        if moved[1] < moved[0]:
+            swap[:, t] ^= True
+            pose = pose[mirror]
         previous = np.where(np.isnan(pose), previous, pose)
     return ~swap if swap.mean() > 0.5 else swap
 
 # %% ../../nbs/datasets/pose2sim.ipynb #8fb7634a
-FRAMES, LATE = 97, {"cam03": 3}       # common frames of the single-person recording, and by how many frames a camera's video lags
+FRAMES, LATE = (
+    97,
+    {"cam03": 3},
+)  # common frames of the single-person recording, and by how many frames a camera's video lags
+
 
 def reference_joints(
-    px: Float[np.ndarray, "V T 33 2"], confidence: Float[np.ndarray, "V T 33"], cameras: Sequence[Camera],
+    px: Float[np.ndarray, "V T 33 2"],
+    confidence: Float[np.ndarray, "V T 33"],
+    cameras: Sequence[Camera],
     tolerance: float = 30,  # px
     views: int = 3,
 ) -> tuple[Float[np.ndarray, "T 33 3"], Float[np.ndarray, "V T 33"]]:
     "World mm of the joints on which at least `views` views agree within `tolerance` (else NaN), and every sighting's residual px."
     mirror = np.array(landmark_skeleton().mirror)
     swap = agree_on_sides(px, confidence, cameras, mirror, tolerance / 2)
-    px, confidence = np.where(swap[..., None, None], px[:, :, mirror], px), np.where(swap[..., None], confidence[:, :, mirror], confidence)
+    px, confidence = (
+        np.where(swap[..., None, None], px[:, :, mirror], px),
+        np.where(swap[..., None], confidence[:, :, mirror], confidence),
+    )
     joints, off = triangulate_robustly(px, confidence, cameras, tolerance / 2)
     return np.where(((off < tolerance).sum(0) >= views)[..., None], joints, np.nan), off
 
 # %% ../../nbs/datasets/pose2sim.ipynb #d6c3c159
 def read(
-    root: str | Path,     # the sample data folder, with `pose2sim` and `blazepose` in it
+    root: str | Path,  # the sample data folder, with `pose2sim` and `blazepose` in it
     split: str = "test",
-    every: int = 4,       # keep every n-th frame
+    every: int = 4,  # keep every n-th frame
     factor: float = 0.5,  # images are resized by this factor
-    quality: int = 92,    # of the JPEG files
+    quality: int = 92,  # of the JPEG files
 ) -> Iterator[tuple[Example, bytes]]:
     """Examples and JPEG images of the single-person recording, frame by frame, four cameras each.
 
@@ -163,12 +243,16 @@ def read(
     cameras, images, sightings = {}, {}, []
     for name, (camera, size) in calibration.items():
         images[name], video_size = [], None
+
         def watch():
             nonlocal video_size
             for image in read_video(root / "pose2sim/single" / f"{name}.mp4", [f + LATE.get(name, 0) for f in frames]):
-                images[name].append(encode_jpeg(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), quality))
+                images[name].append(
+                    encode_jpeg(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), quality)
+                )
                 video_size = image.shape[1::-1]
                 yield image
+
         sightings.append(follow_person(watch(), model))
         cameras[name] = fit_to_video(camera, size, video_size)
     joints, _ = reference_joints(*map(np.stack, zip(*sightings)), list(cameras.values()))
@@ -176,6 +260,21 @@ def read(
         for name, c in cameras.items():
             camera = Camera(scale_intrinsics(c.intrinsics, factor), c.distortion, c.rotation, c.position, WORLD_UP)
             px = camera.project(joints[t][~np.isnan(joints[t]).any(-1)])
-            if not len(px): continue                                      # nothing known in this frame
-            yield Example(f"single/{name}/{frame:04d}", "pose2sim", split, "athlete", "single", frame, camera, box_around(px),
-                          jpeg_size(images[name][t]), joints[t], camera_name=name), images[name][t]
+            if not len(px):
+                continue  # nothing known in this frame
+            yield (
+                Example(
+                    f"single/{name}/{frame:04d}",
+                    "pose2sim",
+                    split,
+                    "athlete",
+                    "single",
+                    frame,
+                    camera,
+                    box_around(px),
+                    jpeg_size(images[name][t]),
+                    joints[t],
+                    camera_name=name,
+                ),
+                images[name][t],
+            )

@@ -6,8 +6,8 @@
 __all__ = ['SKELETON', 'PARTS', 'ACCESS', 'check_joint_order', 'read_keypoints', 'read']
 
 # %% ../../nbs/datasets/posetrack.ipynb #442248c8
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 from jaxtyping import Float
@@ -25,8 +25,12 @@ ACCESS = "request it at https://posetrack.net"
 # %% ../../nbs/datasets/posetrack.ipynb #f2dc65f1
 def check_joint_order(data: dict, path: Path) -> None:
     "NativeError unless `categories` names PoseTrack's 17 keypoints in their order."
-    names, expected = field(data, path, "categories/0/keypoints", (17,), str).tolist(), list(load_skeleton(SKELETON).joints)
-    if names != expected: raise NativeError(path, "categories/0/keypoints", f"{expected[:3]} ... in PoseTrack's order", str(names)[:120])
+    names, expected = (
+        field(data, path, "categories/0/keypoints", (17,), str).tolist(),
+        list(load_skeleton(SKELETON).joints),
+    )
+    if names != expected:
+        raise NativeError(path, "categories/0/keypoints", f"{expected[:3]} ... in PoseTrack's order", str(names)[:120])
 
 # %% ../../nbs/datasets/posetrack.ipynb #764f306d
 def read_keypoints(data: dict, path: Path, place: str) -> Float[np.ndarray, "17 2"]:
@@ -37,27 +41,51 @@ def read_keypoints(data: dict, path: Path, place: str) -> Float[np.ndarray, "17 
     return np.where(triples[:, 2:] == 1, triples[:, :2], np.nan)
 
 # %% ../../nbs/datasets/posetrack.ipynb #6ce4de54
-def read(root: str | Path, split: str = "train", labels: str = "posetrack_data/annotations") -> Iterator[tuple[Example, ImageFile]]:
+def read(
+    root: str | Path, split: str = "train", labels: str = "posetrack_data/annotations"
+) -> Iterator[tuple[Example, ImageFile]]:
     """People with a box and at least one marked joint, by video, picture and track; `split` is "train" or "validation".
 
     `labels`: the folder with the JSON files, "posetrack_data" for PoseTrack21. NativeError naming the JSON file and the
     annotation, or the picture."""
-    if split not in PARTS: raise ValueError(f"split: expected one of {list(PARTS)}, found {split!r}")
+    if split not in PARTS:
+        raise ValueError(f"split: expected one of {list(PARTS)}, found {split!r}")
     for path in require(root, f"{labels}/{PARTS[split]}/*.json", dataset="PoseTrack", access=ACCESS):
         data, order = load_json(path), []
         check_joint_order(data, path)
-        images = {int(field(data, path, f"images/{k}/id", (), int)): str(field(data, path, f"images/{k}/file_name", (), str)) for k in range(len(records(data, path, "images")))}
+        images = {
+            int(field(data, path, f"images/{k}/id", (), int)): str(field(data, path, f"images/{k}/file_name", (), str))
+            for k in range(len(records(data, path, "images")))
+        }
         for k in range(len(records(data, path, "annotations"))):
-            image, track = (int(field(data, path, f"annotations/{k}/{key}", (), int)) for key in ("image_id", "track_id"))
-            if image not in images: raise NativeError(path, f"annotations/{k}/image_id", "the id of an image of the file", str(image))
+            image, track = (
+                int(field(data, path, f"annotations/{k}/{key}", (), int)) for key in ("image_id", "track_id")
+            )
+            if image not in images:
+                raise NativeError(path, f"annotations/{k}/image_id", "the id of an image of the file", str(image))
             order.append((image, track, k))
         for image, track, k in sorted(order):
             joints = read_keypoints(data, path, f"annotations/{k}")
             photograph = picture_in(Path(root), images[image], path, f"image {image}: file_name")
-            if not photograph.stem.isdecimal(): raise NativeError(path, f"image {image}: file_name", "the number of a frame", repr(images[image]))
+            if not photograph.stem.isdecimal():
+                raise NativeError(path, f"image {image}: file_name", "the number of a frame", repr(images[image]))
             picture = ImageFile(photograph)
             box = field({"bbox": data["annotations"][k].get("bbox") or [0, 0, 0, 0]}, path, "bbox", (4,))
-            if (box[2:] == 0).any() or np.isnan(joints).all(): continue
-            yield row(path, Example(
-                f"{path.stem}/{photograph.stem}/{track}", "posetrack", split, subject=f"{path.stem}/{track}", sequence=path.stem, frame=int(photograph.stem),
-                camera=distant_camera(picture.size), box=box, image_size=picture.size, joints2d=joints), picture)
+            if (box[2:] == 0).any() or np.isnan(joints).all():
+                continue
+            yield row(
+                path,
+                Example(
+                    f"{path.stem}/{photograph.stem}/{track}",
+                    "posetrack",
+                    split,
+                    subject=f"{path.stem}/{track}",
+                    sequence=path.stem,
+                    frame=int(photograph.stem),
+                    camera=distant_camera(picture.size),
+                    box=box,
+                    image_size=picture.size,
+                    joints2d=joints,
+                ),
+                picture,
+            )

@@ -7,16 +7,28 @@ __all__ = ['SKELETON', 'ACCESS', 'COEFFICIENTS', 'GENDER', 'read_camera', 'read_
 
 # %% ../../nbs/datasets/rich.ipynb #a14fe6e8
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 
-from .native import ImageFile, NativeError, box_of, checked, field, load_pickle, make_camera, reading, require, row
-from .smplx_body import ACCESS as MODEL_ACCESS, load_body, smplx_joints
+from acae_nb.datasets.native import (
+    ImageFile,
+    NativeError,
+    box_of,
+    checked,
+    field,
+    load_pickle,
+    make_camera,
+    reading,
+    require,
+    row,
+)
+from .smplx_body import ACCESS as MODEL_ACCESS
+from .smplx_body import load_body, smplx_joints
 from .views import View
-from ..geometry.cameras import Camera
 from ..examples.rows import Example
+from ..geometry.cameras import Camera
 
 # %% ../../nbs/datasets/rich.ipynb #2a0689b3
 SKELETON = "smplx_42"
@@ -27,54 +39,98 @@ GENDER = {k: "FEMALE" if k in (9, 10, 12, 13, 16, 17, 18, 19, 21) else "MALE" fo
 # %% ../../nbs/datasets/rich.ipynb #c9023453
 def read_camera(path: str | Path) -> Camera:
     "A static camera, mm. NativeError naming file and field."
-    with reading(path, "XML file"): root = ET.fromstring(Path(path).read_bytes())
+    with reading(path, "XML file"):
+        root = ET.fromstring(Path(path).read_bytes())
+
     def numbers(name, *counts):
         text = root.findtext(f"{name}/data")
-        try: values = np.array([float(word) for word in (text or "").split()])
-        except ValueError as error: raise NativeError(path, name, "numbers", str(error)) from None
-        if len(values) not in counts: raise NativeError(path, name, f"{' or '.join(map(str, counts))} numbers", f"{len(values)}")
+        try:
+            values = np.array([float(word) for word in (text or "").split()])
+        except ValueError as error:
+            raise NativeError(path, name, "numbers", str(error)) from None
+        if len(values) not in counts:
+            raise NativeError(path, name, f"{' or '.join(map(str, counts))} numbers", f"{len(values)}")
         return values
+
     E, lens = numbers("CameraMatrix", 12).reshape(3, 4), numbers("Distortion", 4, 5, 8, 12, 14)
-    if lens[12:].any(): raise NativeError(path, "Distortion", "no tilted sensor", f"{lens[12:]}")
+    if lens[12:].any():
+        raise NativeError(path, "Distortion", "no tilted sensor", f"{lens[12:]}")
     R = E[:, :3]
-    return make_camera(path, Path(path).stem, numbers("Intrinsics", 9).reshape(3, 3), lens[:12], R, -R.T @ E[:, 3] * 1000, -R[1])
+    return make_camera(
+        path, Path(path).stem, numbers("Intrinsics", 9).reshape(3, 3), lens[:12], R, -R.T @ E[:, 3] * 1000, -R[1]
+    )
 
 # %% ../../nbs/datasets/rich.ipynb #34a920ff
 def read_bodies(folder: Path, models: dict) -> dict[tuple[int, str], tuple[Path, np.ndarray]]:
     "Joints (mm) by frame and person of a sequence, with the file they come from. NativeError for a person of unknown gender or a damaged file."
     bodies = {}
     for path in require(folder, "?????/*.pkl", dataset="RICH", access=ACCESS):
-        if not (path.stem.isdigit() and path.parent.name.isdigit() and int(path.stem) in GENDER): raise NativeError(path, "name", f"frame/person.pkl, person {min(GENDER)} to {max(GENDER)}", f"{path.parent.name}/{path.name}")
+        if not (path.stem.isdigit() and path.parent.name.isdigit() and int(path.stem) in GENDER):
+            raise NativeError(
+                path,
+                "name",
+                f"frame/person.pkl, person {min(GENDER)} to {max(GENDER)}",
+                f"{path.parent.name}/{path.name}",
+            )
         fit = load_pickle(path)
-        if not isinstance(fit, dict): raise NativeError(path, "file", "a dictionary of parameters", type(fit).__name__)
-        for name, count in COEFFICIENTS.items(): field(fit, path, name, (count,))
+        if not isinstance(fit, dict):
+            raise NativeError(path, "file", "a dictionary of parameters", type(fit).__name__)
+        for name, count in COEFFICIENTS.items():
+            field(fit, path, name, (count,))
         bodies[int(path.parent.name), path.stem] = path, smplx_joints(models[GENDER[int(path.stem)]], fit, path)
     return bodies
 
 # %% ../../nbs/datasets/rich.ipynb #d6c3c159
 def read(
     root: str | Path,
-    split: str = "train",                 # train, val or test
-    sequences: str = "*",                 # pattern of the folders
-    models: str | Path | None = None,     # folder of SMPLX_MALE.npz and SMPLX_FEMALE.npz; by default `body_models/smplx` in root
+    split: str = "train",  # train, val or test
+    sequences: str = "*",  # pattern of the folders
+    models: str
+    | Path
+    | None = None,  # folder of SMPLX_MALE.npz and SMPLX_FEMALE.npz; by default `body_models/smplx` in root
 ) -> Iterator[tuple[Example, ImageFile]]:
     """Rows by sequence, camera, frame and person, for people with two joints or more in the picture.
 
     `smplx_42`, mm in the frame of the place's first camera. NativeError naming the data set, file and field that is absent or wrong."""
     root, folder = Path(root), Path(root) / "body_models/smplx" if models is None else Path(models)
     pictures = require(root / "images" / split, f"{sequences}/cam_*/*_??.*", dataset="RICH", access=ACCESS)
-    bodies = {f"{g}": load_body(require(folder, f"SMPLX_{g}.npz", dataset="SMPL-X", access=MODEL_ACCESS)[0]) for g in ("FEMALE", "MALE")}
+    bodies = {
+        f"{g}": load_body(require(folder, f"SMPLX_{g}.npz", dataset="SMPL-X", access=MODEL_ACCESS)[0])
+        for g in ("FEMALE", "MALE")
+    }
     found, of = {}, None
     for path in sorted(pictures):
         sequence, camera = path.parent.parent.name, path.parent.name.removeprefix("cam_")
-        if of != sequence: found, of, views = read_bodies(root / "bodies" / split / sequence, bodies), sequence, {}
+        if of != sequence:
+            found, of, views = read_bodies(root / "bodies" / split / sequence, bodies), sequence, {}
         calibration = root / f"scan_calibration/{sequence.split('_')[0]}/calibration/0{camera}.xml"
-        if not calibration.is_file(): continue                                   # a moving camera
+        if not calibration.is_file():
+            continue  # a moving camera
         picture, frame = ImageFile(path), path.stem.split("_")[0]
-        if camera not in views: views[camera] = View(read_camera(calibration), picture.size)
+        if camera not in views:
+            views[camera] = View(read_camera(calibration), picture.size)
         view = views[camera]
-        if picture.size != view.size: raise NativeError(path, "size", f"{view.size} as the pictures before", f"{picture.size}")
+        if picture.size != view.size:
+            raise NativeError(path, "size", f"{view.size} as the pictures before", f"{picture.size}")
         for (of_frame, person), (source, joints) in found.items():
             box = box_of(view.pixels(joints), view.size) if frame.isdigit() and of_frame == int(frame) else None
-            if box is None: continue
-            yield row(source, Example(f"{sequence}/{camera}/{frame}/{person}", "rich", split, person, sequence, of_frame, view.camera, box, view.size, joints, camera_name=camera), picture, 42)
+            if box is None:
+                continue
+            yield row(
+                source,
+                Example(
+                    f"{sequence}/{camera}/{frame}/{person}",
+                    "rich",
+                    split,
+                    person,
+                    sequence,
+                    of_frame,
+                    view.camera,
+                    box,
+                    view.size,
+                    joints,
+                    camera_name=camera,
+                ),
+                picture,
+                42,
+            )

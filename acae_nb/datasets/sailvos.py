@@ -14,17 +14,52 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize_scalar
 
-from ..geometry.cameras import Camera
-from .native import ImageFile, NativeError, check_projection, checked, load_npz, make_camera, require, row
+from acae_nb.datasets.native import (
+    ImageFile,
+    NativeError,
+    check_projection,
+    checked,
+    load_npz,
+    make_camera,
+    require,
+    row,
+)
 from .threedpeople import load_rows
-from ..examples.rows import Example
 from ..examples.images import encode_mask
+from ..examples.rows import Example
+from ..geometry.cameras import Camera
 
 # %% ../../nbs/datasets/sailvos.ipynb #fb0f6303
 SKELETON, SIZE = "sailvos_26", (1280, 800)
 ACCESS = "http://sailvos.web.illinois.edu; ask the maintainers for the poses"
-ROWS = ((341, 8), (61,), (216, 234), (171,), (164, 309), (255, 39), (330,), (108,), (45, 294), (215, 131, 253), (295,), (144, 315), (147, 342, 27), (85,), (152,), (206, 128, 102),
-        (307, 312), (130,), (11,), (167, 188, 191, 310), (194, 193, 236, 78), (227, 304, 58, 229), (37, 260, 195), (47, 148, 232), (323,), (160,))    # rows of the files, from 0
+ROWS = (
+    (341, 8),
+    (61,),
+    (216, 234),
+    (171,),
+    (164, 309),
+    (255, 39),
+    (330,),
+    (108,),
+    (45, 294),
+    (215, 131, 253),
+    (295,),
+    (144, 315),
+    (147, 342, 27),
+    (85,),
+    (152,),
+    (206, 128, 102),
+    (307, 312),
+    (130,),
+    (11,),
+    (167, 188, 191, 310),
+    (194, 193, 236, 78),
+    (227, 304, 58, 229),
+    (37, 260, 195),
+    (47, 148, 232),
+    (323,),
+    (160,),
+)  # rows of the files, from 0
 
 # %% ../../nbs/datasets/sailvos.ipynb #6283ef3b
 def read_points(path: Path) -> tuple[Float[np.ndarray, "P 3"], Float[np.ndarray, "P 2"]]:
@@ -32,10 +67,14 @@ def read_points(path: Path) -> tuple[Float[np.ndarray, "P 3"], Float[np.ndarray,
     other = path.with_name(path.name.replace("_3d", "_2d"))
     xyz = checked(load_rows(path), path, "rows", (None, 3))
     px = checked(load_rows(other), other, "rows", (len(xyz), 2))
-    if len(xyz) < 343: raise NativeError(path, "rows", "343 points at least", str(len(xyz)))
-    if not (np.isfinite(xyz).all() and np.isfinite(px).all()): raise NativeError(path, "rows", "finite numbers", "others among them, here or in the 2D file")
+    if len(xyz) < 343:
+        raise NativeError(path, "rows", "343 points at least", str(len(xyz)))
+    if not (np.isfinite(xyz).all() and np.isfinite(px).all()):
+        raise NativeError(path, "rows", "finite numbers", "others among them, here or in the 2D file")
     lost = (xyz == 0).all(1)
-    return np.where(lost[:, None], np.nan, xyz * 1000), np.where((lost | (px[:, 0] == -SIZE[0]) | (px[:, 1] == -SIZE[1]))[:, None], np.nan, px)
+    return np.where(lost[:, None], np.nan, xyz * 1000), np.where(
+        (lost | (px[:, 0] == -SIZE[0]) | (px[:, 1] == -SIZE[1]))[:, None], np.nan, px
+    )
 
 # %% ../../nbs/datasets/sailvos.ipynb #bcee22ae
 def joints_of(points: Float[np.ndarray, "P 3"]) -> Float[np.ndarray, "26 3"]:
@@ -43,33 +82,48 @@ def joints_of(points: Float[np.ndarray, "P 3"]) -> Float[np.ndarray, "26 3"]:
     joints = np.full((len(ROWS), 3), np.nan)
     for j, rows in enumerate(ROWS):
         known = points[list(rows)][np.isfinite(points[list(rows), 0])]
-        if len(known): joints[j] = known.mean(0)
+        if len(known):
+            joints[j] = known.mean(0)
     return joints
 
 # %% ../../nbs/datasets/sailvos.ipynb #0ab8efb0
 def locate_camera(path: Path, points: Float[np.ndarray, "N 3"], px: Float[np.ndarray, "N 2"]) -> Camera | None:
     "The camera with the focal length that explains the places best. None with fewer than six; NativeError when there is no camera."
     known = np.isfinite(points).all(1) & np.isfinite(px).all(1)
-    if known.sum() < 6: return None
+    if known.sum() < 6:
+        return None
     points, px = points[known], px[known]
     middle = points.mean(0)
+
     def pose(focal):
         intrinsics = np.array([[focal, 0, SIZE[0] / 2], [0, focal, SIZE[1] / 2], [0, 0, 1]])
         _, turn, shift = cv2.solvePnP(points - middle, px, intrinsics, None, flags=cv2.SOLVEPNP_SQPNP)
         turn, shift = cv2.solvePnPRefineLM(points - middle, px, intrinsics, None, turn, shift)
-        return intrinsics, turn, shift, np.sqrt(((cv2.projectPoints(points - middle, turn, shift, intrinsics, None)[0][:, 0] - px) ** 2).mean())
+        return (
+            intrinsics,
+            turn,
+            shift,
+            np.sqrt(((cv2.projectPoints(points - middle, turn, shift, intrinsics, None)[0][:, 0] - px) ** 2).mean()),
+        )
+
     try:
-        best = minimize_scalar(lambda f: pose(np.exp(f))[3], bounds=np.log([400, 8000]), method="bounded", options=dict(xatol=1e-7))
+        best = minimize_scalar(
+            lambda f: pose(np.exp(f))[3], bounds=np.log([400, 8000]), method="bounded", options=dict(xatol=1e-7)
+        )
         intrinsics, turn, shift, _ = pose(np.exp(best.x))
-    except cv2.error as error: raise NativeError(path, "points", "places that a camera sees", str(error).strip()[:120]) from None
+    except cv2.error as error:
+        raise NativeError(path, "points", "places that a camera sees", str(error).strip()[:120]) from None
     rotation = cv2.Rodrigues(turn)[0]
-    return make_camera(path, "located by its joints", intrinsics, None, rotation, middle - rotation.T @ shift.ravel(), (0, 0, 1))
+    return make_camera(
+        path, "located by its joints", intrinsics, None, rotation, middle - rotation.T @ shift.ravel(), (0, 0, 1)
+    )
 
 # %% ../../nbs/datasets/sailvos.ipynb #bfc580e4
 def person_id(path: Path) -> int:
     "The object id that a folder's name begins with."
     number = path.name.split("_")[0]
-    if not number.isdecimal(): raise NativeError(path, "folder", "a name that begins with the id of an object", path.name)
+    if not number.isdecimal():
+        raise NativeError(path, "folder", "a name that begins with the id of an object", path.name)
     return int(number)
 
 # %% ../../nbs/datasets/sailvos.ipynb #190adb5b
@@ -77,25 +131,46 @@ def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, Imag
     """People who are seen at all, by scene, frame and person, with the mask of everybody; `split` is "train".
 
     NativeError naming the file, and the joint that does not come back to its place (10 px)."""
-    if split != "train": raise ValueError(f"split: expected 'train', found {split!r}")
+    if split != "train":
+        raise ValueError(f"split: expected 'train', found {split!r}")
     scenes = {}
     for path in require(root, "*/*_Ped_*/*_3d.txt", dataset="SAIL-VOS with poses", access=ACCESS):
         scenes.setdefault((path.parent.parent, path.name.removesuffix("_3d.txt")), []).append(path)
     for (scene, frame), paths in sorted(scenes.items()):
-        if not frame.isdecimal(): raise NativeError(paths[0], "file", "the number of a frame as name", paths[0].name)
+        if not frame.isdecimal():
+            raise NativeError(paths[0], "file", "the number of a frame as name", paths[0].name)
         everybody = [person_id(folder) for folder in scene.glob("*_Ped_*")]
         points = [read_points(path) for path in paths]
         camera = locate_camera(paths[0], *(np.concatenate(parts) for parts in zip(*points)))
-        if camera is None: continue
-        seen = checked(load_npz(scene / "visible" / f"{frame}.npy"), scene / "visible" / f"{frame}.npy", "ids", SIZE[::-1], int)
+        if camera is None:
+            continue
+        seen = checked(
+            load_npz(scene / "visible" / f"{frame}.npy"), scene / "visible" / f"{frame}.npy", "ids", SIZE[::-1], int
+        )
         [photo] = require(scene, f"images/{frame}.bmp", dataset="SAIL-VOS", access=ACCESS)
         picture, mask = ImageFile(photo), encode_mask(np.isin(seen, everybody))
-        if picture.size != SIZE: raise NativeError(photo, "size", f"a picture of {SIZE} px", str(picture.size))
+        if picture.size != SIZE:
+            raise NativeError(photo, "size", f"a picture of {SIZE} px", str(picture.size))
         for path, (xyz, px) in zip(paths, points):
             check_projection(path, xyz, camera, px, 10, frame)
             rows, columns = np.nonzero(seen == person_id(path.parent))
-            if not len(rows): continue
+            if not len(rows):
+                continue
             box = np.array([columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1], float)
-            yield row(path, Example(
-                f"{scene.name}/{frame}/{person_id(path.parent)}", "sailvos", split, subject=path.parent.name, sequence=scene.name, frame=int(frame), camera=camera,
-                box=box, image_size=SIZE, joints3d=joints_of(xyz), mask=mask), picture)
+            yield row(
+                path,
+                Example(
+                    f"{scene.name}/{frame}/{person_id(path.parent)}",
+                    "sailvos",
+                    split,
+                    subject=path.parent.name,
+                    sequence=scene.name,
+                    frame=int(frame),
+                    camera=camera,
+                    box=box,
+                    image_size=SIZE,
+                    joints3d=joints_of(xyz),
+                    mask=mask,
+                ),
+                picture,
+            )

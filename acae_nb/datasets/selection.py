@@ -23,36 +23,46 @@ def _distances(joints, kept):
     "How far each joint is from itself in a kept pose; 0 where either is unlabelled."
     return np.nan_to_num(np.linalg.norm(np.asarray(joints, float) - kept, axis=-1))
 
+
 def _track(example: Example) -> tuple[str, str, str]:
-    if example.joints3d is None: raise ValueError(f"{example.example_id}: joints3d: expected labels in 3D to sample by motion, found none")
+    if example.joints3d is None:
+        raise ValueError(f"{example.example_id}: joints3d: expected labels in 3D to sample by motion, found none")
     return example.subject, example.sequence, example.camera_name
 
-def moving(rows: Iterable[tuple[Example, object]], mm: float = 100.0, joints: int = 1) -> Iterator[tuple[Example, object]]:
+
+def moving(
+    rows: Iterable[tuple[Example, object]], mm: float = 100.0, joints: int = 1
+) -> Iterator[tuple[Example, object]]:
     "Rows in which at least `joints` joints are `mm` or more from where they were in the last row kept of the same subject, sequence and camera."
     last = {}
     for example, picture in rows:
         track = _track(example)
-        if track in last and (_distances(example.joints3d, last[track]) >= mm).sum() < joints: continue
+        if track in last and (_distances(example.joints3d, last[track]) >= mm).sum() < joints:
+            continue
         last[track] = np.asarray(example.joints3d, float)
         yield example, picture
 
 # %% ../../nbs/datasets/selection.ipynb #7aa9d29d
-def novel(rows: Iterable[tuple[Example, object]], mm: float = 100.0, memory: int = 100) -> Iterator[tuple[Example, object]]:
+def novel(
+    rows: Iterable[tuple[Example, object]], mm: float = 100.0, memory: int = 100
+) -> Iterator[tuple[Example, object]]:
     "Rows in which some joint is `mm` or more away, in comparison with each of the last `memory` rows kept of the same subject, sequence and camera."
     kept = {}
     for example, picture in rows:
         ring = kept.setdefault(_track(example), deque(maxlen=memory))
-        if ring and (_distances(example.joints3d, np.stack(ring)).max(-1) < mm).any(): continue
+        if ring and (_distances(example.joints3d, np.stack(ring)).max(-1) < mm).any():
+            continue
         ring.append(np.asarray(example.joints3d, float))
         yield example, picture
 
 # %% ../../nbs/datasets/selection.ipynb #8eb67634
-def overlap(boxes: Float[np.ndarray, "*n 4"], box: Float[np.ndarray, "4"]) -> Float[np.ndarray, "*n"]:
+def overlap(boxes: Float[np.ndarray, "*n 4"], box: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "*n"]:
     "Intersection over union of boxes (left, top, width, height) with one box."
     boxes, box = np.asarray(boxes, float), np.asarray(box, float)
     low, high = np.maximum(boxes[..., :2], box[:2]), np.minimum(boxes[..., :2] + boxes[..., 2:], box[:2] + box[2:])
     common = (high - low).clip(0).prod(-1)
     return common / (boxes[..., 2:].prod(-1) + box[2:].prod() - common)
+
 
 def read_detections(path: str | Path) -> dict[str, Float[np.ndarray, "n 4"]]:
     """Boxes (px) by picture, from a CSV file with the columns picture, left, top, width, height.
@@ -60,10 +70,15 @@ def read_detections(path: str | Path) -> dict[str, Float[np.ndarray, "n 4"]]:
     A picture is a file's path below the CSV's folder, with # and the frame's number for videos. ValueError naming file and column."""
     table, columns = pd.read_csv(path, dtype={"picture": str}), ["left", "top", "width", "height"]
     missing = {"picture", *columns} - set(table)
-    if missing: raise ValueError(f"{path}: expected the columns picture, {', '.join(columns)}, found none named {sorted(missing)}")
+    if missing:
+        raise ValueError(
+            f"{path}: expected the columns picture, {', '.join(columns)}, found none named {sorted(missing)}"
+        )
     bad = [c for c in columns if not pd.api.types.is_numeric_dtype(table[c]) or not np.isfinite(table[c]).all()]
-    if bad: raise ValueError(f"{path}: {bad[0]}: expected finite numbers, found {table[bad[0]].tolist()[:3]}")
+    if bad:
+        raise ValueError(f"{path}: {bad[0]}: expected finite numbers, found {table[bad[0]].tolist()[:3]}")
     return {name: boxes.to_numpy(float) for name, boxes in table.groupby("picture")[columns]}
+
 
 def picture_name(root: str | Path, picture) -> str:
     "How a picture is named in a file of detections in `root`."
@@ -71,13 +86,18 @@ def picture_name(root: str | Path, picture) -> str:
     return f"{name}#{picture.index}" if hasattr(picture, "index") else name
 
 # %% ../../nbs/datasets/selection.ipynb #c0e56802
-def detected(rows: Iterable[tuple[Example, object]], detections: Mapping[str, Float[np.ndarray, "n 4"]], root: str | Path,
-             least_overlap: float = 0.3) -> Iterator[tuple[Example, object]]:
+def detected(
+    rows: Iterable[tuple[Example, object]],
+    detections: Mapping[str, Float[np.ndarray, "n 4"]],
+    root: str | Path,
+    least_overlap: float = 0.3,
+) -> Iterator[tuple[Example, object]]:
     "Rows whose box is covered by a detection of their picture (IoU of `least_overlap` or more); that detection becomes the box."
     for example, picture in rows:
         boxes = detections.get(picture_name(root, picture), np.zeros((0, 4)))
         share = overlap(boxes, example.box)
-        if share.max(initial=0) >= least_overlap: yield replace(example, box=boxes[share.argmax()]), picture
+        if share.max(initial=0) >= least_overlap:
+            yield replace(example, box=boxes[share.argmax()]), picture
 
 # %% ../../nbs/datasets/selection.ipynb #45ade9f8
 def bone_lengths(joints3d: Float[np.ndarray, "*n J 3"], skeleton: Skeleton) -> Float[np.ndarray, "*n E"]:
@@ -85,25 +105,39 @@ def bone_lengths(joints3d: Float[np.ndarray, "*n J 3"], skeleton: Skeleton) -> F
     a, b = np.array(skeleton.edges).T
     return np.linalg.norm(np.asarray(joints3d, float)[..., a, :] - np.asarray(joints3d, float)[..., b, :], axis=-1)
 
-def mean_bones(rows: Iterable[tuple[Example, object]], skeleton: Skeleton) -> tuple[Float[np.ndarray, "E"], int]:
+
+def mean_bones(rows: Iterable[tuple[Example, object]], skeleton: Skeleton) -> tuple[Float[np.ndarray, " E"], int]:
     "Mean length (mm) of every edge over all rows, NaN for an edge that no row labels; and the number of rows."
     total, count, number = np.zeros(len(skeleton.edges)), np.zeros(len(skeleton.edges)), 0
     for number, (example, _) in enumerate(rows, 1):
-        if example.joints3d is None: continue
+        if example.joints3d is None:
+            continue
         lengths = bone_lengths(example.joints3d, skeleton)
         total, count = total + np.nan_to_num(lengths), count + np.isfinite(lengths)
-    with np.errstate(invalid="ignore"): return total / count, number
+    with np.errstate(invalid="ignore"):
+        return total / count, number
 
 # %% ../../nbs/datasets/selection.ipynb #06af260a
-def plausible(rows: Iterable[tuple[Example, object]], skeleton: Skeleton, means: Float[np.ndarray, "E"], shortest: float = 0.1,
-              longest: float = 3.0, tolerance: float = 150.0, in_box: int = 4) -> Iterator[tuple[Example, object]]:
+def plausible(
+    rows: Iterable[tuple[Example, object]],
+    skeleton: Skeleton,
+    means: Float[np.ndarray, " E"],
+    shortest: float = 0.1,
+    longest: float = 3.0,
+    tolerance: float = 150.0,
+    in_box: int = 4,
+) -> Iterator[tuple[Example, object]]:
     """Rows without a bone that is shorter than `shortest` or longer than `longest` times its mean and more than `tolerance` mm off it,
     and with at least `in_box` joints inside the box (method.md 1.9; UMPM: 0.5, 1.25 and 80 mm)."""
     for example, picture in rows:
         if example.joints3d is not None:
             lengths = bone_lengths(example.joints3d, skeleton)
             with np.errstate(invalid="ignore"):
-                if (((lengths < shortest * means) | (lengths > longest * means)) & (abs(lengths - means) > tolerance)).any(): continue
+                if (
+                    ((lengths < shortest * means) | (lengths > longest * means)) & (abs(lengths - means) > tolerance)
+                ).any():
+                    continue
         px = example.joints2d if example.joints3d is None else example.camera.project(example.joints3d)
         with np.errstate(invalid="ignore"):
-            if ((px >= example.box[:2]) & (px <= example.box[:2] + example.box[2:])).all(-1).sum() >= in_box: yield example, picture
+            if ((px >= example.box[:2]) & (px <= example.box[:2] + example.box[2:])).all(-1).sum() >= in_box:
+                yield example, picture

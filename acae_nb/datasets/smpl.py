@@ -17,27 +17,39 @@ from .native import NativeError, field, load_npz, load_pickle, require
 # %% ../../nbs/datasets/smpl.ipynb #5e218723
 ACCESS = "register at https://smpl.is.tue.mpg.de and name the files as the library smplx does"
 
+
 @dataclass(frozen=True)
 class Body:
     "Joints of a body at rest, how its shape moves them (m), and the parent of each (-1: the root)."
+
     rest: Float[np.ndarray, "J 3"]
     shapes: Float[np.ndarray, "J 3 B"]
-    parents: Int[np.ndarray, "J"]
+    parents: Int[np.ndarray, " J"]
 
 # %% ../../nbs/datasets/smpl.ipynb #63b7292d
 def load_body(folder: str | Path, gender: str = "neutral") -> Body:
     "SMPL of a gender from `SMPL_<GENDER>.pkl` or `.npz`. NativeError where there is no such file, or other contents."
     name = f"SMPL_{gender.upper()}"
     [path, *_] = require(folder, f"{name}.[pn][kp][lz]", dataset="SMPL", access=ACCESS)
-    data = load_npz(path) if path.suffix == ".npz" else load_pickle(path, also={"chumpy.ch.Ch": lambda args, state, items: state["x"]})
-    if isinstance(data, dict) and hasattr(data.get("J_regressor"), "toarray"): data = data | {"J_regressor": data["J_regressor"].toarray()}
+    data = (
+        load_npz(path)
+        if path.suffix == ".npz"
+        else load_pickle(path, also={"chumpy.ch.Ch": lambda args, state, items: state["x"]})
+    )
+    if isinstance(data, dict) and hasattr(data.get("J_regressor"), "toarray"):
+        data = data | {"J_regressor": data["J_regressor"].toarray()}
     skin = field(data, path, "v_template", (None, 3))
-    means, shapes = field(data, path, "J_regressor", (24, len(skin))), field(data, path, "shapedirs", (len(skin), 3, None))[..., :10]
-    if shapes.shape[2] < 10: raise NativeError(path, "shapedirs", "10 directions of shape at least", str(shapes.shape[2]))
+    means, shapes = (
+        field(data, path, "J_regressor", (24, len(skin))),
+        field(data, path, "shapedirs", (len(skin), 3, None))[..., :10],
+    )
+    if shapes.shape[2] < 10:
+        raise NativeError(path, "shapedirs", "10 directions of shape at least", str(shapes.shape[2]))
     parents = np.r_[-1, field(data, path, "kintree_table", (2, 24), int)[0, 1:]]
     if not (np.isfinite(skin).all() and np.isfinite(shapes).all() and (abs(means.sum(1) - 1) < 0.02).all()):
         raise NativeError(path, "J_regressor, v_template, shapedirs", "finite numbers, and means of vertices", "others")
-    if not ((parents[1:] >= 0) & (parents[1:] < np.arange(1, 24))).all(): raise NativeError(path, "kintree_table", "parents before their children", str(parents.tolist()))
+    if not ((parents[1:] >= 0) & (parents[1:] < np.arange(1, 24))).all():
+        raise NativeError(path, "kintree_table", "parents before their children", str(parents.tolist()))
     return Body(means @ skin, np.einsum("jv,vcb->jcb", means, shapes), parents)
 
 # %% ../../nbs/datasets/smpl.ipynb #227fa491
@@ -52,14 +64,19 @@ def rotations(vectors: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3 3"]
 # %% ../../nbs/datasets/smpl.ipynb #5875d67b
 def body_joints(
     body: Body,
-    pose: Float[np.ndarray, "N 72"],    # axis-angle of 24 joints relative to the parent's, radians
-    shape: Float[np.ndarray, "N 10"],   # betas
-    shift: Float[np.ndarray, "N 3"],    # m
-) -> Float[np.ndarray, "N 24 3"]:       # m
+    pose: Float[np.ndarray, "N 72"],  # axis-angle of 24 joints relative to the parent's, radians
+    shape: Float[np.ndarray, "N 10"],  # betas
+    shift: Float[np.ndarray, "N 3"],  # m
+) -> Float[np.ndarray, "N 24 3"]:  # m
     "Places of the joints (SMPL, Loper et al. 2015, equations 2 to 4 and 10)."
     rest = body.rest + np.einsum("jcb,nb->njc", body.shapes, shape)
     turn, place = rotations(pose.reshape(len(pose), 24, 3)), np.empty(rest.shape)
     for j, parent in enumerate(body.parents):
-        place[:, j] = rest[:, j] if parent < 0 else place[:, parent] + np.einsum("nij,nj->ni", turn[:, parent], rest[:, j] - rest[:, parent])
-        if parent >= 0: turn[:, j] = turn[:, parent] @ turn[:, j]
+        place[:, j] = (
+            rest[:, j]
+            if parent < 0
+            else place[:, parent] + np.einsum("nij,nj->ni", turn[:, parent], rest[:, j] - rest[:, parent])
+        )
+        if parent >= 0:
+            turn[:, j] = turn[:, parent] @ turn[:, j]
     return place + shift[:, None]

@@ -17,65 +17,118 @@ from .native import NativeError, checked, reading
 
 # %% ../../nbs/datasets/smplx_body.ipynb #2a0689b3
 SKELETON = "smplx_42"
-CHAIN = (*range(25), 28, 43)           # of the 55 joints of the chain; 28 and 43 are the first knuckles of the middle fingers
-VERTICES = {"nose": 9120, "right_eye": 9929, "left_eye": 9448, "right_ear": 616, "left_ear": 6, "left_big_toe": 5770, "left_small_toe": 5780, "left_heel": 8846,
-            "right_big_toe": 8463, "right_small_toe": 8474, "right_heel": 8635, "left_thumb": 5361, "left_middle": 5058, "right_thumb": 8079, "right_middle": 7794}
+CHAIN = (*range(25), 28, 43)  # of the 55 joints of the chain; 28 and 43 are the first knuckles of the middle fingers
+VERTICES = {
+    "nose": 9120,
+    "right_eye": 9929,
+    "left_eye": 9448,
+    "right_ear": 616,
+    "left_ear": 6,
+    "left_big_toe": 5770,
+    "left_small_toe": 5780,
+    "left_heel": 8846,
+    "right_big_toe": 8463,
+    "right_small_toe": 8474,
+    "right_heel": 8635,
+    "left_thumb": 5361,
+    "left_middle": 5058,
+    "right_thumb": 8079,
+    "right_middle": 7794,
+}
 ACCESS = "licensed to each user at smpl-x.is.tue.mpg.de"
 
 # %% ../../nbs/datasets/smplx_body.ipynb #e97e7f1d
 @dataclass(frozen=True, eq=False)
 class SmplxBody:
     "What of an SMPL-X model its joints and some vertices (V) depend on; metres. Make one with `load_body`."
-    joints: Float[np.ndarray, "55 3"]             # rest joints of the mean shape
-    joint_dirs: Float[np.ndarray, "55 3 S"]       # and how they move with shape and expression
+
+    joints: Float[np.ndarray, "55 3"]  # rest joints of the mean shape
+    joint_dirs: Float[np.ndarray, "55 3 S"]  # and how they move with shape and expression
     points: Float[np.ndarray, "V 3"]
     point_dirs: Float[np.ndarray, "V 3 S"]
     pose_dirs: Float[np.ndarray, "V 3 486"]
     weights: Float[np.ndarray, "V 55"]
-    parents: Int[np.ndarray, "55"]
-    hands: tuple                                  # left and right: (mean [45], components [45, 45])
-    expression: int                               # where the expression's coefficients begin in S
+    parents: Int[np.ndarray, " 55"]
+    hands: tuple  # left and right: (mean [45], components [45, 45])
+    expression: int  # where the expression's coefficients begin in S
 
 # %% ../../nbs/datasets/smplx_body.ipynb #d0053f6c
 def load_body(path: str | Path, vertices=tuple(VERTICES.values())) -> SmplxBody:
     "An SMPL-X model file (.npz), reduced to its joints and the given vertices. NativeError naming the file and the array."
     with reading(path, "SMPL-X model file"), np.load(path, allow_pickle=False) as file:
+
         def array(name, *shape, rows=slice(None)):
-            if name not in file: raise NativeError(path, name, "an array", f"none among {list(file)[:12]}")
+            if name not in file:
+                raise NativeError(path, name, "an array", f"none among {list(file)[:12]}")
             value = file[name]
-            if len(value.shape) != len(shape) or any(want not in (None, size) for want, size in zip(shape, value.shape)): raise NativeError(path, name, f"shape {list(shape)}", f"{list(value.shape)}")
+            if len(value.shape) != len(shape) or any(
+                want not in (None, size) for want, size in zip(shape, value.shape)
+            ):
+                raise NativeError(path, name, f"shape {list(shape)}", f"{list(value.shape)}")
             return checked(value[rows], path, name)
+
         template, rows = array("v_template", None, 3), list(vertices)
         n = len(template)
-        if max(rows) >= n: raise NativeError(path, "v_template", f"more than {max(rows)} vertices", f"{n}")
-        dirs, regressor, tree = array("shapedirs", n, 3, None), array("J_regressor", 55, n), array("kintree_table", 2, 55)
+        if max(rows) >= n:
+            raise NativeError(path, "v_template", f"more than {max(rows)} vertices", f"{n}")
+        dirs, regressor, tree = (
+            array("shapedirs", n, 3, None),
+            array("J_regressor", 55, n),
+            array("kintree_table", 2, 55),
+        )
         parents = np.where(tree[0] > 54, -1, tree[0]).astype(int)
-        if parents[0] != -1 or not (0 <= parents[1:]).all() or not (parents[1:] < np.arange(1, 55)).all(): raise NativeError(path, "kintree_table", "a tree whose parents come first", f"{tree[0]}")
+        if parents[0] != -1 or not (0 <= parents[1:]).all() or not (parents[1:] < np.arange(1, 55)).all():
+            raise NativeError(path, "kintree_table", "a tree whose parents come first", f"{tree[0]}")
         hands = tuple((array(f"hands_mean{s}", 45), array(f"hands_components{s}", 45, 45)) for s in "lr")
-        body = SmplxBody(regressor @ template, np.einsum("jv,vcs->jcs", regressor, dirs), template[rows], dirs[rows], array("posedirs", n, 3, 486, rows=rows), array("weights", n, 55, rows=rows),
-                         parents, hands, 300 if dirs.shape[2] >= 400 else 10)
+        body = SmplxBody(
+            regressor @ template,
+            np.einsum("jv,vcs->jcs", regressor, dirs),
+            template[rows],
+            dirs[rows],
+            array("posedirs", n, 3, 486, rows=rows),
+            array("weights", n, 55, rows=rows),
+            parents,
+            hands,
+            300 if dirs.shape[2] >= 400 else 10,
+        )
     for name, value in vars(body).items():
-        if name != "hands" and not np.isfinite(value).all() or name == "hands" and not all(np.isfinite(a).all() for hand in hands for a in hand): raise NativeError(path, name, "finite numbers", "others")
-    if dirs.shape[2] < 20 or abs(body.weights.sum(1) - 1).max() > 1e-3: raise NativeError(path, "shapedirs, weights", "20 directions or more, and weights that sum to 1", f"{dirs.shape[2]}, {body.weights.sum(1)}")
+        if (
+            name != "hands"
+            and not np.isfinite(value).all()
+            or name == "hands"
+            and not all(np.isfinite(a).all() for hand in hands for a in hand)
+        ):
+            raise NativeError(path, name, "finite numbers", "others")
+    if dirs.shape[2] < 20 or abs(body.weights.sum(1) - 1).max() > 1e-3:
+        raise NativeError(
+            path,
+            "shapedirs, weights",
+            "20 directions or more, and weights that sum to 1",
+            f"{dirs.shape[2]}, {body.weights.sum(1)}",
+        )
     return body
 
 # %% ../../nbs/datasets/smplx_body.ipynb #cabcb454
 def pose_body(
     body: SmplxBody,
-    rotations: Float[np.ndarray, "55 3"],       # of each joint relative to its parent, axis-angle
-    betas: Float[np.ndarray, "b"] = (),         # shape coefficients
-    expression: Float[np.ndarray, "e"] = (),
-    translation: Float[np.ndarray, "3"] = (0, 0, 0),
+    rotations: Float[np.ndarray, "55 3"],  # of each joint relative to its parent, axis-angle
+    betas: Float[np.ndarray, " b"] = (),  # shape coefficients
+    expression: Float[np.ndarray, " e"] = (),
+    translation: Float[np.ndarray, " 3"] = (0, 0, 0),
 ) -> tuple[Float[np.ndarray, "55 3"], Float[np.ndarray, "V 3"]]:
     "Joints of the chain and the body's vertices, metres. ValueError for more coefficients than the model has."
     c = np.zeros(body.joint_dirs.shape[2])
-    if len(betas) > body.expression or len(expression) > len(c) - body.expression: raise ValueError(f"coefficients: at most {body.expression} and {len(c) - body.expression}, found {len(betas)} and {len(expression)}")
-    c[:len(betas)], c[body.expression:body.expression + len(expression)] = betas, expression
+    if len(betas) > body.expression or len(expression) > len(c) - body.expression:
+        raise ValueError(
+            f"coefficients: at most {body.expression} and {len(c) - body.expression}, found {len(betas)} and {len(expression)}"
+        )
+    c[: len(betas)], c[body.expression : body.expression + len(expression)] = betas, expression
     rest, points = body.joints + body.joint_dirs @ c, body.points + body.point_dirs @ c
     turns = np.stack([cv2.Rodrigues(np.asarray(r, float))[0] for r in rotations])
     points = points + body.pose_dirs @ (turns[1:] - np.eye(3)).ravel()
     R, t = turns.copy(), rest.copy()
-    for k, p in enumerate(body.parents[1:], 1): R[k], t[k] = R[p] @ turns[k], R[p] @ (rest[k] - rest[p]) + t[p]
+    for k, p in enumerate(body.parents[1:], 1):
+        R[k], t[k] = R[p] @ turns[k], R[p] @ (rest[k] - rest[p]) + t[p]
     moved = np.einsum("jab,vjb->vja", R, points[:, None] - rest) + t
     return t + translation, np.einsum("vj,vja->va", body.weights, moved) + translation
 
@@ -83,16 +136,31 @@ def pose_body(
 def smplx_joints(body: SmplxBody, fit: dict, path: str | Path) -> Float[np.ndarray, "42 3"]:
     """The joints `smplx_42` (mm) of a fit: betas, expression, global_orient, body_pose (63), jaw_pose, leye_pose, reye_pose, transl, and left_ and
     right_hand_pose as coefficients of the first components of the hands or as 45 angles. NativeError naming `path` and the parameter."""
+
     def part(name, size=None):
-        if name not in fit: raise NativeError(path, name, "a parameter of SMPL-X", f"none among {list(fit)[:12]}")
+        if name not in fit:
+            raise NativeError(path, name, "a parameter of SMPL-X", f"none among {list(fit)[:12]}")
         values = checked(np.asarray(fit[name]).reshape(-1), path, name, (size,))
-        if not np.isfinite(values).all(): raise NativeError(path, name, "finite numbers", f"{values}")
+        if not np.isfinite(values).all():
+            raise NativeError(path, name, "finite numbers", f"{values}")
         return values
-    angles = [part("global_orient", 3), part("body_pose", 63), part("jaw_pose", 3), part("leye_pose", 3), part("reye_pose", 3)]
+
+    angles = [
+        part("global_orient", 3),
+        part("body_pose", 63),
+        part("jaw_pose", 3),
+        part("leye_pose", 3),
+        part("reye_pose", 3),
+    ]
     for name, (mean, components) in zip(("left_hand_pose", "right_hand_pose"), body.hands):
         hand = part(name)
-        if len(hand) > 45: raise NativeError(path, name, "45 numbers or less", f"{len(hand)}")
-        angles.append(mean + (hand if len(hand) == 45 else hand @ components[:len(hand)]))
-    try: chain, points = pose_body(body, np.concatenate(angles).reshape(55, 3), part("betas"), part("expression"), part("transl", 3))
-    except ValueError as error: raise NativeError(path, "betas, expression", "coefficients of the model", str(error)) from None
+        if len(hand) > 45:
+            raise NativeError(path, name, "45 numbers or less", f"{len(hand)}")
+        angles.append(mean + (hand if len(hand) == 45 else hand @ components[: len(hand)]))
+    try:
+        chain, points = pose_body(
+            body, np.concatenate(angles).reshape(55, 3), part("betas"), part("expression"), part("transl", 3)
+        )
+    except ValueError as error:
+        raise NativeError(path, "betas, expression", "coefficients of the model", str(error)) from None
     return 1000 * np.concatenate([chain[list(CHAIN)], points])

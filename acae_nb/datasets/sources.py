@@ -6,26 +6,33 @@
 __all__ = ['native_formats', 'reader_of', 'open_source']
 
 # %% ../../nbs/datasets/sources.ipynb #c2fa3953
-import importlib, inspect, re
+import importlib
+import inspect
+import re
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
-from ..examples.rows import Example
 from ..basics.names import near
+from ..examples.rows import Example
 from ..skeletons.joints import Skeleton, load_skeleton
 
 # %% ../../nbs/datasets/sources.ipynb #baf1e702
 def native_formats() -> list[str]:
     "The formats there is a reader for: modules of acae_nb.datasets with a function `read` and a skeleton."
     texts = {path.stem: path.read_text() for path in sorted(Path(str(files("acae_nb.datasets"))).glob("*.py"))}
-    return [name for name, text in texts.items() if re.search(r"^def read\(", text, re.M) and re.search(r"^(SKELETON\b.*=|def skeleton\()", text, re.M)]
+    return [
+        name
+        for name, text in texts.items()
+        if re.search(r"^def read\(", text, re.M) and re.search(r"^(SKELETON\b.*=|def skeleton\()", text, re.M)
+    ]
 
 # %% ../../nbs/datasets/sources.ipynb #ba632358
 def reader_of(format: str):
     "The module acae_nb.datasets.FORMAT. ValueError naming near ones where there is none."
     known = native_formats()
-    if format not in known: raise ValueError(f"format: expected one of {known}, found {format!r}{near(format, known)}")
+    if format not in known:
+        raise ValueError(f"format: expected one of {known}, found {format!r}{near(format, known)}")
     return importlib.import_module(f"acae_nb.datasets.{format}")
 
 # %% ../../nbs/datasets/sources.ipynb #1d845a84
@@ -36,7 +43,11 @@ def open_source(format: str, folder: str | Path, **options) -> tuple[Skeleton, I
     module = reader_of(format)
     unknown = set(options) - set(inspect.signature(module.read).parameters)
     if unknown and not any(p.kind == p.VAR_KEYWORD for p in inspect.signature(module.read).parameters.values()):
-        raise ValueError(f"{format}: expected options {list(inspect.signature(module.read).parameters)[1:]}, found {sorted(unknown)}")
-    if not hasattr(module, "skeleton"): skeleton = load_skeleton(module.SKELETON)
-    else: skeleton = module.skeleton(folder) if inspect.signature(module.skeleton).parameters else module.skeleton()
+        raise ValueError(
+            f"{format}: expected options {list(inspect.signature(module.read).parameters)[1:]}, found {sorted(unknown)}"
+        )
+    if not hasattr(module, "skeleton"):
+        skeleton = load_skeleton(module.SKELETON)
+    else:
+        skeleton = module.skeleton(folder) if inspect.signature(module.skeleton).parameters else module.skeleton()
     return skeleton, module.read(folder, **options)

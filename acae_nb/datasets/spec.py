@@ -13,20 +13,46 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from ..geometry.cameras import project_points
 from .coco import picture_in
 from .native import ImageFile, NativeError, box_of, field, load_npz, make_camera, reading, require, row
 from .smpl import body_joints, load_body
 from ..examples.rows import Example
+from ..geometry.cameras import project_points
 from ..skeletons.joints import load_skeleton
 
 # %% ../../nbs/datasets/spec.ipynb #5cd824ca
 SKELETON = "smpl_24"
 ACCESS = "register at https://spec.is.tue.mpg.de"
-OPENPOSE = {1: "neck", 2: "right_shoulder", 3: "right_elbow", 4: "right_wrist", 5: "left_shoulder", 6: "left_elbow", 7: "left_wrist", 8: "pelvis",
-            9: "right_hip", 10: "right_knee", 11: "right_ankle", 12: "left_hip", 13: "left_knee", 14: "left_ankle"}           # row of openpose_gt: joint of SMPL
-LIMBS = ("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "right_wrist", "right_elbow", "right_shoulder",
-         "left_shoulder", "left_elbow", "left_wrist")                                                                       # the first 12 rows of S
+OPENPOSE = {
+    1: "neck",
+    2: "right_shoulder",
+    3: "right_elbow",
+    4: "right_wrist",
+    5: "left_shoulder",
+    6: "left_elbow",
+    7: "left_wrist",
+    8: "pelvis",
+    9: "right_hip",
+    10: "right_knee",
+    11: "right_ankle",
+    12: "left_hip",
+    13: "left_knee",
+    14: "left_ankle",
+}  # row of openpose_gt: joint of SMPL
+LIMBS = (
+    "right_ankle",
+    "right_knee",
+    "right_hip",
+    "left_hip",
+    "left_knee",
+    "left_ankle",
+    "right_wrist",
+    "right_elbow",
+    "right_shoulder",
+    "left_shoulder",
+    "left_elbow",
+    "left_wrist",
+)  # the first 12 rows of S
 
 # %% ../../nbs/datasets/spec.ipynb #14bcdc19
 def size_of(points: Float[np.ndarray, "*n J 3"]) -> Float[np.ndarray, "*n"]:
@@ -35,12 +61,13 @@ def size_of(points: Float[np.ndarray, "*n J 3"]) -> Float[np.ndarray, "*n"]:
 
 # %% ../../nbs/datasets/spec.ipynb #3f1adb77
 def place_person(
-    path: Path, name: str,               # for errors
-    joints: Float[np.ndarray, "24 3"],   # SMPL's, somewhere, mm
-    px: Float[np.ndarray, "14 2"],       # where the joints of OPENPOSE are seen
+    path: Path,
+    name: str,  # for errors
+    joints: Float[np.ndarray, "24 3"],  # SMPL's, somewhere, mm
+    px: Float[np.ndarray, "14 2"],  # where the joints of OPENPOSE are seen
     intrinsics: Float[np.ndarray, "3 3"],
-    limb_size: float,                    # `size_of` the 12 limb joints in truth, mm
-) -> Float[np.ndarray, "24 3"]:          # camera frame, mm
+    limb_size: float,  # `size_of` the 12 limb joints in truth, mm
+) -> Float[np.ndarray, "24 3"]:  # camera frame, mm
     "The joints before the camera. NativeError when no place explains the pixels (median error above a tenth of their extent)."
     skeleton = load_skeleton(SKELETON)
     common, limbs = ([skeleton.index(n) for n in names] for names in (OPENPOSE.values(), LIMBS))
@@ -50,31 +77,77 @@ def place_person(
     placed = joints @ cv2.Rodrigues(turn)[0].T + shift.ravel()
     off = np.linalg.norm(project_points(placed[common], intrinsics) - px, axis=1)
     if not np.median(off) <= np.ptp(px, axis=0).max() / 10:
-        raise NativeError(path, f"{name}: pose, shape, openpose_gt, cam_int", "joints that project onto openpose_gt", f"a median error of {np.median(off):.1f} px")
+        raise NativeError(
+            path,
+            f"{name}: pose, shape, openpose_gt, cam_int",
+            "joints that project onto openpose_gt",
+            f"a median error of {np.median(off):.1f} px",
+        )
     return placed * limb_size / size_of(placed[limbs])
 
 # %% ../../nbs/datasets/spec.ipynb #843ad5db
-def read(root: str | Path, split: str = "train", body_models: str | Path = "body_models") -> Iterator[tuple[Example, ImageFile]]:
+def read(
+    root: str | Path, split: str = "train", body_models: str | Path = "body_models"
+) -> Iterator[tuple[Example, ImageFile]]:
     """Everybody in the picture, by picture and entry; `split` is "train" or "test".
 
     `body_models`: the folder with the user's `SMPL_NEUTRAL.pkl`. The box is around the projected joints. NativeError naming the
     file and the entry."""
-    if split not in ("train", "test"): raise ValueError(f"split: expected 'train' or 'test', found {split!r}")
+    if split not in ("train", "test"):
+        raise ValueError(f"split: expected 'train' or 'test', found {split!r}")
     [path] = require(root, f"annotations/{split}.npz", dataset="SPEC-SYN", access=ACCESS)
     data, body = load_npz(path), load_body(body_models)
     names = field(data, path, "imgname", (None,), str)
     n = len(names)
-    numbers = {key: field(data, path, key, (n, *shape)) for key, shape in (("pose", (72,)), ("shape", (10,)), ("openpose_gt", (25, 3)), ("cam_int", (3, 3)), ("cam_rotmat", (3, 3)), ("S", (None, 4)))}
-    if numbers["S"].shape[1] < 12: raise NativeError(path, "S", "12 joints at least", str(numbers["S"].shape[1]))
+    numbers = {
+        key: field(data, path, key, (n, *shape))
+        for key, shape in (
+            ("pose", (72,)),
+            ("shape", (10,)),
+            ("openpose_gt", (25, 3)),
+            ("cam_int", (3, 3)),
+            ("cam_rotmat", (3, 3)),
+            ("S", (None, 4)),
+        )
+    }
+    if numbers["S"].shape[1] < 12:
+        raise NativeError(path, "S", "12 joints at least", str(numbers["S"].shape[1]))
     for key, values in numbers.items():
-        if not np.isfinite(values).all(): raise NativeError(path, f"{key}[{int(np.argwhere(~np.isfinite(values))[0, 0])}]", "finite numbers", "others among them")
+        if not np.isfinite(values).all():
+            raise NativeError(
+                path, f"{key}[{int(np.argwhere(~np.isfinite(values))[0, 0])}]", "finite numbers", "others among them"
+            )
     joints = body_joints(body, numbers["pose"], numbers["shape"], np.zeros((n, 3))) * 1000
     sizes = size_of(numbers["S"][:, :12, :3]) * 1000
     for i in np.argsort(names, kind="stable"):
         name, picture = str(names[i]), ImageFile(picture_in(Path(root), str(names[i]), path, f"imgname[{i}]"))
-        camera = make_camera(path, f"cam_int[{i}], cam_rotmat[{i}]", numbers["cam_int"][i], None, numbers["cam_rotmat"][i], None, (0, -1, 0))
-        placed = place_person(path, f"entry {i}", joints[i], numbers["openpose_gt"][i, list(OPENPOSE), :2], camera.intrinsics, sizes[i])
-        if (box := box_of(project_points(placed, camera.intrinsics), picture.size)) is None: continue
-        yield row(path, Example(
-            f"{split}/{Path(name).with_suffix('')}/{i}", "spec", split, subject="", sequence="", frame=int(i), camera=camera,
-            box=box, image_size=picture.size, joints3d=camera.to_world(placed)), picture)
+        camera = make_camera(
+            path,
+            f"cam_int[{i}], cam_rotmat[{i}]",
+            numbers["cam_int"][i],
+            None,
+            numbers["cam_rotmat"][i],
+            None,
+            (0, -1, 0),
+        )
+        placed = place_person(
+            path, f"entry {i}", joints[i], numbers["openpose_gt"][i, list(OPENPOSE), :2], camera.intrinsics, sizes[i]
+        )
+        if (box := box_of(project_points(placed, camera.intrinsics), picture.size)) is None:
+            continue
+        yield row(
+            path,
+            Example(
+                f"{split}/{Path(name).with_suffix('')}/{i}",
+                "spec",
+                split,
+                subject="",
+                sequence="",
+                frame=int(i),
+                camera=camera,
+                box=box,
+                image_size=picture.size,
+                joints3d=camera.to_world(placed),
+            ),
+            picture,
+        )

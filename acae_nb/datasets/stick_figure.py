@@ -10,17 +10,52 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ..skeletons.joints import Skeleton
 from ..basics.names import near
+from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/datasets/stick_figure.ipynb #7c9c8ea5
-PLACES = {"pelvis": (0, 940, 0), "mid_hip": (0, 920, 0), "hip": (95, 920, 0), "knee": (105, 500, 25), "leg": (105, 300, 10), "ankle": (110, 85, -15),
-          "heel": (112, 30, -60), "foot": (118, 40, 60), "toe": (125, 20, 150), "small_toe": (160, 20, 120), "belly": (0, 1050, 90), "back": (60, 1250, -110),
-          "side": (150, 1100, 0), "spine0": (0, 980, 0), "spine": (0, 1080, -10), "spine2": (0, 1180, -15), "spine3": (0, 1280, -15), "spine4": (0, 1360, -10),
-          "chest": (0, 1300, 110), "thorax": (0, 1380, 0), "neck": (0, 1430, 0), "head": (0, 1560, 20), "jaw": (0, 1520, 40), "head_top": (0, 1730, 0),
-          "nose": (0, 1590, 110), "eye": (32, 1630, 85), "brow": (40, 1650, 85), "ear": (72, 1600, 10), "clavicle": (70, 1400, 10), "collar": (70, 1400, 10),
-          "shoulder": (185, 1390, 0), "arm": (280, 1290, 0), "elbow": (330, 1180, -10), "wrist": (440, 1000, 60), "hand": (480, 930, 80),
-          "finger": (510, 860, 95), "middle": (500, 880, 90), "pinkie": (470, 870, 60), "thumb": (470, 920, 120)}
+PLACES = {
+    "pelvis": (0, 940, 0),
+    "mid_hip": (0, 920, 0),
+    "hip": (95, 920, 0),
+    "knee": (105, 500, 25),
+    "leg": (105, 300, 10),
+    "ankle": (110, 85, -15),
+    "heel": (112, 30, -60),
+    "foot": (118, 40, 60),
+    "toe": (125, 20, 150),
+    "small_toe": (160, 20, 120),
+    "belly": (0, 1050, 90),
+    "back": (60, 1250, -110),
+    "side": (150, 1100, 0),
+    "spine0": (0, 980, 0),
+    "spine": (0, 1080, -10),
+    "spine2": (0, 1180, -15),
+    "spine3": (0, 1280, -15),
+    "spine4": (0, 1360, -10),
+    "chest": (0, 1300, 110),
+    "thorax": (0, 1380, 0),
+    "neck": (0, 1430, 0),
+    "head": (0, 1560, 20),
+    "jaw": (0, 1520, 40),
+    "head_top": (0, 1730, 0),
+    "nose": (0, 1590, 110),
+    "eye": (32, 1630, 85),
+    "brow": (40, 1650, 85),
+    "ear": (72, 1600, 10),
+    "clavicle": (70, 1400, 10),
+    "collar": (70, 1400, 10),
+    "shoulder": (185, 1390, 0),
+    "arm": (280, 1290, 0),
+    "elbow": (330, 1180, -10),
+    "wrist": (440, 1000, 60),
+    "hand": (480, 930, 80),
+    "finger": (510, 860, 95),
+    "middle": (500, 880, 90),
+    "pinkie": (470, 870, 60),
+    "thumb": (470, 920, 120),
+}
+
 
 def stick_figure(
     skeleton: Skeleton,
@@ -30,7 +65,10 @@ def stick_figure(
     points = np.zeros((len(skeleton), 3))
     for j, (name, side) in enumerate(zip(skeleton.joints, skeleton.sides)):
         words = [w for w in PLACES if w in name]
-        if not words: raise KeyError(f"stick figure: no place for joint {name!r} of {skeleton.name!r}: {near(name, PLACES)}: known are {list(PLACES)}")
+        if not words:
+            raise KeyError(
+                f"stick figure: no place for joint {name!r} of {skeleton.name!r}: {near(name, PLACES)}: known are {list(PLACES)}"
+            )
         points[j] = np.array(PLACES[max(words, key=len)]) * ({"l": 1, "r": -1, "c": 0}[side], 1, 1)
         if side == "l" and points[j, 0] > 200:
             c, s = np.cos(np.deg2rad(lift)), np.sin(np.deg2rad(lift))
@@ -40,10 +78,11 @@ def stick_figure(
 # %% ../../nbs/datasets/stick_figure.ipynb #10aa8f81
 COLOURS = {"l": (70, 110, 200), "r": (200, 80, 70), "c": (225, 215, 200)}
 
+
 def draw_stick_figure(
     people: list[Float[np.ndarray, "J 2"]],  # joints of each person, px
     skeleton: Skeleton,
-    size: tuple[int, int],                   # width, height
+    size: tuple[int, int],  # width, height
 ) -> UInt8[np.ndarray, "h w 3"]:
     "RGB picture of people as sticks; joints that are NaN are left out."
     image = np.linspace(180, 110, size[1])[:, None, None].repeat(size[0], 1).repeat(3, 2).astype(np.uint8)
@@ -52,5 +91,12 @@ def draw_stick_figure(
         for a, b in skeleton.edges:
             if np.isfinite(px[[a, b]]).all():
                 side = ({skeleton.sides[a], skeleton.sides[b]} - {"c"} or {"c"}).pop()
-                cv2.line(image, *(tuple(int(v) for v in np.round(px[j] * 16)) for j in (a, b)), COLOURS[side], thick, cv2.LINE_AA, 4)
+                cv2.line(
+                    image,
+                    *(tuple(int(v) for v in np.round(px[j] * 16)) for j in (a, b)),
+                    COLOURS[side],
+                    thick,
+                    cv2.LINE_AA,
+                    4,
+                )
     return image

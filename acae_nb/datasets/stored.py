@@ -17,14 +17,16 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..examples.crops import store_crop
 from .colours import Recoloured
+from ..examples.crops import store_crop
 from ..examples.rows import CAMERA_COLUMNS, Example
 from ..examples.tables import ExampleTable, ExampleWriter
 from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/datasets/stored.ipynb #c70f2c15
-def in_skeleton(rows: Iterable[tuple[Example, object]], own: Skeleton, wanted: Skeleton) -> Iterator[tuple[Example, object]]:
+def in_skeleton(
+    rows: Iterable[tuple[Example, object]], own: Skeleton, wanted: Skeleton
+) -> Iterator[tuple[Example, object]]:
     """Rows with the joints of a skeleton that has the same points by the same names in another order.
 
     KeyError when `own` has no joint of that name. Only for formats that define the joints of these names alike."""
@@ -38,15 +40,38 @@ def shard_name(rows: list[tuple[Example, object]], *choices) -> str:
     "16 hex digits of everything a shard is made of: labels, cameras, boxes, which picture (and when it last changed), and the choices."
     digest = hashlib.blake2b(repr(choices).encode(), digest_size=8)
     for example, picture in rows:
-        if isinstance(picture, Recoloured): digest.update(picture.change.__name__.encode()); picture = picture.picture
+        if isinstance(picture, Recoloured):
+            digest.update(picture.change.__name__.encode())
+            picture = picture.picture
         path = getattr(picture, "path", None)
         stat = os.stat(path) if path is not None else os.stat(picture.table.folder / "images.bin")
-        digest.update(repr((example.example_id, example.split, example.subject, example.frame, example.weight, getattr(picture, "index", None), stat.st_mtime_ns, stat.st_size)).encode())
-        for value in (example.box, example.joints3d, example.joints2d, *(getattr(example.camera, c) for c in CAMERA_COLUMNS)):
+        digest.update(
+            repr(
+                (
+                    example.example_id,
+                    example.split,
+                    example.subject,
+                    example.frame,
+                    example.weight,
+                    getattr(picture, "index", None),
+                    stat.st_mtime_ns,
+                    stat.st_size,
+                )
+            ).encode()
+        )
+        for value in (
+            example.box,
+            example.joints3d,
+            example.joints2d,
+            *(getattr(example.camera, c) for c in CAMERA_COLUMNS),
+        ):
             digest.update(b"-" if value is None else np.ascontiguousarray(value).tobytes())
     return digest.hexdigest()
 
-def store_shard(folder: Path, rows: list[tuple[Example, object]], skeleton: Skeleton, dataset: str, size: int, quality: int) -> Path:
+
+def store_shard(
+    folder: Path, rows: list[tuple[Example, object]], skeleton: Skeleton, dataset: str, size: int, quality: int
+) -> Path:
     "The crops of one shard as an example table in `folder`; nothing to do when it is there."
     if not folder.exists():
         with ExampleWriter(folder, skeleton, dataset) as writer:
@@ -56,33 +81,44 @@ def store_shard(folder: Path, rows: list[tuple[Example, object]], skeleton: Skel
 
 # %% ../../nbs/datasets/stored.ipynb #c1a9517f
 def store_crops(
-    rows: Iterable[tuple[Example, object]],   # examples and pictures (with .load()), in the order of the table
-    folder: str | Path,                       # where the table goes; its name is the data set's
+    rows: Iterable[tuple[Example, object]],  # examples and pictures (with .load()), in the order of the table
+    folder: str | Path,  # where the table goes; its name is the data set's
     skeleton: Skeleton,
-    size: int,                                # longest side of a stored crop, px
-    quality: int = 95,                        # of the JPEGs
-    jobs: int | None = None,                  # processes; None: one a core
-    shard: int = 250,                         # rows
-    total: int | None = None,                 # rows, if known, for the progress bar's time to go
+    size: int,  # longest side of a stored crop, px
+    quality: int = 95,  # of the JPEGs
+    jobs: int | None = None,  # processes; None: one a core
+    shard: int = 250,  # rows
+    total: int | None = None,  # rows, if known, for the progress bar's time to go
 ) -> Path:
     """Write the example table of stored crops of `rows` in `folder`; returns it. The table does not depend on `jobs`.
 
     An interrupted run leaves its finished shards beside the folder, which the next one takes up and removes at the end."""
     from joblib import Parallel, delayed
+
     folder, rows = Path(folder), iter(rows)
     work = folder.parent / f".{folder.name}.shards"
     work.mkdir(parents=True, exist_ok=True)
+
     def shards():
         for number, part in enumerate(iter(lambda: list(islice(rows, shard)), [])):
             yield work / f"{number:06d}-{shard_name(part, skeleton.to_dict(), size, quality)}", part
+
     parts = shards()
     ahead = list(islice(parts, 8))
-    jobs = 1 if len(ahead) < 8 else jobs or len(os.sched_getaffinity(0))     # a few shards take less time than processes take to start
-    tasks = (delayed(store_shard)(path, part, skeleton, folder.name, size, quality) for path, part in chain(ahead, parts))
-    with tqdm(total=total, desc=folder.name, unit="example", mininterval=1) as bar, ExampleWriter(folder, skeleton, folder.name) as writer:
+    jobs = (
+        1 if len(ahead) < 8 else jobs or len(os.sched_getaffinity(0))
+    )  # a few shards take less time than processes take to start
+    tasks = (
+        delayed(store_shard)(path, part, skeleton, folder.name, size, quality) for path, part in chain(ahead, parts)
+    )
+    with (
+        tqdm(total=total, desc=folder.name, unit="example", mininterval=1) as bar,
+        ExampleWriter(folder, skeleton, folder.name) as writer,
+    ):
         for path in Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="2*n_jobs")(tasks):
             table = ExampleTable.open(path)
-            for k in range(len(table)): writer.add(table[k], table.image_bytes(k))
+            for k in range(len(table)):
+                writer.add(table[k], table.image_bytes(k))
             bar.update(len(table))
     shutil.rmtree(work)
     return folder

@@ -6,16 +6,27 @@
 __all__ = ['SKELETON', 'PARTS', 'ACCESS', 'SIZE', 'MIRROR', 'clip_camera', 'per_frame', 'read_joints', 'read']
 
 # %% ../../nbs/datasets/surreal.ipynb #442248c8
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 from jaxtyping import Float
 
-from ..geometry.cameras import Camera
-from .native import NativeError, VideoFrame, check_projection, checked, field, load_mat, make_camera, require, row, video_length
-from ..examples.rows import Example
+from acae_nb.datasets.native import (
+    NativeError,
+    VideoFrame,
+    check_projection,
+    checked,
+    field,
+    load_mat,
+    make_camera,
+    require,
+    row,
+    video_length,
+)
 from ..examples.images import encode_mask
+from ..examples.rows import Example
+from ..geometry.cameras import Camera
 from ..skeletons.joints import load_skeleton
 
 # %% ../../nbs/datasets/surreal.ipynb #5cd824ca
@@ -23,13 +34,15 @@ SKELETON = "smpl_24"
 PARTS = {"train": "train", "validation": "val", "test": "test"}
 ACCESS = "request it at https://www.di.ens.fr/willow/research/surreal/data"
 SIZE = 320, 240
-MIRROR = np.diag([1.0, 1, -1])     # the released world to one in which the camera is a rotation
+MIRROR = np.diag([1.0, 1, -1])  # the released world to one in which the camera is a rotation
 
 # %% ../../nbs/datasets/surreal.ipynb #241a2d58
-def clip_camera(path: str | Path, place: Float[np.ndarray, "3"]) -> Camera:
+def clip_camera(path: str | Path, place: Float[np.ndarray, " 3"]) -> Camera:
     "The camera of a clip from `camLoc` (m) of `path`, in the mirrored world: mm, y down; px with centres at integers."
     rotation = np.array([[0, 0, -1.0], [0, 1, 0], [-1, 0, 0]]) @ MIRROR
-    return make_camera(path, "camLoc", [[600, 0, 159.5], [0, 600, 119.5], [0, 0, 1]], None, rotation, MIRROR @ place * 1000, (0, -1, 0))
+    return make_camera(
+        path, "camLoc", [[600, 0, 159.5], [0, 600, 119.5], [0, 0, 1]], None, rotation, MIRROR @ place * 1000, (0, -1, 0)
+    )
 
 # %% ../../nbs/datasets/surreal.ipynb #21e81c4c
 def per_frame(info: dict, path: Path, key: str, n: int) -> Float[np.ndarray, "T 24 n"]:
@@ -42,7 +55,8 @@ def read_joints(info: dict, path: Path) -> tuple[Float[np.ndarray, "T 24 3"], Fl
     "Joints (mm, mirrored world) and their released places (px), left and right exchanged."
     mirror = list(load_skeleton(SKELETON).mirror)
     xyz, px = per_frame(info, path, "joints3D", 3), per_frame(info, path, "joints2D", 2)
-    if len(xyz) != len(px): raise NativeError(path, "joints2D", f"{len(xyz)} frames, as joints3D", str(len(px)))
+    if len(xyz) != len(px):
+        raise NativeError(path, "joints2D", f"{len(xyz)} frames, as joints3D", str(len(px)))
     return xyz[:, mirror] @ MIRROR * 1000, px[:, mirror] - 0.5
 
 # %% ../../nbs/datasets/surreal.ipynb #78d6801a
@@ -51,23 +65,48 @@ def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, Vide
 
     With the person's mask; frames where it is empty are left out. NativeError naming the file, and the joint whose released
     place in the picture is not where it projects to (2 px; the places are whole pixels)."""
-    if split not in PARTS: raise ValueError(f"split: expected one of {list(PARTS)}, found {split!r}")
+    if split not in PARTS:
+        raise ValueError(f"split: expected one of {list(PARTS)}, found {split!r}")
     for path in require(root, f"cmu/{PARTS[split]}/run*/*/*_info.mat", dataset="SURREAL", access=ACCESS):
         info, stem = load_mat(path), path.name.removesuffix("_info.mat")
         camera, (joints, px) = clip_camera(path, field(info, path, "camLoc", (3,))), read_joints(info, path)
         masks_path, video = path.with_name(f"{stem}_segm.mat"), path.with_name(f"{stem}.mp4")
         masks, n = load_mat(masks_path), video_length(video)
-        if n < len(joints): raise NativeError(video, "frames", f"{len(joints)}, as {path.name}", str(n))
+        if n < len(joints):
+            raise NativeError(video, "frames", f"{len(joints)}, as {path.name}", str(n))
         sequence, number = f"{path.parts[-3]}/{path.parts[-2]}", stem.rsplit("_", 1)[1]
         for t, person in enumerate(joints):
             mask = field(masks, masks_path, f"segm_{t + 1}", SIZE[::-1], int) > 0
-            if not mask.any(): continue
+            if not mask.any():
+                continue
             picture = VideoFrame(video, t)
             check_projection(path, person, camera, px[t], 2)
             (top, bottom), (left, right) = ((places.min(), places.max() + 1) for places in np.nonzero(mask))
             inside = ((px[t] > 0) & (px[t] < np.array(SIZE) - 1)).all(1)
-            if (abs(px[t][inside] - [(left + right) / 2, (top + bottom) / 2]) > np.array([right - left, bottom - top]) / 2 + 3).any():
-                raise NativeError(masks_path, f"segm_{t + 1}", "a person around the joints", f"rows {top} to {bottom}, columns {left} to {right}")
-            yield row(path, Example(
-                f"{sequence}/{number}/{t:03d}", "surreal", split, subject=sequence, sequence=f"{sequence}/{number}", frame=t, camera=camera,
-                box=np.array([left, top, right - left, bottom - top], float), image_size=picture.size, joints3d=person, mask=encode_mask(mask)), picture)
+            if (
+                abs(px[t][inside] - [(left + right) / 2, (top + bottom) / 2])
+                > np.array([right - left, bottom - top]) / 2 + 3
+            ).any():
+                raise NativeError(
+                    masks_path,
+                    f"segm_{t + 1}",
+                    "a person around the joints",
+                    f"rows {top} to {bottom}, columns {left} to {right}",
+                )
+            yield row(
+                path,
+                Example(
+                    f"{sequence}/{number}/{t:03d}",
+                    "surreal",
+                    split,
+                    subject=sequence,
+                    sequence=f"{sequence}/{number}",
+                    frame=t,
+                    camera=camera,
+                    box=np.array([left, top, right - left, bottom - top], float),
+                    image_size=picture.size,
+                    joints3d=person,
+                    mask=encode_mask(mask),
+                ),
+                picture,
+            )

@@ -6,14 +6,14 @@
 __all__ = ['SKELETON', 'ACCESS', 'read_entry', 'read', 'read_mask']
 
 # %% ../../nbs/datasets/threedoh.ipynb #442248c8
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 
 from .native import ImageFile, NativeError, field, load_json, make_camera, require, row
-from ..examples.rows import Example
 from ..examples.images import encode_mask
+from ..examples.rows import Example
 
 # %% ../../nbs/datasets/threedoh.ipynb #cfbe75c9
 SKELETON = "lsp_14"
@@ -24,35 +24,46 @@ def read_entry(path: Path, data: dict, key: str, picture: ImageFile, split: str)
     "The example of an entry. NativeError naming file, entry and field."
     part = lambda name, *shape: field(data, path, f"{key}/{name}", shape)
     E, scale, (low, high) = part("extri", 4, 4), float(part("scale")), part("bbox", 2, 2)
-    if not 0.1 < scale < 1000: raise NativeError(path, f"{key}/scale", "a scale between 0.1 and 1000", f"{scale}")
+    if not 0.1 < scale < 1000:
+        raise NativeError(path, f"{key}/scale", "a scale between 0.1 and 1000", f"{scale}")
     R, size = E[:3, :3], picture.size
     camera = make_camera(path, f"of {key}", part("intri", 3, 3), None, R, -R.T @ E[:3, 3] * 1000 / scale, -R[1])
     joints = camera.to_world(part("lsp_joints_3d", 14, 3) * 1000 / scale)
     off = np.linalg.norm(camera.project(joints) - part("lsp_joints_2d", 14, 2), axis=1)
     middle = np.median(off[np.isfinite(off)]) if np.isfinite(off).any() else np.inf
-    if not middle < 30: raise NativeError(path, f"{key}/lsp_joints_2d", "the projection of lsp_joints_3d, within 30 px", f"a median of {middle:.0f} px")
+    if not middle < 30:
+        raise NativeError(
+            path,
+            f"{key}/lsp_joints_2d",
+            "the projection of lsp_joints_3d, within 30 px",
+            f"a median of {middle:.0f} px",
+        )
     return Example(key, "threedoh", split, "", "", int(key), camera, np.r_[low, high - low], size, joints)
 
 # %% ../../nbs/datasets/threedoh.ipynb #d6c3c159
 def read(
-    root: str | Path,        # holds `trainset` and `testset`
-    split: str = "train",    # train or test
+    root: str | Path,  # holds `trainset` and `testset`
+    split: str = "train",  # train or test
 ) -> Iterator[tuple[Example, ImageFile]]:
     """Rows in the order of their numbers; training rows have the mask of the visible person.
 
     `lsp_14`, mm. NativeError naming the data set, file and field that is absent or wrong."""
-    path, = require(root, f"{split}set/annots.json", dataset="3DOH50K", access=ACCESS)
+    (path,) = require(root, f"{split}set/annots.json", dataset="3DOH50K", access=ACCESS)
     data = load_json(path)
     wrong = [key for key in data if not key.isdigit()] if isinstance(data, dict) else ["a list"]
-    if wrong or not data: raise NativeError(path, "file", "entries named like their pictures", f"{wrong[:3]}")
+    if wrong or not data:
+        raise NativeError(path, "file", "entries named like their pictures", f"{wrong[:3]}")
     for key in sorted(data):
         picture = ImageFile(path.parent / f"images/{key}.jpg")
         example = read_entry(path, data, key, picture, split)
-        if split == "train": example.mask = read_mask(path.parent / f"masks/{key}.png", picture.size)
+        if split == "train":
+            example.mask = read_mask(path.parent / f"masks/{key}.png", picture.size)
         yield row(path, example, picture, 14)
+
 
 def read_mask(path: str | Path, size: tuple[int, int]) -> bytes:
     "The foreground of a mask picture (red above 127) as run lengths. NativeError for another size."
     mask = ImageFile(path).load()
-    if mask.shape[1::-1] != size: raise NativeError(path, "size", f"{size} as its picture", f"{mask.shape[1::-1]}")
+    if mask.shape[1::-1] != size:
+        raise NativeError(path, "size", f"{size} as its picture", f"{mask.shape[1::-1]}")
     return encode_mask(mask[..., 0] > 127)

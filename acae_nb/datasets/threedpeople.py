@@ -10,18 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
-import numpy as np
 from jaxtyping import Float
 
-from ..geometry.cameras import Camera
 from .native import ImageFile, NativeError, check_projection, make_camera, reading, require, row
-from ..examples.rows import Example
 from ..examples.images import encode_mask
+from ..examples.rows import Example
+from ..geometry.cameras import Camera
 from ..skeletons.joints import load_skeleton
 
 # %% ../../nbs/datasets/threedpeople.ipynb #59f865f8
 SKELETON = "3dpeople_29"
-ROWS = [*range(14), *range(33, 37), 53, *range(57, 67)]       # of the 67: body, thumbs' roots, legs
+ROWS = [*range(14), *range(33, 37), 53, *range(57, 67)]  # of the 67: body, thumbs' roots, legs
 SIZE, FOCAL = (640, 480), 700.0
 ACCESS = "request it at https://cv.iri.upc-csic.es"
 
@@ -40,7 +39,9 @@ def read_skeleton(path: str | Path) -> tuple[Float[np.ndarray, "67 3"], Float[np
     "World mm and px of a skeleton file. NativeError unless it has 67 rows of 5 finite numbers or more."
     numbers = load_rows(path)
     if numbers.shape[0] != 67 or numbers.shape[1] < 5 or not np.isfinite(numbers).all():
-        raise NativeError(path, "rows", "67 rows of at least 5 finite numbers", f"{numbers.shape[0]} rows of {numbers.shape[1]}")
+        raise NativeError(
+            path, "rows", "67 rows of at least 5 finite numbers", f"{numbers.shape[0]} rows of {numbers.shape[1]}"
+        )
     return numbers[:, -3:] * 100, numbers[:, :2].copy()
 
 # %% ../../nbs/datasets/threedpeople.ipynb #d18b3791
@@ -51,13 +52,16 @@ def locate_camera(path: str | Path, joints: Float[np.ndarray, "N 3"], px: Float[
         _, turn, shift = cv2.solvePnP(joints - middle, px, intrinsics, None, flags=cv2.SOLVEPNP_SQPNP)
         turn, shift = cv2.solvePnPRefineLM(joints - middle, px, intrinsics, None, turn, shift)
     rotation = cv2.Rodrigues(turn)[0]
-    return make_camera(path, "located by its joints", intrinsics, None, rotation, middle - rotation.T @ shift.ravel(), (0, 0, 1))
+    return make_camera(
+        path, "located by its joints", intrinsics, None, rotation, middle - rotation.T @ shift.ravel(), (0, 0, 1)
+    )
 
 # %% ../../nbs/datasets/threedpeople.ipynb #a689d7fd
 def read_mask(path: Path) -> np.ndarray:
     "Where the picture of clothes is not the background's grey. NativeError when it has another size."
     pixels = ImageFile(path).load().astype(int)
-    if pixels.shape != (SIZE[1], SIZE[0], 3): raise NativeError(path, "size", f"a picture of {SIZE} px", str(pixels.shape[1::-1]))
+    if pixels.shape != (SIZE[1], SIZE[0], 3):
+        raise NativeError(path, "size", f"a picture of {SIZE} px", str(pixels.shape[1::-1]))
     return (abs(pixels - 153) > 10).any(-1)
 
 # %% ../../nbs/datasets/threedpeople.ipynb #190adb5b
@@ -66,19 +70,38 @@ def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, Imag
 
     The box is the mask's; pictures where it is empty are left out. NativeError naming the file, and the joint that does not come
     back to its place."""
-    if split != "train": raise ValueError(f"split: expected 'train', the owners give no others, found {split!r}")
+    if split != "train":
+        raise ValueError(f"split: expected 'train', the owners give no others, found {split!r}")
     pictures = require(root, "rgb/*/*/camera*/*/*.jpg", dataset="3DPeople", access=ACCESS)
     for photo in pictures:
         avatar, motion, camera_name, scene, frame = photo.relative_to(Path(root) / "rgb").with_suffix("").parts
-        if not frame.isdecimal(): raise NativeError(photo, "file", "the number of a frame as name", photo.name)
+        if not frame.isdecimal():
+            raise NativeError(photo, "file", "the number of a frame as name", photo.name)
         path = Path(root) / "skeleton" / avatar / motion / camera_name / f"{frame}.txt"
         mask = read_mask(Path(root) / "segmentation_clothes" / avatar / motion / camera_name / f"{frame}.png")
-        if not mask.any(): continue
+        if not mask.any():
+            continue
         joints, px = read_skeleton(path)
         camera, picture = locate_camera(path, joints, px), ImageFile(photo)
         check_projection(path, joints, camera, px, 5, frame)
-        if picture.size != SIZE: raise NativeError(photo, "size", f"a picture of {SIZE} px", str(picture.size))
+        if picture.size != SIZE:
+            raise NativeError(photo, "size", f"a picture of {SIZE} px", str(picture.size))
         (top, bottom), (left, right) = ((places.min(), places.max() + 1) for places in np.nonzero(mask))
-        yield row(path, Example(
-            f"{avatar}/{motion}/{camera_name}/{scene}/{frame}", "3dpeople", split, subject=avatar, sequence=motion, frame=int(frame), camera=camera,
-            box=np.array([left, top, right - left, bottom - top], float), image_size=SIZE, joints3d=joints[ROWS], mask=encode_mask(mask), camera_name=camera_name), picture)
+        yield row(
+            path,
+            Example(
+                f"{avatar}/{motion}/{camera_name}/{scene}/{frame}",
+                "3dpeople",
+                split,
+                subject=avatar,
+                sequence=motion,
+                frame=int(frame),
+                camera=camera,
+                box=np.array([left, top, right - left, bottom - top], float),
+                image_size=SIZE,
+                joints3d=joints[ROWS],
+                mask=encode_mask(mask),
+                camera_name=camera_name,
+            ),
+            picture,
+        )

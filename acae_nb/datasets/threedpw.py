@@ -6,14 +6,14 @@
 __all__ = ['SKELETON', 'SPLITS', 'ACCESS', 'read_cameras', 'read']
 
 # %% ../../nbs/datasets/threedpw.ipynb #442248c8
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 
-from ..geometry.cameras import Camera
 from .native import ImageFile, NativeError, box_of, field, load_pickle, make_camera, require, row
 from ..examples.rows import Example
+from ..geometry.cameras import Camera
 
 # %% ../../nbs/datasets/threedpw.ipynb #5cd824ca
 SKELETON = "smpl_24"
@@ -23,10 +23,16 @@ ACCESS = "request it at https://virtualhumans.mpi-inf.mpg.de/3DPW"
 # %% ../../nbs/datasets/threedpw.ipynb #30ac869e
 def read_cameras(data: dict, path: Path) -> list[Camera]:
     "The camera of every frame, world mm. NativeError where a motion is not rigid."
-    intrinsics, motions, cameras = field(data, path, "cam_intrinsics", (3, 3)), field(data, path, "cam_poses", (None, 4, 4)), []
+    intrinsics, motions, cameras = (
+        field(data, path, "cam_intrinsics", (3, 3)),
+        field(data, path, "cam_poses", (None, 4, 4)),
+        [],
+    )
     for t, motion in enumerate(motions):
         turn, shift = motion[:3, :3], motion[:3, 3] * 1000
-        cameras.append(make_camera(path, f"cam_poses/{t}, cam_intrinsics", intrinsics, None, turn, -turn.T @ shift, (0, 1, 0)))
+        cameras.append(
+            make_camera(path, f"cam_poses/{t}, cam_intrinsics", intrinsics, None, turn, -turn.T @ shift, (0, 1, 0))
+        )
     return cameras
 
 # %% ../../nbs/datasets/threedpw.ipynb #2fe753a4
@@ -35,11 +41,13 @@ def read(root: str | Path, split: str = "test") -> Iterator[tuple[Example, Image
 
     Frames whose camera is not aligned, people without a 2D detection and people out of the picture are left out. The box is around the projected
     joints. NativeError naming the pickle and the field."""
-    if split not in SPLITS: raise ValueError(f"split: expected one of {list(SPLITS)}, found {split!r}")
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {list(SPLITS)}, found {split!r}")
     for path in require(root, f"sequenceFiles/{split}/*.pkl", dataset="3DPW", access=ACCESS):
         data = load_pickle(path)
         cameras, name = read_cameras(data, path), str(field(data, path, "sequence", (), str))
-        if name != path.stem: raise NativeError(path, "sequence", f"the name of the file, {path.stem!r}", repr(name))
+        if name != path.stem:
+            raise NativeError(path, "sequence", f"the name of the file, {path.stem!r}", repr(name))
         n = len(cameras)
         joints = field(data, path, "jointPositions", (None, n, 72)).reshape(-1, n, 24, 3) * 1000
         aligned = field(data, path, "campose_valid", (len(joints), n), bool)
@@ -47,6 +55,21 @@ def read(root: str | Path, split: str = "test") -> Iterator[tuple[Example, Image
         for t, camera in enumerate(cameras):
             picture = ImageFile(Path(root) / "imageFiles" / name / f"image_{t:05d}.jpg")
             for p in np.flatnonzero((aligned & found)[:, t]):
-                if (box := box_of(camera.project(joints[p, t]), picture.size)) is None: continue
-                yield row(path, Example(
-                    f"{name}/{p}/{t:05d}", "3dpw", split, subject=f"{name}/{p}", sequence=name, frame=t, camera=camera, box=box, image_size=picture.size, joints3d=joints[p, t]), picture)
+                if (box := box_of(camera.project(joints[p, t]), picture.size)) is None:
+                    continue
+                yield row(
+                    path,
+                    Example(
+                        f"{name}/{p}/{t:05d}",
+                        "3dpw",
+                        split,
+                        subject=f"{name}/{p}",
+                        sequence=name,
+                        frame=t,
+                        camera=camera,
+                        box=box,
+                        image_size=picture.size,
+                        joints3d=joints[p, t],
+                    ),
+                    picture,
+                )

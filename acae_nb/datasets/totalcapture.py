@@ -6,20 +6,32 @@
 __all__ = ['SKELETON', 'NAMES', 'ACCESS', 'INCH', 'TESTED', 'read_joints', 'read_cameras', 'in_split', 'read']
 
 # %% ../../nbs/datasets/totalcapture.ipynb #442248c8
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 from jaxtyping import Float
 
-from ..geometry.cameras import Camera
-from .native import NativeError, VideoFrame, box_of, checked, make_camera, reading, require, row, video_length
+from acae_nb.datasets.native import (
+    NativeError,
+    VideoFrame,
+    box_of,
+    checked,
+    make_camera,
+    reading,
+    require,
+    row,
+    video_length,
+)
 from ..examples.rows import Example
+from ..geometry.cameras import Camera
 
 # %% ../../nbs/datasets/totalcapture.ipynb #038d3239
 SKELETON = "total_capture_21"
-NAMES = ("Hips Spine Spine1 Spine2 Spine3 Neck Head RightShoulder RightArm RightForeArm RightHand LeftShoulder LeftArm LeftForeArm "
-         "LeftHand RightUpLeg RightLeg RightFoot LeftUpLeg LeftLeg LeftFoot").split()
+NAMES = (
+    "Hips Spine Spine1 Spine2 Spine3 Neck Head RightShoulder RightArm RightForeArm RightHand LeftShoulder LeftArm LeftForeArm "
+    "LeftHand RightUpLeg RightLeg RightFoot LeftUpLeg LeftLeg LeftFoot"
+).split()
 ACCESS = "https://cvssp.org/data/totalcapture"
 INCH = 25.4
 
@@ -32,9 +44,12 @@ def read_joints(path: str | Path) -> Float[np.ndarray, "frame 21 3"]:
     rotations = Path(path).with_name("gt_skel_gbl_ori.txt")
     with reading(rotations, "text file with as many lines as gt_skel_gbl_pos.txt"):
         found = sum(bool(line.strip()) for line in rotations.read_text().splitlines()) - 1
-    if abs(found - len(values)) > 0.01 * found: raise NativeError(path, "lines", f"as many as {rotations.name} has, {found}", str(len(values)))
-    if names.split() != NAMES: raise NativeError(path, "first line", f"the names {NAMES}", names[:200])
-    if found > len(values): values.pop()      # where a file broke off, its last number may lack digits
+    if abs(found - len(values)) > 0.01 * found:
+        raise NativeError(path, "lines", f"as many as {rotations.name} has, {found}", str(len(values)))
+    if names.split() != NAMES:
+        raise NativeError(path, "first line", f"the names {NAMES}", names[:200])
+    if found > len(values):
+        values.pop()  # where a file broke off, its last number may lack digits
     return INCH * checked(values[:found], path, "joints", (None, 63)).reshape(-1, 21, 3)
 
 # %% ../../nbs/datasets/totalcapture.ipynb #31d1f896
@@ -42,15 +57,23 @@ def read_cameras(path: str | Path) -> list[Camera]:
     "The cameras, 1 to 8 in order; mm, world y up. NativeError for a line that is missing or not of numbers."
     with reading(path, "text file with 7 lines per camera"):
         head, *lines = [np.array(line.split(), float) for line in Path(path).read_text().splitlines() if line.strip()]
-    if not len(head) or len(lines) != 7 * head[0] or not lines: raise NativeError(path, "lines", "a number of cameras, and 7 lines for each", f"{head} and {len(lines)} lines")
-    return [_camera(path, f"cam{i + 1}", lines[7 * i:7 * i + 7]) for i in range(len(lines) // 7)]
+    if not len(head) or len(lines) != 7 * head[0] or not lines:
+        raise NativeError(path, "lines", "a number of cameras, and 7 lines for each", f"{head} and {len(lines)} lines")
+    return [_camera(path, f"cam{i + 1}", lines[7 * i : 7 * i + 7]) for i in range(len(lines) // 7)]
+
 
 def _camera(path, name, lines):
-    _, (fx, fy, cx, cy), (k,), *R, t = (checked(line, path, f"{name}, line {i + 1}", (n,)) for i, (line, n) in enumerate(zip(lines, (4, 4, 1, 3, 3, 3, 3))))
-    return make_camera(path, name, [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], [k, 0, 0, 0], R, -1000 * np.transpose(R) @ t, (0, 1, 0))
+    _, (fx, fy, cx, cy), (k,), *R, t = (
+        checked(line, path, f"{name}, line {i + 1}", (n,))
+        for i, (line, n) in enumerate(zip(lines, (4, 4, 1, 3, 3, 3, 3)))
+    )
+    return make_camera(
+        path, name, [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], [k, 0, 0, 0], R, -1000 * np.transpose(R) @ t, (0, 1, 0)
+    )
 
 # %% ../../nbs/datasets/totalcapture.ipynb #13d58615
 TESTED = ("walking2", "freestyle3", "acting3")
+
 
 def in_split(subject: str, sequence: str, split: str) -> bool:
     "The owners' protocol; takes of subjects 4 and 5 that are not tested belong to neither part."
@@ -63,19 +86,39 @@ def read(
 ) -> Iterator[tuple[Example, VideoFrame]]:
     "Everybody the camera sees, take by take, camera by camera; world mm, y up. NativeError naming file and field."
     root = Path(root)
-    if split not in ("train", "test"): raise NativeError(root, "split", "'train' or 'test'", repr(split))
+    if split not in ("train", "test"):
+        raise NativeError(root, "split", "'train' or 'test'", repr(split))
     cameras = read_cameras(*require(root, "calibration.cal", dataset="totalcapture", access=ACCESS))
     for path in require(root, "vicon/S*/*/gt_skel_gbl_pos.txt", dataset="totalcapture", access=ACCESS):
         *_, subject, sequence, _ = path.parts
         if in_split(subject, sequence, split):
             joints = read_joints(path)
             for i, camera in enumerate(cameras, 1):
-                video, = require(root, f"video/**/TC_{subject}_{sequence}_cam{i}.mp4", dataset="totalcapture", access=ACCESS)
+                (video,) = require(
+                    root, f"video/**/TC_{subject}_{sequence}_cam{i}.mp4", dataset="totalcapture", access=ACCESS
+                )
                 yield from _one_camera(path, joints, camera, video, subject, sequence, f"cam{i}", split)
+
 
 def _one_camera(path, joints, camera, video, subject, sequence, name, split):
     size = VideoFrame(video, 0).size
     for frame in range(min(len(joints), video_length(video))):
         if (box := box_of(camera.project(joints[frame]), size)) is not None:
-            yield row(path, Example(f"{subject}/{sequence}/{name}/{frame:06d}", "totalcapture", split, subject, sequence, frame, camera, box, size,
-                                    joints[frame], camera_name=name), VideoFrame(video, frame), 21)
+            yield row(
+                path,
+                Example(
+                    f"{subject}/{sequence}/{name}/{frame:06d}",
+                    "totalcapture",
+                    split,
+                    subject,
+                    sequence,
+                    frame,
+                    camera,
+                    box,
+                    size,
+                    joints[frame],
+                    camera_name=name,
+                ),
+                VideoFrame(video, frame),
+                21,
+            )

@@ -6,28 +6,43 @@
 __all__ = ['SKELETON', 'ACCESS', 'CALIBRATIONS', 'LEFT_OUT', 'calibration_of', 'read_camera', 'read_joints', 'read']
 
 # %% ../../nbs/datasets/umpm.ipynb #c8a38940
-import glob, json, re
+import glob
+import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import cv2
 import numpy as np
 from jaxtyping import Float
 
-from ..geometry.cameras import Camera
 from .c3d_files import read_c3d
-from .native import NativeError, VideoFrame, box_of, checked, field, make_camera, reading, require, row, video_length
+from acae_nb.datasets.native import (
+    NativeError,
+    VideoFrame,
+    box_of,
+    checked,
+    field,
+    make_camera,
+    reading,
+    require,
+    row,
+    video_length,
+)
 from ..examples.rows import Example
+from ..geometry.cameras import Camera
 
 # %% ../../nbs/datasets/umpm.ipynb #df7ce062
 SKELETON = "umpm_15"
 ACCESS = "https://www2.projects.science.uu.nl/umpm"
-CALIBRATIONS = {"p2_free_1": "calib_n27", "p3_circle_2": "calib_l06"}   # of the broken JSON files
+CALIBRATIONS = {"p2_free_1": "calib_n27", "p3_circle_2": "calib_l06"}  # of the broken JSON files
 LEFT_OUT = ("p2_free_2",)
+
 
 def calibration_of(path: str | Path) -> str:
     "The name of the calibration of a sequence's JSON file. NativeError when it has none."
-    if Path(path).stem in CALIBRATIONS: return CALIBRATIONS[Path(path).stem]
+    if Path(path).stem in CALIBRATIONS:
+        return CALIBRATIONS[Path(path).stem]
     with reading(path, "JSON file (a comma after the last entry is forgiven)"):
         data = json.loads(re.sub(r",(\s*[}\]])", r"\1", Path(path).read_text()))
     return str(field(data, path, "calib", (), str))
@@ -37,8 +52,11 @@ def read_camera(path: str | Path) -> Camera:
     "One camera; mm, world z up. NativeError for lines that are missing or not of numbers."
     with reading(path, "text file with 6 lines of numbers"):
         lines = [np.array(line.split(), float) for line in Path(path).read_text().splitlines() if line.strip()]
-    if len(lines) != 6: raise NativeError(path, "lines", "6", str(len(lines)))
-    *K, lens, turn, t = (checked(line, path, f"line {i + 1}", (n,)) for i, (line, n) in enumerate(zip(lines, (3, 3, 3, 4, 3, 3))))
+    if len(lines) != 6:
+        raise NativeError(path, "lines", "6", str(len(lines)))
+    *K, lens, turn, t = (
+        checked(line, path, f"line {i + 1}", (n,)) for i, (line, n) in enumerate(zip(lines, (3, 3, 3, 4, 3, 3)))
+    )
     R = cv2.Rodrigues(turn)[0]
     return make_camera(path, Path(path).stem, K, lens, R, -R.T @ t, (0, 0, 1))
 
@@ -46,7 +64,8 @@ def read_camera(path: str | Path) -> Camera:
 def read_joints(path: str | Path) -> Float[np.ndarray, "person frame 15 3"]:
     "World mm of one or two people, at the videos' rate. NativeError unless there are 15 or 30 points."
     points = read_c3d(path)[::2]
-    if points.shape[1] not in (15, 30): raise NativeError(path, "points", "15 or 30, for one or two people", str(points.shape[1]))
+    if points.shape[1] not in (15, 30):
+        raise NativeError(path, "points", "15 or 30, for one or two people", str(points.shape[1]))
     return points.reshape(len(points), -1, 15, 3).swapaxes(0, 1)
 
 # %% ../../nbs/datasets/umpm.ipynb #d6c3c159
@@ -56,19 +75,48 @@ def read(
 ) -> Iterator[tuple[Example, VideoFrame]]:
     "Every marked person in every frame of all cameras; world mm, z up. NativeError naming file and field."
     root = Path(root)
-    if split != "train": raise NativeError(root, "split", "'train'", repr(split))
+    if split != "train":
+        raise NativeError(root, "split", "'train'", repr(split))
     for path in require(root, "*.json", dataset="umpm", access=ACCESS):
         if path.stem not in LEFT_OUT:
-            calibration, (poses,) = calibration_of(path), require(root, f"Groundtruth/{glob.escape(path.stem)}_vm.c3d", dataset="umpm", access=ACCESS)
+            calibration, (poses,) = (
+                calibration_of(path),
+                require(root, f"Groundtruth/{glob.escape(path.stem)}_vm.c3d", dataset="umpm", access=ACCESS),
+            )
             joints = read_joints(poses)
             for name in "fsrl":
-                yield from _one_camera(poses, joints, read_camera(root / f"Calib/{calibration}_{name}.ini"), root / f"Video/{path.stem}_{name}.avi", path.stem, name)
+                yield from _one_camera(
+                    poses,
+                    joints,
+                    read_camera(root / f"Calib/{calibration}_{name}.ini"),
+                    root / f"Video/{path.stem}_{name}.avi",
+                    path.stem,
+                    name,
+                )
+
 
 def _one_camera(path, joints, camera, video, sequence, name):
-    if (found := video_length(video)) < joints.shape[1]: raise NativeError(video, "frames", f"at least the {joints.shape[1]} of {path}", str(found))
+    if (found := video_length(video)) < joints.shape[1]:
+        raise NativeError(video, "frames", f"at least the {joints.shape[1]} of {path}", str(found))
     size = VideoFrame(video, 0).size
     for frame in range(joints.shape[1]):
         for person, pose in enumerate(joints[:, frame]):
             if (box := box_of(camera.project(pose), size)) is not None:
-                yield row(path, Example(f"{sequence}/{name}/{frame:06d}/{person}", "umpm", "train", f"{sequence} {person}", sequence, frame, camera, box, size,
-                                        pose, camera_name=name), VideoFrame(video, frame), 15)
+                yield row(
+                    path,
+                    Example(
+                        f"{sequence}/{name}/{frame:06d}/{person}",
+                        "umpm",
+                        "train",
+                        f"{sequence} {person}",
+                        sequence,
+                        frame,
+                        camera,
+                        box,
+                        size,
+                        pose,
+                        camera_name=name,
+                    ),
+                    VideoFrame(video, frame),
+                    15,
+                )

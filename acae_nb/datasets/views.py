@@ -17,6 +17,7 @@ from ..geometry.cameras import Camera, undistort_points
 @dataclass(frozen=True)
 class View:
     "A camera and the size (width, height, px) of its pictures; `reach`: the largest tangent of an angle from the axis that a picture shows."
+
     camera: Camera
     size: tuple[int, int]
     reach: float = field(init=False)
@@ -24,7 +25,10 @@ class View:
     def __post_init__(self):
         w, h = self.size
         along = np.linspace(0, 1, 9)
-        border = np.concatenate([np.c_[along * (w - 1), np.full(9, y)] for y in (0, h - 1)] + [np.c_[np.full(9, x), along * (h - 1)] for x in (0, w - 1)])
+        border = np.concatenate(
+            [np.c_[along * (w - 1), np.full(9, y)] for y in (0, h - 1)]
+            + [np.c_[np.full(9, x), along * (h - 1)] for x in (0, w - 1)]
+        )
         far = np.linalg.norm(undistort_points(border, self.camera.intrinsics, self.camera.distortion), axis=1)
         object.__setattr__(self, "reach", 1.05 * far[np.isfinite(far)].max(initial=0.0))
 

@@ -21,41 +21,51 @@ import torch
 from jaxtyping import Float
 from tqdm import tqdm
 
-from .benchmarks import PROTOCOLS, protocol_named
-from ..geometry.cameras import project_points
+from ..basics.files import write_whole
 from ..datasets.selection import picture_name, read_detections
 from ..datasets.sources import open_source, reader_of
-from ..training.distributed import local_device
-from .table_poses import flip_averaged, model_joints, unlabelled_crop
-from ..examples.rows import Example
-from ..basics.files import write_whole
-from ..models.pose_model import load_pose_model
+from .benchmarks import PROTOCOLS, protocol_named
 from .prediction_files import evaluate_files, write_poses
 from .protocols import Protocol, Result
+from .table_poses import flip_averaged, model_joints, unlabelled_crop
+from ..examples.rows import Example
+from ..geometry.cameras import project_points
+from ..models.pose_model import load_pose_model
 from ..skeletons.joints import Skeleton, common_formats, load_skeleton, select, union
+from ..training.distributed import local_device
 
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #922b19a9
 @dataclass(frozen=True)
 class Source:
     """The reader of a protocol's truth and its options, one set of them for each part of the test set. `seen`: options under which the labels lie on the person
     in the picture, where the truth does not (people are matched there)."""
+
     format: str
     parts: tuple[dict, ...] = field(default=({},))
     seen: dict | None = None
 
 
 _MUPOTS = Source("mupots", ({"poses": "univ_annot3"},), {"poses": "annot3"})
-SOURCES = {"human36m": Source("h36m", ({"split": "test", "s9_shift": 0.0},)), "human36m-s9-corrected": Source("h36m", ({"split": "test", "s9_shift": -200.0},)),
-           "mpi-inf-3dhp": Source("mpi_inf_3dhp_test", ({"poses": "annot3"},)), "mpi-inf-3dhp-universal": Source("mpi_inf_3dhp_test", ({"poses": "univ_annot3"},)),
-           "mupots": _MUPOTS, "mupots-matched": _MUPOTS, "mupots-absolute": _MUPOTS, "mupots-paper": Source("mupots", ({"poses": "annot3"},)),
-           "3dpw": Source("threedpw", ({"split": "train"}, {"split": "validation"}, {"split": "test"})), "3dpw-test-14": Source("threedpw", ({"split": "test"},)),
-           "emdb-1": Source("emdb", ({"part": "emdb1"},))}
+SOURCES = {
+    "human36m": Source("h36m", ({"split": "test", "s9_shift": 0.0},)),
+    "human36m-s9-corrected": Source("h36m", ({"split": "test", "s9_shift": -200.0},)),
+    "mpi-inf-3dhp": Source("mpi_inf_3dhp_test", ({"poses": "annot3"},)),
+    "mpi-inf-3dhp-universal": Source("mpi_inf_3dhp_test", ({"poses": "univ_annot3"},)),
+    "mupots": _MUPOTS,
+    "mupots-matched": _MUPOTS,
+    "mupots-absolute": _MUPOTS,
+    "mupots-paper": Source("mupots", ({"poses": "annot3"},)),
+    "3dpw": Source("threedpw", ({"split": "train"}, {"split": "validation"}, {"split": "test"})),
+    "3dpw-test-14": Source("threedpw", ({"split": "test"},)),
+    "emdb-1": Source("emdb", ({"part": "emdb1"},)),
+}
 
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #90e64712
 @dataclass(frozen=True)
 class Benchmark:
     """One test set and how it is measured: reader `format` with `options`, native files in `folder`, `protocol` by its name. `every`: frame stride where the protocol
     states none. `detections`: a CSV file in `folder` (see acae_nb.datasets.selection) whose boxes are looked at, for protocols that match people; else boxes are the truth's."""
+
     name: str
     format: str
     folder: str
@@ -71,26 +81,44 @@ class Benchmark:
 def read_benchmark(name: str, entry: Mapping) -> Benchmark:
     "A Benchmark from an entry of the parameters; what else stands there goes to the reader. ValueError for an unknown format, or one (or an option) that is not the protocol's."
     lost = [k for k in ("format", "folder", "protocol") if not isinstance(entry.get(k), str)]
-    if lost: raise ValueError(f"benchmark {name}: expected the texts format, folder and protocol, found {lost[0]}: {entry.get(lost[0])!r}")
+    if lost:
+        raise ValueError(
+            f"benchmark {name}: expected the texts format, folder and protocol, found {lost[0]}: {entry.get(lost[0])!r}"
+        )
     own = {k: entry[k] for k in ("format", "folder", "protocol", "every", "detections") if k in entry}
     benchmark = Benchmark(name, **own, options={k: v for k, v in entry.items() if k not in own})
     reader_of(benchmark.format)
     if benchmark.protocol in PROTOCOLS and benchmark.protocol not in SOURCES:
-        benchmark.refuse("protocol", f"one of {sorted(SOURCES)}, whose truth a reader gives", f"{benchmark.protocol!r} (measure files of your own with acae-nb evaluate)")
+        benchmark.refuse(
+            "protocol",
+            f"one of {sorted(SOURCES)}, whose truth a reader gives",
+            f"{benchmark.protocol!r} (measure files of your own with acae-nb evaluate)",
+        )
     source = SOURCES.get(benchmark.protocol)
-    if source is None: return benchmark
-    if benchmark.format != source.format: benchmark.refuse("format", f"{source.format!r}, whose test set {benchmark.protocol!r} measures", repr(benchmark.format))
+    if source is None:
+        return benchmark
+    if benchmark.format != source.format:
+        benchmark.refuse(
+            "format", f"{source.format!r}, whose test set {benchmark.protocol!r} measures", repr(benchmark.format)
+        )
     for option, value in benchmark.options.items():
         wanted = [part[option] for part in source.parts if option in part]
-        if wanted and wanted != [value]: benchmark.refuse(option, f"{' and '.join(map(repr, wanted))}, as {benchmark.protocol!r} says (it need not be given)", repr(value))
+        if wanted and wanted != [value]:
+            benchmark.refuse(
+                option,
+                f"{' and '.join(map(repr, wanted))}, as {benchmark.protocol!r} says (it need not be given)",
+                repr(value),
+            )
     return benchmark
 
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #263426da
 def stride_of(benchmark: Benchmark, protocol: Protocol) -> int:
     "Every how many frames one is measured: as the protocol says (`frames`: 'every 64th'), else as the entry says, else 1. ValueError where they differ."
     stated, own = re.search(r"\bevery (\d+)", protocol.frames), benchmark.every
-    if own is not None and not (isinstance(own, int) and own > 0): benchmark.refuse("every", "a whole number above 0", repr(own))
-    if stated and own not in (None, int(stated[1])): benchmark.refuse("every", f"{stated[1]}, as protocol {protocol.name!r} says", own)
+    if own is not None and not (isinstance(own, int) and own > 0):
+        benchmark.refuse("every", "a whole number above 0", repr(own))
+    if stated and own not in (None, int(stated[1])):
+        benchmark.refuse("every", f"{stated[1]}, as protocol {protocol.name!r} says", own)
     return int(stated[1]) if stated else own or 1
 
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #d81ef6c8
@@ -100,23 +128,50 @@ def benchmark_rows(benchmark: Benchmark, every: int) -> Iterator[tuple[Example, 
     for part in source.parts:
         options = part | benchmark.options
         true = open_source(benchmark.format, benchmark.folder, **options)[1]
-        seen = true if source.seen is None else open_source(benchmark.format, benchmark.folder, **(options | source.seen))[1]
+        seen = (
+            true
+            if source.seen is None
+            else open_source(benchmark.format, benchmark.folder, **(options | source.seen))[1]
+        )
         for row in true if seen is true else zip(true, seen, strict=True):
             (example, picture), (other, _) = (row, row) if seen is true else row
-            if other.example_id != example.example_id: benchmark.refuse("rows", f"the same people with {source.seen}", f"{example.example_id} and {other.example_id}")
-            if example.joints3d is None: benchmark.refuse("joints3d", "labels in 3D", f"none of {example.example_id}")
-            if example.frame % every == 0: yield example, picture, other.camera.project(other.joints3d)
+            if other.example_id != example.example_id:
+                benchmark.refuse(
+                    "rows", f"the same people with {source.seen}", f"{example.example_id} and {other.example_id}"
+                )
+            if example.joints3d is None:
+                benchmark.refuse("joints3d", "labels in 3D", f"none of {example.example_id}")
+            if example.frame % every == 0:
+                yield example, picture, other.camera.project(other.joints3d)
 
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #72f672a8
-_SCENES = {"TS1": "green screen", "TS2": "green screen", "TS3": "no green screen", "TS4": "no green screen", "TS5": "outdoors", "TS6": "outdoors"}
-LABELS = {"h36m": lambda e: {"sequence": f"{e.subject}/{e.sequence}", "activity": re.sub(r" \d+$", "", e.sequence)},
-          "mpi_inf_3dhp_test": lambda e: {"sequence": e.subject, "activity": e.sequence.split("/", 1)[1], "scene": _SCENES[e.subject]},
-          "mupots": lambda e: {"sequence": e.sequence}, "threedpw": lambda e: {"sequence": e.subject}}
+_SCENES = {
+    "TS1": "green screen",
+    "TS2": "green screen",
+    "TS3": "no green screen",
+    "TS4": "no green screen",
+    "TS5": "outdoors",
+    "TS6": "outdoors",
+}
+LABELS = {
+    "h36m": lambda e: {"sequence": f"{e.subject}/{e.sequence}", "activity": re.sub(r" \d+$", "", e.sequence)},
+    "mpi_inf_3dhp_test": lambda e: {
+        "sequence": e.subject,
+        "activity": e.sequence.split("/", 1)[1],
+        "scene": _SCENES[e.subject],
+    },
+    "mupots": lambda e: {"sequence": e.sequence},
+    "threedpw": lambda e: {"sequence": e.subject},
+}
 
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #b1d12af5
 def pose_columns(examples: Sequence[Example], format: str) -> dict[str, np.ndarray]:
     "sequence, frame, camera, person (a number that tells people of one frame apart), and the groups of a format: activity, scene, collection."
-    labels, seen, rows = LABELS.get(format, lambda e: {"sequence": f"{e.subject}/{e.sequence}", "collection": e.dataset}), {}, []
+    labels, seen, rows = (
+        LABELS.get(format, lambda e: {"sequence": f"{e.subject}/{e.sequence}", "collection": e.dataset}),
+        {},
+        [],
+    )
     for e in examples:
         own = labels(e)
         who = own["sequence"], e.frame, e.camera_name
@@ -131,7 +186,10 @@ WIDER = {"h36m_17": ("h36m_25",), "mpi_inf_3dhp_17": ("mpi_inf_3dhp_28", "mupots
 def formats_of(skeleton: Skeleton, params: Mapping | None = None) -> dict[str, dict[str, int]]:
     "Format -> joint -> row. `params`: of a model's model.json; its `formats` are rows of a skeleton whose parts do not tell them."
     formats = {name: {skeleton.joints[j]: j for j in rows} for name, rows in skeleton.parts.items()}
-    return formats | {name: dict(zip(f["skeleton"]["joints"], f["indices"])) for name, f in ((params or {}).get("formats") or {}).items()}
+    return formats | {
+        name: dict(zip(f["skeleton"]["joints"], f["indices"]))
+        for name, f in ((params or {}).get("formats") or {}).items()
+    }
 
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #bccdb121
 def joint_rows(formats: Mapping[str, Mapping[str, int]], wanted: Skeleton, who: str, protocol: Protocol) -> list[int]:
@@ -141,7 +199,10 @@ def joint_rows(formats: Mapping[str, Mapping[str, int]], wanted: Skeleton, who: 
         format, joint = label.split("/", 1)
         names = (format, *WIDER.get(format, ()))
         found = [formats[name][joint] for name in names if joint in formats.get(name, {})]
-        if not found: raise ValueError(f"{who}: expected {label} for protocol {protocol.name!r} (format {' or '.join(names)}), found the formats {', '.join(formats)}")
+        if not found:
+            raise ValueError(
+                f"{who}: expected {label} for protocol {protocol.name!r} (format {' or '.join(names)}), found the formats {', '.join(formats)}"
+            )
         rows.append(found[0])
     return rows
 
@@ -158,6 +219,7 @@ def measured_skeleton(protocol: Protocol, known: Sequence[Skeleton]) -> Skeleton
 @dataclass(frozen=True, eq=False)
 class CropModel:
     "Answers for crops: `predict`(images uint8 [b, 3, size, size], intrinsics [b, 3, 3]) -> joints [b, j, 3] of `skeleton`, mm in the crop camera's frame."
+
     predict: Callable
     skeleton: Skeleton
     size: int
@@ -168,7 +230,12 @@ def load_crop_model(folder: str | Path, flip_average: bool = True) -> CropModel:
     "A trained model, on the GPU where there is one; `flip_average`: the mean of its answers for a crop and the mirrored one. Raises as `load_pose_model`."
     model, skeleton, info = load_pose_model(folder)
     predict = model_joints(model.to(local_device()))
-    return CropModel(flip_averaged(predict, skeleton) if flip_average else predict, skeleton, info["params"]["size"], formats_of(skeleton, info["params"]))
+    return CropModel(
+        flip_averaged(predict, skeleton) if flip_average else predict,
+        skeleton,
+        info["params"]["size"],
+        formats_of(skeleton, info["params"]),
+    )
 
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #b05c49ac
 def cut_batch(targets: Sequence[tuple[Example, object]], sizes: Iterable[int]) -> dict[int, tuple]:
@@ -177,30 +244,62 @@ def cut_batch(targets: Sequence[tuple[Example, object]], sizes: Iterable[int]) -
     for picture, group in groupby(targets, key=lambda target: target[1]):
         image = picture.load()
         for example, _ in group:
-            for size, crops in cut.items(): crops.append(unlabelled_crop(example, image, size))
-    return {size: (torch.from_numpy(np.stack([image for image, _ in crops]).transpose(0, 3, 1, 2).copy()), torch.from_numpy(np.stack([c.intrinsics for _, c in crops])).float(),
-                   np.stack([c.rotation for _, c in crops])) for size, crops in cut.items()}
+            for size, crops in cut.items():
+                crops.append(unlabelled_crop(example, image, size))
+    return {
+        size: (
+            torch.from_numpy(np.stack([image for image, _ in crops]).transpose(0, 3, 1, 2).copy()),
+            torch.from_numpy(np.stack([c.intrinsics for _, c in crops])).float(),
+            np.stack([c.rotation for _, c in crops]),
+        )
+        for size, crops in cut.items()
+    }
 
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #6db2d173
-def predict_people(models: Mapping[str, CropModel], targets: Sequence[tuple[Example, object]], rows: Mapping[str, Sequence[int]], batch_size: int = 64, what: str = "poses", progress: bool = True) -> dict[str, Float[np.ndarray, "n j 3"]]:
+def predict_people(
+    models: Mapping[str, CropModel],
+    targets: Sequence[tuple[Example, object]],
+    rows: Mapping[str, Sequence[int]],
+    batch_size: int = 64,
+    what: str = "poses",
+    progress: bool = True,
+) -> dict[str, Float[np.ndarray, "n j 3"]]:
     "What each model says of the people in the boxes of `targets` (examples, pictures): the joints `rows` of its skeleton, mm in the picture's camera frame, float32."
-    found, sizes = {name: np.empty((len(targets), len(rows[name]), 3), np.float32) for name in models}, {m.size for m in models.values()}
+    found, sizes = (
+        {name: np.empty((len(targets), len(rows[name]), 3), np.float32) for name in models},
+        {m.size for m in models.values()},
+    )
     starts = range(0, len(targets), batch_size)
-    with ThreadPoolExecutor(1) as pool, tqdm(total=len(targets), desc=what, unit="person", disable=not progress, mininterval=1) as bar:
-        ahead = [pool.submit(cut_batch, targets[k:k + batch_size], sizes) for k in starts[:1]]
+    with (
+        ThreadPoolExecutor(1) as pool,
+        tqdm(total=len(targets), desc=what, unit="person", disable=not progress, mininterval=1) as bar,
+    ):
+        ahead = [pool.submit(cut_batch, targets[k : k + batch_size], sizes) for k in starts[:1]]
         for start in starts:
-            batch, ahead = ahead[0].result(), [pool.submit(cut_batch, targets[k:k + batch_size], sizes) for k in (start + batch_size,) if k < len(targets)]
-            cameras = np.stack([example.camera.rotation for example, _ in targets[start:start + batch_size]])
+            batch, ahead = (
+                ahead[0].result(),
+                [
+                    pool.submit(cut_batch, targets[k : k + batch_size], sizes)
+                    for k in (start + batch_size,)
+                    if k < len(targets)
+                ],
+            )
+            cameras = np.stack([example.camera.rotation for example, _ in targets[start : start + batch_size]])
             for name, model in models.items():
                 images, intrinsics, rotations = batch[model.size]
                 joints = model.predict(images, intrinsics).double().cpu().numpy()
-                if joints.shape[1:] != (len(model.skeleton), 3): raise ValueError(f"{name}: expected joints [{len(images)}, {len(model.skeleton)} of {model.skeleton.name}, 3], found {list(joints.shape)}")
-                found[name][start:start + len(joints)] = joints[:, rows[name]] @ rotations @ cameras.swapaxes(1, 2)
+                if joints.shape[1:] != (len(model.skeleton), 3):
+                    raise ValueError(
+                        f"{name}: expected joints [{len(images)}, {len(model.skeleton)} of {model.skeleton.name}, 3], found {list(joints.shape)}"
+                    )
+                found[name][start : start + len(joints)] = joints[:, rows[name]] @ rotations @ cameras.swapaxes(1, 2)
             bar.update(len(cameras))
     return found
 
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #2d36c9af
-def detected_people(targets: Iterable[tuple[Example, object]], detections: Mapping[str, Float[np.ndarray, "n 4"]], root: str | Path) -> list[tuple[Example, object]]:
+def detected_people(
+    targets: Iterable[tuple[Example, object]], detections: Mapping[str, Float[np.ndarray, "n 4"]], root: str | Path
+) -> list[tuple[Example, object]]:
     "One target a detection, for the pictures of `targets`; a picture without detections has none."
     found = []
     for picture, group in groupby(targets, key=lambda target: target[1]):
@@ -209,35 +308,104 @@ def detected_people(targets: Iterable[tuple[Example, object]], detections: Mappi
     return found
 
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #44a34fca
-def run_benchmark(benchmark: Benchmark, models: Mapping[str, CropModel], poses: str | Path, results: str | Path, batch_size: int = 64, progress: bool = True) -> dict[str, Result]:
+def run_benchmark(
+    benchmark: Benchmark,
+    models: Mapping[str, CropModel],
+    poses: str | Path,
+    results: str | Path,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> dict[str, Result]:
     """Measure models on a test set. Writes the folder `poses` (truth.npz and MODEL.npz, see 11c_prediction_files; they hold the owners' labels) and the folder `results`
     (MODEL.json: what `acae-nb evaluate` finds in these two files, and how the run was made). ValueError for what does not fit together, before any label is read."""
-    source, skeletons = SOURCES.get(benchmark.protocol, Source(benchmark.format)), {name: model.skeleton for name, model in models.items()}
+    source, skeletons = (
+        SOURCES.get(benchmark.protocol, Source(benchmark.format)),
+        {name: model.skeleton for name, model in models.items()},
+    )
     reader, _ = open_source(benchmark.format, benchmark.folder, **(source.parts[0] | benchmark.options))
-    protocol = protocol_named(benchmark.protocol, common_formats(skeletons | {benchmark.folder: reader}) if benchmark.protocol == "embedded" else reader)
+    protocol = protocol_named(
+        benchmark.protocol,
+        common_formats(skeletons | {benchmark.folder: reader}) if benchmark.protocol == "embedded" else reader,
+    )
     every, wanted = stride_of(benchmark, protocol), measured_skeleton(protocol, [*skeletons.values(), reader])
-    if benchmark.detections and not protocol.matching: benchmark.refuse("detections", f"none, for {protocol.name!r} measures one prediction for each person of the truth", repr(benchmark.detections))
+    if benchmark.detections and not protocol.matching:
+        benchmark.refuse(
+            "detections",
+            f"none, for {protocol.name!r} measures one prediction for each person of the truth",
+            repr(benchmark.detections),
+        )
     true_rows = joint_rows(formats_of(reader), wanted, f"reader {benchmark.format}", protocol)
     rows = {name: joint_rows(model.formats, wanted, f"model {name}", protocol) for name, model in models.items()}
-    people = list(tqdm(benchmark_rows(benchmark, every), desc=f"labels of {benchmark.name}", unit="person", disable=not progress, mininterval=1))
-    if not people: benchmark.refuse("rows", f"people in frames that are multiples of {every}", "none")
+    people = list(
+        tqdm(
+            benchmark_rows(benchmark, every),
+            desc=f"labels of {benchmark.name}",
+            unit="person",
+            disable=not progress,
+            mininterval=1,
+        )
+    )
+    if not people:
+        benchmark.refuse("rows", f"people in frames that are multiples of {every}", "none")
     true, targets = pose_columns([e for e, *_ in people], benchmark.format), [(e, picture) for e, picture, _ in people]
     lost = [name for name in protocol.groups if name not in true]
-    if lost: benchmark.refuse("format", f"one whose rows tell the {lost[0]}, by which {protocol.name!r} is measured", f"{benchmark.format!r}, which tells {sorted(true)}")
-    if benchmark.detections: targets = detected_people(targets, read_detections(Path(benchmark.folder) / benchmark.detections), benchmark.folder)
-    if not targets: benchmark.refuse("detections", "a person in the pictures of the test set", f"none in {benchmark.detections}")
+    if lost:
+        benchmark.refuse(
+            "format",
+            f"one whose rows tell the {lost[0]}, by which {protocol.name!r} is measured",
+            f"{benchmark.format!r}, which tells {sorted(true)}",
+        )
+    if benchmark.detections:
+        targets = detected_people(
+            targets, read_detections(Path(benchmark.folder) / benchmark.detections), benchmark.folder
+        )
+    if not targets:
+        benchmark.refuse("detections", "a person in the pictures of the test set", f"none in {benchmark.detections}")
     said = predict_people(models, targets, rows, batch_size, f"poses of {benchmark.name}", progress)
     poses, results = Path(poses), Path(results)
-    for folder in (poses, results): folder.mkdir(parents=True, exist_ok=True)
-    known, px = np.stack([e.camera.to_camera(e.joints3d)[true_rows] for e, *_ in people]), np.stack([px[true_rows] for *_, px in people])
+    for folder in (poses, results):
+        folder.mkdir(parents=True, exist_ok=True)
+    known, px = (
+        np.stack([e.camera.to_camera(e.joints3d)[true_rows] for e, *_ in people]),
+        np.stack([px[true_rows] for *_, px in people]),
+    )
     write_poses(poses / "truth.npz", wanted, known, true, px if protocol.matching else None)
-    facts = {"benchmark": benchmark.name, "reader": benchmark.format, "options": benchmark.options, "every": every, "boxes": benchmark.detections or "of the truth", "looked at": len(targets)}
-    return {name: _measured(poses / f"{name}.npz", results / f"{name}.json", joints, targets, wanted, protocol, benchmark, facts | {"model": name}) for name, joints in said.items()}
+    facts = {
+        "benchmark": benchmark.name,
+        "reader": benchmark.format,
+        "options": benchmark.options,
+        "every": every,
+        "boxes": benchmark.detections or "of the truth",
+        "looked at": len(targets),
+    }
+    return {
+        name: _measured(
+            poses / f"{name}.npz",
+            results / f"{name}.json",
+            joints,
+            targets,
+            wanted,
+            protocol,
+            benchmark,
+            facts | {"model": name},
+        )
+        for name, joints in said.items()
+    }
 
 
 def _measured(path, out, joints, targets, skeleton, protocol, benchmark, facts) -> Result:
-    columns = {k: v for k, v in pose_columns([e for e, _ in targets], benchmark.format).items() if k in ("sequence", "frame", "camera", "person")}
-    px = np.array([project_points(j, e.camera.intrinsics, e.camera.distortion) for (e, _), j in zip(targets, joints)]).reshape(-1, len(skeleton), 2)
-    result = evaluate_files(write_poses(path, skeleton, joints, columns, px if protocol.matching else None), path.parent / "truth.npz", protocol)
+    columns = {
+        k: v
+        for k, v in pose_columns([e for e, _ in targets], benchmark.format).items()
+        if k in ("sequence", "frame", "camera", "person")
+    }
+    px = np.array(
+        [project_points(j, e.camera.intrinsics, e.camera.distortion) for (e, _), j in zip(targets, joints)]
+    ).reshape(-1, len(skeleton), 2)
+    result = evaluate_files(
+        write_poses(path, skeleton, joints, columns, px if protocol.matching else None),
+        path.parent / "truth.npz",
+        protocol,
+    )
     write_whole(out, json.dumps(result.to_dict() | {"run": facts}, indent=1, allow_nan=False) + "\n")
     return result

@@ -21,37 +21,113 @@ def _format(name: str, root: str | None, joints=()) -> FormatRule:
 
 
 HUMAN36M, HUMAN36M_S9_CORRECTED = (
-    Protocol(f"Human3.6M, WACV 2023{', S9 corrected' * (truth == 'with')}", "h36m", "test: subjects S9 and S11, all 4 cameras", (_format("h36m_17", "pelvis"),), frames="every 64th", groups=("activity",),
-             notes=f"Truth {truth} the correction of S9's shift; truth boxes; known intrinsics and distortion. The root counts with error 0.") for truth in ("without", "with"))
+    Protocol(
+        f"Human3.6M, WACV 2023{', S9 corrected' * (truth == 'with')}",
+        "h36m",
+        "test: subjects S9 and S11, all 4 cameras",
+        (_format("h36m_17", "pelvis"),),
+        frames="every 64th",
+        groups=("activity",),
+        notes=f"Truth {truth} the correction of S9's shift; truth boxes; known intrinsics and distortion. The root counts with error 0.",
+    )
+    for truth in ("without", "with")
+)
 
 # %% ../../nbs/evaluation/03_benchmarks.ipynb #11371fb5
-_3DHP = ("head_top neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist right_hip right_knee right_ankle left_hip left_knee left_ankle "
-         "pelvis spine head").split()
-_CLASSIC = (Measure("PCK@150 (14 joints)", "pck", "root", 150, tuple(_3DHP[:14])), Measure("AUC (14 joints, 31 steps)", "auc31", "root", 150, tuple(_3DHP[:14])))
+_3DHP = (
+    "head_top neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist right_hip right_knee right_ankle left_hip left_knee left_ankle "
+    "pelvis spine head"
+).split()
+_CLASSIC = (
+    Measure("PCK@150 (14 joints)", "pck", "root", 150, tuple(_3DHP[:14])),
+    Measure("AUC (14 joints, 31 steps)", "auc31", "root", 150, tuple(_3DHP[:14])),
+)
 MPI_INF_3DHP, MPI_INF_3DHP_UNIVERSAL = (
-    Protocol(f"MPI-INF-3DHP, {kind}", "mpi_inf_3dhp", "test: TS1 to TS6", (_format("mpi_inf_3dhp_17", "pelvis", _3DHP),), _CLASSIC + PAPER_MEASURES,
-             frames="valid_frame only", groups=("activity", "scene"), notes=f"Truth: {key}; no bone rescaling; boxes by a detector, the best one of each frame.")
-    for kind, key in (("metric skeleton", "annot3"), ("universal skeleton", "univ_annot3")))
+    Protocol(
+        f"MPI-INF-3DHP, {kind}",
+        "mpi_inf_3dhp",
+        "test: TS1 to TS6",
+        (_format("mpi_inf_3dhp_17", "pelvis", _3DHP),),
+        _CLASSIC + PAPER_MEASURES,
+        frames="valid_frame only",
+        groups=("activity", "scene"),
+        notes=f"Truth: {key}; no bone rescaling; boxes by a detector, the best one of each frame.",
+    )
+    for kind, key in (("metric skeleton", "annot3"), ("universal skeleton", "univ_annot3"))
+)
 
 # %% ../../nbs/evaluation/03_benchmarks.ipynb #3beced38
-MUPOTS_BONES = tuple((_3DHP[joint], _3DHP[parent]) for joint, parent in ((15, 14), (1, 15), (0, 1), (16, 1), (2, 1), (3, 2), (4, 3), (5, 1), (6, 5), (7, 6), (8, 14), (9, 8), (10, 9), (11, 14), (12, 11), (13, 12)))
+MUPOTS_BONES = tuple(
+    (_3DHP[joint], _3DHP[parent])
+    for joint, parent in (
+        (15, 14),
+        (1, 15),
+        (0, 1),
+        (16, 1),
+        (2, 1),
+        (3, 2),
+        (4, 3),
+        (5, 1),
+        (6, 5),
+        (7, 6),
+        (8, 14),
+        (9, 8),
+        (10, 9),
+        (11, 14),
+        (12, 11),
+        (13, 12),
+    )
+)
 MUPOTS_MATCHING = Matching(40.0, tuple(_3DHP[1:14]))
 
 
-def mupots_protocol(annotation: str = "universal", alignment: str = "root", bones: str = "true lengths", people: str = "all annotated") -> Protocol:
+def mupots_protocol(
+    annotation: str = "universal", alignment: str = "root", bones: str = "true lengths", people: str = "all annotated"
+) -> Protocol:
     "One of MuPoTS-3D's protocols. `annotation`: universal or metric; `alignment`: root or absolute; `bones`: true lengths or as predicted; `people`: all annotated or matched. KeyError for others."
-    truth, missing = {"universal": "univ_annot3", "metric": "annot3"}[annotation], {"all annotated": "miss", "matched": "left out"}[people]
-    measures = (Measure("PCK@150 (14 joints)", "pck", alignment, 150, tuple(_3DHP[:14])), Measure("AUC (14 joints, 31 steps)", "auc31", alignment, 150, tuple(_3DHP[:14])), Measure("MPJPE (14 joints)", "error", alignment, joints=tuple(_3DHP[:14])))
-    return Protocol(f"MuPoTS-3D, {annotation}, {alignment}, bones {bones}, {people}", "mupots", "TS1 to TS20", (_format("mpi_inf_3dhp_17", "pelvis", _3DHP),), measures,
-                    frames="annotated people of isValidFrame", groups=("sequence",), averaging="mean of sequences", missing=missing, matching=MUPOTS_MATCHING,
-                    bones={"true lengths": MUPOTS_BONES, "as predicted": ()}[bones], notes=f"Truth: {truth}.")
+    truth, missing = (
+        {"universal": "univ_annot3", "metric": "annot3"}[annotation],
+        {"all annotated": "miss", "matched": "left out"}[people],
+    )
+    measures = (
+        Measure("PCK@150 (14 joints)", "pck", alignment, 150, tuple(_3DHP[:14])),
+        Measure("AUC (14 joints, 31 steps)", "auc31", alignment, 150, tuple(_3DHP[:14])),
+        Measure("MPJPE (14 joints)", "error", alignment, joints=tuple(_3DHP[:14])),
+    )
+    return Protocol(
+        f"MuPoTS-3D, {annotation}, {alignment}, bones {bones}, {people}",
+        "mupots",
+        "TS1 to TS20",
+        (_format("mpi_inf_3dhp_17", "pelvis", _3DHP),),
+        measures,
+        frames="annotated people of isValidFrame",
+        groups=("sequence",),
+        averaging="mean of sequences",
+        missing=missing,
+        matching=MUPOTS_MATCHING,
+        bones={"true lengths": MUPOTS_BONES, "as predicted": ()}[bones],
+        notes=f"Truth: {truth}.",
+    )
 
 
-MUPOTS, MUPOTS_MATCHED, MUPOTS_ABSOLUTE = mupots_protocol(), mupots_protocol(people="matched"), mupots_protocol(alignment="absolute")
+MUPOTS, MUPOTS_MATCHED, MUPOTS_ABSOLUTE = (
+    mupots_protocol(),
+    mupots_protocol(people="matched"),
+    mupots_protocol(alignment="absolute"),
+)
 
 # %% ../../nbs/evaluation/03_benchmarks.ipynb #36206278
-MUPOTS_PAPER = Protocol("MuPoTS-3D, WACV 2023", "mupots", "TS1 to TS20", (_format("mpi_inf_3dhp_17", "pelvis", _3DHP),), frames="annotated people of isValidFrame", groups=("sequence",),
-                        missing="left out", matching=MUPOTS_MATCHING, notes="Truth: annot3; predicted bone lengths; matched people only, so read it with its recall.")
+MUPOTS_PAPER = Protocol(
+    "MuPoTS-3D, WACV 2023",
+    "mupots",
+    "TS1 to TS20",
+    (_format("mpi_inf_3dhp_17", "pelvis", _3DHP),),
+    frames="annotated people of isValidFrame",
+    groups=("sequence",),
+    missing="left out",
+    matching=MUPOTS_MATCHING,
+    notes="Truth: annot3; predicted bone lengths; matched people only, so read it with its recall.",
+)
 
 # %% ../../nbs/evaluation/03_benchmarks.ipynb #00ba1046
 _SMPL = load_skeleton("smpl_24").joints
@@ -61,29 +137,82 @@ _14_H36M = tuple(load_skeleton("h36m_17").joints[j] for j in (6, 5, 4, 1, 2, 3, 
 _FRAMES = "camera pose valid and 2D pose not all zero"
 
 TDPW_WHOLE = Protocol(
-    "3DPW, whole set, 24 joints", "3dpw", "train, validation and test", (_format("smpl_24", "pelvis"),),
-    (Measure("PCK@50 (12 joints)", "pck", "root", 50, _LIMBS), Measure("AUC@199 (12 joints, 50 bins)", "auc50", "root", 199, _LIMBS), Measure("APCK@150 (12 joints)", "pck", "absolute", 150, _LIMBS),
-     *(Measure(f"PA-CPS@{t} (12 joints)", "cps", "similarity of all", t, _LIMBS) for t in (50, 75, 100, 125, 150)), Measure("PA-CPS-AUC@300 (12 joints)", "cps_auc", "similarity of all", 300, _LIMBS), *PAPER_MEASURES),
-    frames=_FRAMES, groups=("sequence",), missing="previous",
-    notes="Truth: jointPositions; a sequence is one person's. Procrustes fits 24 joints. People are told apart by the overlap of masks, before this protocol begins.")
-TDPW_TEST_14 = Protocol("3DPW, test split, 14 SMPL joints", "3dpw", "test", (_format("smpl_24", "pelvis"),), (Measure("MPJPE", joints=_14_SMPL), Measure("PA-MPJPE", alignment="similarity", joints=_14_SMPL)),
-                        frames=_FRAMES, groups=("sequence",), notes="The pelvis lies at the origin and is not counted; Procrustes fits the 14 joints.")
-TDPW_TEST_14_REGRESSED = Protocol("3DPW, test split, 14 regressed joints", "3dpw", "test", (_format("h36m_17", "pelvis"),), (Measure("MPJPE", joints=_14_H36M), Measure("PA-MPJPE", alignment="similarity", joints=_14_H36M)),
-                                  frames=_FRAMES, groups=("sequence",), notes="Joints of predicted and true SMPL meshes by J_regressor_h36m; its pelvis is the origin and is not counted; Procrustes fits the 14 joints.")
+    "3DPW, whole set, 24 joints",
+    "3dpw",
+    "train, validation and test",
+    (_format("smpl_24", "pelvis"),),
+    (
+        Measure("PCK@50 (12 joints)", "pck", "root", 50, _LIMBS),
+        Measure("AUC@199 (12 joints, 50 bins)", "auc50", "root", 199, _LIMBS),
+        Measure("APCK@150 (12 joints)", "pck", "absolute", 150, _LIMBS),
+        *(Measure(f"PA-CPS@{t} (12 joints)", "cps", "similarity of all", t, _LIMBS) for t in (50, 75, 100, 125, 150)),
+        Measure("PA-CPS-AUC@300 (12 joints)", "cps_auc", "similarity of all", 300, _LIMBS),
+        *PAPER_MEASURES,
+    ),
+    frames=_FRAMES,
+    groups=("sequence",),
+    missing="previous",
+    notes="Truth: jointPositions; a sequence is one person's. Procrustes fits 24 joints. People are told apart by the overlap of masks, before this protocol begins.",
+)
+TDPW_TEST_14 = Protocol(
+    "3DPW, test split, 14 SMPL joints",
+    "3dpw",
+    "test",
+    (_format("smpl_24", "pelvis"),),
+    (Measure("MPJPE", joints=_14_SMPL), Measure("PA-MPJPE", alignment="similarity", joints=_14_SMPL)),
+    frames=_FRAMES,
+    groups=("sequence",),
+    notes="The pelvis lies at the origin and is not counted; Procrustes fits the 14 joints.",
+)
+TDPW_TEST_14_REGRESSED = Protocol(
+    "3DPW, test split, 14 regressed joints",
+    "3dpw",
+    "test",
+    (_format("h36m_17", "pelvis"),),
+    (Measure("MPJPE", joints=_14_H36M), Measure("PA-MPJPE", alignment="similarity", joints=_14_H36M)),
+    frames=_FRAMES,
+    groups=("sequence",),
+    notes="Joints of predicted and true SMPL meshes by J_regressor_h36m; its pelvis is the origin and is not counted; Procrustes fits the 14 joints.",
+)
 
 # %% ../../nbs/evaluation/03_benchmarks.ipynb #62ecd688
-EMDB_1 = Protocol("EMDB 1, 24 joints", "emdb", "the 17 sequences of EMDB 1", (_format("smpl_24", "pelvis"),), (Measure("MPJPE"), Measure("PA-MPJPE", alignment="similarity"), Measure("A-MPJPE", alignment="absolute")),
-                  frames="good_frames_mask", groups=("sequence",), motion=("acceleration error",), notes="Truth: SMPL of the subject's gender in the camera frame. Acceleration over runs of good frames.")
+EMDB_1 = Protocol(
+    "EMDB 1, 24 joints",
+    "emdb",
+    "the 17 sequences of EMDB 1",
+    (_format("smpl_24", "pelvis"),),
+    (Measure("MPJPE"), Measure("PA-MPJPE", alignment="similarity"), Measure("A-MPJPE", alignment="absolute")),
+    frames="good_frames_mask",
+    groups=("sequence",),
+    motion=("acceleration error",),
+    notes="Truth: SMPL of the subject's gender in the camera frame. Acceleration over runs of good frames.",
+)
 
 # %% ../../nbs/evaluation/03_benchmarks.ipynb #1f0df738
-PROTOCOLS = {"human36m": HUMAN36M, "human36m-s9-corrected": HUMAN36M_S9_CORRECTED, "mpi-inf-3dhp": MPI_INF_3DHP, "mpi-inf-3dhp-universal": MPI_INF_3DHP_UNIVERSAL,
-             "mupots": MUPOTS, "mupots-matched": MUPOTS_MATCHED, "mupots-absolute": MUPOTS_ABSOLUTE, "mupots-paper": MUPOTS_PAPER,
-             "3dpw": TDPW_WHOLE, "3dpw-test-14": TDPW_TEST_14, "3dpw-test-14-regressed": TDPW_TEST_14_REGRESSED, "emdb-1": EMDB_1}
+PROTOCOLS = {
+    "human36m": HUMAN36M,
+    "human36m-s9-corrected": HUMAN36M_S9_CORRECTED,
+    "mpi-inf-3dhp": MPI_INF_3DHP,
+    "mpi-inf-3dhp-universal": MPI_INF_3DHP_UNIVERSAL,
+    "mupots": MUPOTS,
+    "mupots-matched": MUPOTS_MATCHED,
+    "mupots-absolute": MUPOTS_ABSOLUTE,
+    "mupots-paper": MUPOTS_PAPER,
+    "3dpw": TDPW_WHOLE,
+    "3dpw-test-14": TDPW_TEST_14,
+    "3dpw-test-14-regressed": TDPW_TEST_14_REGRESSED,
+    "emdb-1": EMDB_1,
+}
 
 
 def protocol_named(name: str, skeleton: Skeleton) -> Protocol:
     "The protocol of a short name of PROTOCOLS, `embedded` for all formats of `skeleton`, or one read from a .json file. ValueError that lists the names."
-    if name in PROTOCOLS: return PROTOCOLS[name]
-    if name == "embedded": return embedded_protocol(skeleton)
-    if not (name.endswith(".json") and Path(name).is_file()): raise ValueError(f"protocol: expected one of {[*PROTOCOLS, 'embedded']} or a .json file of a protocol, found {name!r}")
+    if name in PROTOCOLS:
+        return PROTOCOLS[name]
+    if name == "embedded":
+        return embedded_protocol(skeleton)
+    if not (name.endswith(".json") and Path(name).is_file()):
+        raise ValueError(
+            f"protocol: expected one of {[*PROTOCOLS, 'embedded']} or a .json file of a protocol, found {name!r}"
+        )
     return Protocol.from_dict(json.loads(Path(name).read_text(encoding="utf-8")))

@@ -18,66 +18,103 @@ from .protocols import Matching, Protocol, Result, evaluate
 from ..skeletons.joints import Skeleton, load_skeleton
 
 # %% ../../nbs/evaluation/02_matching.ipynb #aad35c66
-def greedy_matching(pred: Float[np.ndarray, "p joint 2"], true: Float[np.ndarray, "t joint 2"], px: float) -> Int[np.ndarray, "t"]:
+def greedy_matching(
+    pred: Float[np.ndarray, "p joint 2"], true: Float[np.ndarray, "t joint 2"], px: float
+) -> Int[np.ndarray, " t"]:
     "Index of the prediction that each true person takes, in their order, or -1. Coordinates in px; NaN is nowhere. The first of equally good predictions is taken (MuPoTS-3D's script)."
     matched, free = np.full(len(true), -1), np.ones(len(pred), bool)
-    if not len(pred): return matched
-    near = (np.abs(np.asarray(pred)[None] - np.asarray(true)[:, None]) < px).all(-1).sum(-1)    # [t, p]; a comparison with NaN is false
+    if not len(pred):
+        return matched
+    near = (
+        (np.abs(np.asarray(pred)[None] - np.asarray(true)[:, None]) < px).all(-1).sum(-1)
+    )  # [t, p]; a comparison with NaN is false
     for person, counts in enumerate(near):
         best = int(np.where(free, counts, 0).argmax())
-        if free[best] and counts[best]: matched[person], free[best] = best, False
+        if free[best] and counts[best]:
+            matched[person], free[best] = best, False
     return matched
 
 # %% ../../nbs/evaluation/02_matching.ipynb #e97e7f1d
 @dataclass(frozen=True, eq=False)
 class People:
     "Rows of people. `joints3d` in mm in the camera frame, `joints2d` in px, both of the joints of `skeleton`; `picture`: anything that tells pictures apart."
+
     picture: np.ndarray
     joints3d: Float[np.ndarray, "person joint 3"]
     joints2d: Float[np.ndarray, "person joint 2"]
     skeleton: Skeleton
 
     def __post_init__(self):
-        expected = {"joints3d": (len(self.picture), len(self.skeleton), 3), "joints2d": (len(self.picture), len(self.skeleton), 2)}
+        expected = {
+            "joints3d": (len(self.picture), len(self.skeleton), 3),
+            "joints2d": (len(self.picture), len(self.skeleton), 2),
+        }
         for name, shape in expected.items():
-            if np.shape(getattr(self, name)) != shape: raise ValueError(f"{name}: expected {list(shape)} (people, joints of {self.skeleton.name}, coordinates), found {list(np.shape(getattr(self, name)))}")
+            if np.shape(getattr(self, name)) != shape:
+                raise ValueError(
+                    f"{name}: expected {list(shape)} (people, joints of {self.skeleton.name}, coordinates), found {list(np.shape(getattr(self, name)))}"
+                )
 
 # %% ../../nbs/evaluation/02_matching.ipynb #28725d16
-def match_people(pred: People, true: People, format: str, matching: Matching) -> Int[np.ndarray, "person"]:
+def match_people(pred: People, true: People, format: str, matching: Matching) -> Int[np.ndarray, " person"]:
     "For each true row the index of the predicted row it takes, or -1; picture by picture, rows in their order. `format`: the skeleton format whose joints the rule names."
     columns = [[people.skeleton.index(joint, format) for joint in matching.joints] for people in (pred, true)]
     rows, matched = {}, np.full(len(true.picture), -1)
-    for row, picture in enumerate(np.asarray(pred.picture).tolist()): rows.setdefault(picture, []).append(row)
+    for row, picture in enumerate(np.asarray(pred.picture).tolist()):
+        rows.setdefault(picture, []).append(row)
     for picture in dict.fromkeys(np.asarray(true.picture).tolist()):
         here, candidates = np.flatnonzero(true.picture == picture), np.array(rows.get(picture, []), int)
-        taken = greedy_matching(pred.joints2d[candidates][:, columns[0]], true.joints2d[here][:, columns[1]], matching.px)
+        taken = greedy_matching(
+            pred.joints2d[candidates][:, columns[0]], true.joints2d[here][:, columns[1]], matching.px
+        )
         matched[here[taken >= 0]] = candidates[taken[taken >= 0]]
     return matched
 
 # %% ../../nbs/evaluation/02_matching.ipynb #b92e6090
-def recall_table(matched: Int[np.ndarray, "person"], true_sequence: Sequence, pred_sequence: Sequence) -> pd.DataFrame:
+def recall_table(matched: Int[np.ndarray, " person"], true_sequence: Sequence, pred_sequence: Sequence) -> pd.DataFrame:
     "One row a sequence: annotated and matched people, recall in percent, and predictions that no annotated person took."
     taken = np.isin(np.arange(len(pred_sequence)), matched)
-    counts = {s: (int((true_sequence == s).sum()), int((matched[true_sequence == s] >= 0).sum()), int((pred_sequence == s).sum() - taken[pred_sequence == s].sum()))
-              for s in dict.fromkeys(true_sequence.tolist())}
+    counts = {
+        s: (
+            int((true_sequence == s).sum()),
+            int((matched[true_sequence == s] >= 0).sum()),
+            int((pred_sequence == s).sum() - taken[pred_sequence == s].sum()),
+        )
+        for s in dict.fromkeys(true_sequence.tolist())
+    }
     table = pd.DataFrame.from_dict(counts, orient="index", columns=["annotated", "matched", "unmatched predictions"])
     table.insert(2, "recall", 100 * table["matched"] / table["annotated"])
     return table
 
 # %% ../../nbs/evaluation/02_matching.ipynb #0c5ee85a
-def evaluate_people(pred: People, true: People, protocol: Protocol, pred_sequence: Sequence, groups: Mapping[str, Sequence]) -> Result:
+def evaluate_people(
+    pred: People, true: People, protocol: Protocol, pred_sequence: Sequence, groups: Mapping[str, Sequence]
+) -> Result:
     """Match people as `protocol.matching` says, then `evaluate`. `groups`: the protocol's group columns of the true rows, among them 'sequence'; `pred_sequence`: the sequence
     of each predicted row. `overall` gains 'recall' (averaged as the protocol says) and the tables 'matching'. Warns of matched people without some joints. ValueError for a protocol without a matching rule."""
-    if protocol.matching is None: raise ValueError(f"protocol {protocol.name}: matching: expected a rule, for there are several people in a picture; found none")
+    if protocol.matching is None:
+        raise ValueError(
+            f"protocol {protocol.name}: matching: expected a rule, for there are several people in a picture; found none"
+        )
     matched = match_people(pred, true, protocol.formats[0].format, protocol.matching)
     columns = [list(pred.skeleton.labels).index(label) for label in true.skeleton.labels]
     joints = np.full(true.joints3d.shape, np.nan)
     joints[matched >= 0] = pred.joints3d[matched[matched >= 0]][:, columns]
     lost = np.flatnonzero((matched >= 0) & (np.isnan(joints).any(-1) & ~np.isnan(true.joints3d).any(-1)).any(-1))
-    if len(lost): warnings.warn(f"{protocol.name}: {len(lost)} of {int((matched >= 0).sum())} matched people lack joints that the truth has (NaN), first in row {lost[0]} of the truth: they "
-                                + ("count as misses, and not in mean errors" if protocol.missing == "miss" else "are left out, which flatters"), stacklevel=2)
+    if len(lost):
+        warnings.warn(
+            f"{protocol.name}: {len(lost)} of {int((matched >= 0).sum())} matched people lack joints that the truth has (NaN), first in row {lost[0]} of the truth: they "
+            + (
+                "count as misses, and not in mean errors"
+                if protocol.missing == "miss"
+                else "are left out, which flatters"
+            ),
+            stacklevel=2,
+        )
     result = evaluate(joints, true.joints3d, true.skeleton, protocol, groups)
     table = recall_table(matched, np.asarray(groups["sequence"]).astype(str), np.asarray(pred_sequence).astype(str))
     result.groups["sequence"]["recall"], result.tables["matching"] = table["recall"], table
-    result.overall["recall"] = float(table["recall"].mean() if protocol.averaging == "mean of sequences" else 100 * (matched >= 0).mean())
+    result.overall["recall"] = float(
+        table["recall"].mean() if protocol.averaging == "mean of sequences" else 100 * (matched >= 0).mean()
+    )
     return result

@@ -18,7 +18,9 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #373ea6e2
-def joint_distances(pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.ndarray, "*batch joint 3"]) -> Float[np.ndarray, "*batch joint"]:
+def joint_distances(
+    pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.ndarray, "*batch joint 3"]
+) -> Float[np.ndarray, "*batch joint"]:
     "Euclidean distance of every joint, in the poses' unit (mm); NaN where either is missing."
     offset = np.subtract(np.asarray(pred), np.asarray(true), dtype=np.float64)
     return np.sqrt(np.einsum("...k,...k->...", offset, offset))
@@ -27,23 +29,32 @@ def joint_distances(pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.nd
 def root_relative(poses: Float[np.ndarray, "*batch joint 3"], root: int) -> Float[np.ndarray, "*batch joint 3"]:
     "Poses minus their joint `root`; all NaN where the root is missing."
     poses = np.asarray(poses, np.float64)
-    return poses - poses[..., root:root + 1 if root != -1 else None, :]
+    return poses - poses[..., root : root + 1 if root != -1 else None, :]
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #dee7e5ce
-def mean_centred(poses: Float[np.ndarray, "*batch joint 3"], valid: Bool[np.ndarray, "*batch joint"]) -> Float[np.ndarray, "*batch joint 3"]:
+def mean_centred(
+    poses: Float[np.ndarray, "*batch joint 3"], valid: Bool[np.ndarray, "*batch joint"]
+) -> Float[np.ndarray, "*batch joint 3"]:
     "Poses minus the mean of their `valid` joints; all NaN where none is valid."
     poses, weight = np.asarray(poses, np.float64), np.asarray(valid)[..., None]
     with np.errstate(invalid="ignore"):
         return poses - np.where(weight, poses, 0).sum(-2, keepdims=True) / weight.sum(-2, keepdims=True)
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #11c02218
-def present(pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.ndarray, "*batch joint 3"]) -> Bool[np.ndarray, "*batch joint"]:
+def present(
+    pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.ndarray, "*batch joint 3"]
+) -> Bool[np.ndarray, "*batch joint"]:
     "Joints that have all three coordinates in the prediction and in the truth."
     return ~(np.isnan(pred).any(-1) | np.isnan(true).any(-1))
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #27db4495
-def procrustes(pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.ndarray, "*batch joint 3"], valid: Bool[np.ndarray, "*batch joint"] | None = None,
-               scale: bool = True, reflection: bool = False) -> Float[np.ndarray, "*batch joint 3"]:
+def procrustes(
+    pred: Float[np.ndarray, "*batch joint 3"],
+    true: Float[np.ndarray, "*batch joint 3"],
+    valid: Bool[np.ndarray, "*batch joint"] | None = None,
+    scale: bool = True,
+    reflection: bool = False,
+) -> Float[np.ndarray, "*batch joint 3"]:
     """`pred` after the best similarity transform onto `true` (rigid without `scale`; mirrored if that is nearer with `reflection`), fitted to the
     `valid` joints (default: all present) and applied to all. NaN for poses without any valid joint; NaN with a warning for 1 or 2 of them or coinciding points."""
     pred, true = np.asarray(pred, np.float64), np.asarray(true, np.float64)
@@ -61,7 +72,11 @@ def procrustes(pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.ndarray
         size = S.sum(-1) / spread_p if scale else np.ones_like(spread_p)
         aligned = size[..., None, None] * ((pred - centre_p) @ (U @ Vt)) + centre_t
     undetermined = bad & (count[..., 0, 0] > 0)
-    if undetermined.any(): warnings.warn(f"Procrustes: {int(undetermined.sum())} of {bad.size} poses have fewer than 3 valid joints or coinciding points: NaN", stacklevel=2)
+    if undetermined.any():
+        warnings.warn(
+            f"Procrustes: {int(undetermined.sum())} of {bad.size} poses have fewer than 3 valid joints or coinciding points: NaN",
+            stacklevel=2,
+        )
     if bad.any():
         aligned = np.where(bad[..., None, None], np.nan, aligned)
     return aligned
@@ -71,19 +86,28 @@ def _third(sign):
     return np.stack([np.ones_like(sign), np.ones_like(sign), sign], -1)
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #fbda8524
-def scale_aligned(pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.ndarray, "*batch joint 3"]) -> Float[np.ndarray, "*batch joint 3"]:
+def scale_aligned(
+    pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.ndarray, "*batch joint 3"]
+) -> Float[np.ndarray, "*batch joint 3"]:
     "`pred` times the least-squares factor <pred, true> / <pred, pred> over the joints present; poses must be centred already. NaN where no joint is present; NaN with a warning for an all-zero pose."
     pred, true = np.asarray(pred, np.float64), np.asarray(true, np.float64)
     seen = present(pred, true)
     p = np.where(seen[..., None], pred, 0)
     size = np.einsum("...jk,...jk->...", p, p)
     flat = ~(size > 1e-12)
-    if (flat & seen.any(-1)).any(): warnings.warn(f"scale: {int((flat & seen.any(-1)).sum())} of {flat.size} poses have no extent: NaN", stacklevel=2)
+    if (flat & seen.any(-1)).any():
+        warnings.warn(
+            f"scale: {int((flat & seen.any(-1)).sum())} of {flat.size} poses have no extent: NaN", stacklevel=2
+        )
     factor = np.einsum("...jk,...jk->...", p, np.nan_to_num(true)) / np.where(flat, np.nan, size)
     return pred * factor[..., None, None]
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #27611b5d
-def true_bone_lengths(pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.ndarray, "*batch joint 3"], bones: Sequence[tuple[int, int]]) -> Float[np.ndarray, "*batch joint 3"]:
+def true_bone_lengths(
+    pred: Float[np.ndarray, "*batch joint 3"],
+    true: Float[np.ndarray, "*batch joint 3"],
+    bones: Sequence[tuple[int, int]],
+) -> Float[np.ndarray, "*batch joint 3"]:
     "`pred` with the lengths of `true` for `bones` (joint, parent), given from the root outwards; other joints stay. NaN where a bone has no predicted direction or no true length."
     pred = np.asarray(pred, np.float64)
     scaled = pred.copy()
@@ -95,20 +119,33 @@ def true_bone_lengths(pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.
     return scaled
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #d7ae77bb
-ALIGNMENTS = {"absolute": "camera-space positions as they are", "root": "root joints (or means, where there is no root) moved to the origin",
-              "scale": "as root, then the best scale (N-MPJPE)", "similarity": "best rotation, translation and scale, no reflection (PA), fitted to the joints that are scored",
-              "similarity of all": "as similarity, but always fitted to all joints of the format, also where only some are scored"}
+ALIGNMENTS = {
+    "absolute": "camera-space positions as they are",
+    "root": "root joints (or means, where there is no root) moved to the origin",
+    "scale": "as root, then the best scale (N-MPJPE)",
+    "similarity": "best rotation, translation and scale, no reflection (PA), fitted to the joints that are scored",
+    "similarity of all": "as similarity, but always fitted to all joints of the format, also where only some are scored",
+}
 
 
-def aligned_distances(pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.ndarray, "*batch joint 3"], alignment: str, root: int | None) -> Float[np.ndarray, "*batch joint"]:
+def aligned_distances(
+    pred: Float[np.ndarray, "*batch joint 3"],
+    true: Float[np.ndarray, "*batch joint 3"],
+    alignment: str,
+    root: int | None,
+) -> Float[np.ndarray, "*batch joint"]:
     "Joint distances [..., J] in mm after one of ALIGNMENTS; `root` is a joint index, or None to centre at the mean of the joints present in both."
-    if alignment not in ALIGNMENTS: raise ValueError(f"alignment: expected one of {list(ALIGNMENTS)}, found {alignment!r}")
-    if alignment == "absolute": return joint_distances(pred, true)
-    if alignment.startswith("similarity"): return joint_distances(procrustes(pred, true), true)
+    if alignment not in ALIGNMENTS:
+        raise ValueError(f"alignment: expected one of {list(ALIGNMENTS)}, found {alignment!r}")
+    if alignment == "absolute":
+        return joint_distances(pred, true)
+    if alignment.startswith("similarity"):
+        return joint_distances(procrustes(pred, true), true)
     if root is None:
         seen = present(pred, true)
         pred, true = mean_centred(pred, seen), mean_centred(true, seen)
-    else: pred, true = root_relative(pred, root), root_relative(true, root)
+    else:
+        pred, true = root_relative(pred, root), root_relative(true, root)
     return joint_distances(scale_aligned(pred, true) if alignment == "scale" else pred, true)
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #354cde98
@@ -138,13 +175,21 @@ def worst_joint(distances: Float[np.ndarray, "*batch joint"]) -> Float[np.ndarra
     return np.where(largest < 0, np.nan, largest)
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #e47b07d3
-SCORES = {"error": lambda d, t: np.where(np.isinf(d), np.nan, d), "pck": pck, "auc": auc, "auc31": auc31, "auc50": auc50,
-          "cps": lambda d, t: pck(worst_joint(d), t), "cps_auc": lambda d, t: auc(worst_joint(d), t)}
+SCORES = {
+    "error": lambda d, t: np.where(np.isinf(d), np.nan, d),
+    "pck": pck,
+    "auc": auc,
+    "auc31": auc31,
+    "auc50": auc50,
+    "cps": lambda d, t: pck(worst_joint(d), t),
+    "cps_auc": lambda d, t: auc(worst_joint(d), t),
+}
 
 
 @dataclass(frozen=True)
 class Measure:
     "One number of a benchmark. `joints`: a subset of the skeleton's joints by name (Procrustes then fits these alone), empty for all. `threshold` in mm, None for an error."
+
     name: str
     score: str = "error"
     alignment: str = "root"
@@ -152,10 +197,14 @@ class Measure:
     joints: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if self.score not in SCORES: raise ValueError(f"{self.name}: score: expected one of {list(SCORES)}, found {self.score!r}")
-        if self.alignment not in ALIGNMENTS: raise ValueError(f"{self.name}: alignment: expected one of {list(ALIGNMENTS)}, found {self.alignment!r}")
+        if self.score not in SCORES:
+            raise ValueError(f"{self.name}: score: expected one of {list(SCORES)}, found {self.score!r}")
+        if self.alignment not in ALIGNMENTS:
+            raise ValueError(f"{self.name}: alignment: expected one of {list(ALIGNMENTS)}, found {self.alignment!r}")
         if (self.threshold is None) != (self.score == "error"):
-            raise ValueError(f"{self.name}: threshold: expected {'none' if self.score == 'error' else 'mm'} for {self.score!r}, found {self.threshold}")
+            raise ValueError(
+                f"{self.name}: threshold: expected {'none' if self.score == 'error' else 'mm'} for {self.score!r}, found {self.threshold}"
+            )
 
     def scores(self, distances: Float[np.ndarray, "*batch joint"]) -> np.ndarray:
         "Scores [..., J] of each joint, or [...] of each pose for cps and cps_auc. Infinite distances count as misses, and not in errors."
@@ -163,81 +212,141 @@ class Measure:
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #24582b21
 PAPER_MEASURES = (
-    Measure("MPJPE"), Measure("PA-MPJPE", alignment="similarity"), Measure("A-MPJPE", alignment="absolute"),
-    *(Measure(f"PCK@{t}", "pck", "root", t) for t in (50, 100, 150)), *(Measure(f"AUC@{t}", "auc", "root", t) for t in (50, 100, 150)),
-    *(Measure(f"CPS@{t}", "cps", "root", t) for t in (100, 150, 200)), *(Measure(f"CPS-AUC@{t}", "cps_auc", "root", t) for t in (100, 150, 200)),
-    *(Measure(f"APCK@{t}", "pck", "absolute", t) for t in (150, 300)), *(Measure(f"APCK-AUC@{t}", "auc", "absolute", t) for t in (150, 300)))
+    Measure("MPJPE"),
+    Measure("PA-MPJPE", alignment="similarity"),
+    Measure("A-MPJPE", alignment="absolute"),
+    *(Measure(f"PCK@{t}", "pck", "root", t) for t in (50, 100, 150)),
+    *(Measure(f"AUC@{t}", "auc", "root", t) for t in (50, 100, 150)),
+    *(Measure(f"CPS@{t}", "cps", "root", t) for t in (100, 150, 200)),
+    *(Measure(f"CPS-AUC@{t}", "cps_auc", "root", t) for t in (100, 150, 200)),
+    *(Measure(f"APCK@{t}", "pck", "absolute", t) for t in (150, 300)),
+    *(Measure(f"APCK-AUC@{t}", "auc", "absolute", t) for t in (150, 300)),
+)
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #db38c600
-def distances_with_misses(pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.ndarray, "*batch joint 3"], alignment: str, root: int | None) -> Float[np.ndarray, "*batch joint"]:
+def distances_with_misses(
+    pred: Float[np.ndarray, "*batch joint 3"],
+    true: Float[np.ndarray, "*batch joint 3"],
+    alignment: str,
+    root: int | None,
+) -> Float[np.ndarray, "*batch joint"]:
     "aligned_distances, but infinite where the truth is known and the prediction (or its root) is missing."
     missing = np.isnan(pred).any(-1)
-    if alignment in ("root", "scale") and root is not None: missing |= missing[..., root, None]
+    if alignment in ("root", "scale") and root is not None:
+        missing |= missing[..., root, None]
     known = ~np.isnan(true).any(-1)
-    if alignment in ("root", "scale") and root is not None: known &= known[..., root, None]
+    if alignment in ("root", "scale") and root is not None:
+        known &= known[..., root, None]
     return np.where(missing & known, np.inf, aligned_distances(pred, true, alignment, root))
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #0e44e158
-def measure(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], measures: Sequence[Measure] = PAPER_MEASURES, root: int | None = 0,
-            joints: Sequence[str] = (), missing_as: str = "unlabelled", chunk: int = 2048) -> dict[str, float]:
+def measure(
+    pred: Float[np.ndarray, "pose joint 3"],
+    true: Float[np.ndarray, "pose joint 3"],
+    measures: Sequence[Measure] = PAPER_MEASURES,
+    root: int | None = 0,
+    joints: Sequence[str] = (),
+    missing_as: str = "unlabelled",
+    chunk: int = 2048,
+) -> dict[str, float]:
     """{measure name: mean over all labelled joints of all poses}, NaN where nothing is labelled. `joints` names the columns, needed for measures of a
     subset; `missing_as`: "unlabelled" or "miss". Unit mm in, mm and percent out. Raises ValueError on shapes that differ or an unknown joint."""
     pred, true = np.asarray(pred), np.asarray(true)
     if pred.shape != true.shape or pred.ndim != 3 or pred.shape[-1] != 3:
-        raise ValueError(f"predictions and truth: expected equal shapes [poses, joints, 3], found {pred.shape} and {true.shape}")
+        raise ValueError(
+            f"predictions and truth: expected equal shapes [poses, joints, 3], found {pred.shape} and {true.shape}"
+        )
     distances = {"unlabelled": aligned_distances, "miss": distances_with_misses}[missing_as]
     columns = {m: [_column(j, joints, m) for j in m.joints] or slice(None) for m in measures}
     total, count = np.zeros(len(measures)), np.zeros(len(measures))
     for start in range(0, len(true), chunk):
-        p, t = (np.asarray(x[start:start + chunk], np.float64) for x in (pred, true))
-        d = {alignment: distances(p, t, alignment, root) for alignment in dict.fromkeys(m.alignment for m in measures if not (m.joints and m.alignment == "similarity"))}
+        p, t = (np.asarray(x[start : start + chunk], np.float64) for x in (pred, true))
+        d = {
+            alignment: distances(p, t, alignment, root)
+            for alignment in dict.fromkeys(
+                m.alignment for m in measures if not (m.joints and m.alignment == "similarity")
+            )
+        }
         for k, m in enumerate(measures):
-            fitted_alone = m.joints and m.alignment == "similarity"   # Procrustes over the subset, not over all joints
-            scores = m.scores(distances(p[:, columns[m]], t[:, columns[m]], m.alignment, None) if fitted_alone else d[m.alignment][:, columns[m]])
+            fitted_alone = m.joints and m.alignment == "similarity"  # Procrustes over the subset, not over all joints
+            scores = m.scores(
+                distances(p[:, columns[m]], t[:, columns[m]], m.alignment, None)
+                if fitted_alone
+                else d[m.alignment][:, columns[m]]
+            )
             labelled = ~np.isnan(scores)
-            total[k] += scores.sum(where=labelled); count[k] += labelled.sum()
-    with np.errstate(invalid="ignore"): return {m.name: float(x) for m, x in zip(measures, total / count)}
+            total[k] += scores.sum(where=labelled)
+            count[k] += labelled.sum()
+    with np.errstate(invalid="ignore"):
+        return {m.name: float(x) for m, x in zip(measures, total / count)}
 
 
 def _column(joint, joints, m):
-    if joint not in joints: raise ValueError(f"{m.name}: joints: expected names among {list(joints)}, found {joint!r}")
+    if joint not in joints:
+        raise ValueError(f"{m.name}: joints: expected names among {list(joints)}, found {joint!r}")
     return list(joints).index(joint)
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #82e857d4
-def per_joint_table(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], labels: Sequence[str], root: int | None = 0,
-                    threshold: float = 150.0) -> pd.DataFrame:
+def per_joint_table(
+    pred: Float[np.ndarray, "pose joint 3"],
+    true: Float[np.ndarray, "pose joint 3"],
+    labels: Sequence[str],
+    root: int | None = 0,
+    threshold: float = 150.0,
+) -> pd.DataFrame:
     "One row a joint: number of labelled poses, MPJPE, PA-MPJPE, absolute error (mm) and PCK at `threshold` mm (percent)."
     root_d, pa_d, absolute_d = (aligned_distances(pred, true, a, root) for a in ("root", "similarity", "absolute"))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)   # a joint that is never labelled: mean of nothing, NaN
-        return pd.DataFrame({"joint": list(labels), "poses": (~np.isnan(root_d)).sum(0), "MPJPE": np.nanmean(root_d, 0), "PA-MPJPE": np.nanmean(pa_d, 0),
-                             "A-MPJPE": np.nanmean(absolute_d, 0), f"PCK@{threshold:g}": np.nanmean(pck(root_d, threshold), 0)}).set_index("joint")
+        warnings.simplefilter("ignore", RuntimeWarning)  # a joint that is never labelled: mean of nothing, NaN
+        return pd.DataFrame(
+            {
+                "joint": list(labels),
+                "poses": (~np.isnan(root_d)).sum(0),
+                "MPJPE": np.nanmean(root_d, 0),
+                "PA-MPJPE": np.nanmean(pa_d, 0),
+                "A-MPJPE": np.nanmean(absolute_d, 0),
+                f"PCK@{threshold:g}": np.nanmean(pck(root_d, threshold), 0),
+            }
+        ).set_index("joint")
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #8b1f903a
-def acceleration_error(pred: Float[np.ndarray, "frame joint 3"], true: Float[np.ndarray, "frame joint 3"], fps: float = 1.0) -> float:
+def acceleration_error(
+    pred: Float[np.ndarray, "frame joint 3"], true: Float[np.ndarray, "frame joint 3"], fps: float = 1.0
+) -> float:
     "Mean distance of accelerations in mm/s² (mm/frame² when fps = 1), by second differences of one sequence; NaN under 3 frames."
-    if len(true) < 3: return float("nan")
-    difference = np.diff(np.subtract(pred, true, dtype=np.float64), n=2, axis=0) * fps ** 2
+    if len(true) < 3:
+        return float("nan")
+    difference = np.diff(np.subtract(pred, true, dtype=np.float64), n=2, axis=0) * fps**2
     lengths = np.linalg.norm(difference, axis=-1)
     return float(lengths[~np.isnan(lengths)].mean()) if (~np.isnan(lengths)).any() else float("nan")
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #d3b95b00
-def along_and_across(offsets: Float[np.ndarray, "*batch 3"], rays: Float[np.ndarray, "*batch 3"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def along_and_across(
+    offsets: Float[np.ndarray, "*batch 3"], rays: Float[np.ndarray, "*batch 3"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Lengths [...] of offset vectors (mm), of their part along the rays (of any length, not zero) and of the part across."
     rays = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
     depth = (offsets * rays).sum(-1)
     return np.linalg.norm(offsets, axis=-1), np.abs(depth), np.linalg.norm(offsets - depth[..., None] * rays, axis=-1)
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #621f0e95
-def format_inconsistency(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], parts: Mapping[str, range]) -> pd.DataFrame:
+def format_inconsistency(
+    pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], parts: Mapping[str, range]
+) -> pd.DataFrame:
     """Exact form: one row a pair of formats with the mean over poses of |e_f - e_g|, along and across the viewing ray, mm. `parts`: format -> its joints
     (Skeleton.parts); poses in the camera frame. Joints without truth are left out; NaN for a pair that shares no image."""
     pred, true = np.asarray(pred, np.float64), np.asarray(true, np.float64)
     seen = present(pred, true)
-    mean_of = lambda x, j: np.where(seen[:, j, None], x[:, j], 0).sum(1) / np.where(seen[:, j].any(1), seen[:, j].sum(1), np.nan)[:, None]
+    mean_of = lambda x, j: (
+        np.where(seen[:, j, None], x[:, j], 0).sum(1) / np.where(seen[:, j].any(1), seen[:, j].sum(1), np.nan)[:, None]
+    )
     error = {f: mean_of(pred, list(j)) - mean_of(true, list(j)) for f, j in parts.items()}
     rays, names = mean_of(true, list(range(true.shape[1]))), list(parts)
-    rows = [(f, g, *(_mean(x) for x in along_and_across(error[f] - error[g], rays))) for i, f in enumerate(names) for g in names[i + 1:]]
+    rows = [
+        (f, g, *(_mean(x) for x in along_and_across(error[f] - error[g], rays)))
+        for i, f in enumerate(names)
+        for g in names[i + 1 :]
+    ]
     return pd.DataFrame(rows, columns=["format_a", "format_b", "mm", "along_mm", "across_mm"])
 
 
@@ -246,7 +355,9 @@ def _mean(x):
     return float(x[known].mean()) if known.any() else float("nan")
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #fb9d3dc1
-def near_pairs(poses: Float[np.ndarray, "pose joint 3"], parts: Mapping[str, range], radius: float = 20.0) -> pd.DataFrame:
+def near_pairs(
+    poses: Float[np.ndarray, "pose joint 3"], parts: Mapping[str, range], radius: float = 20.0
+) -> pd.DataFrame:
     """Pairs of joints of different formats whose distance stays small: columns a, b (indices), format_a, format_b and distance, the median over poses in mm;
     kept where the 90th percentile is under `radius` mm. Poses: truth (or one rest pose) that has both joints."""
     poses = np.asarray(poses, np.float64)
@@ -256,11 +367,14 @@ def near_pairs(poses: Float[np.ndarray, "pose joint 3"], parts: Mapping[str, ran
         d = np.linalg.norm(poses[:, others] - poses[:, [a]], axis=-1)
         for k in np.flatnonzero(~np.isnan(d).all(0)):
             known = d[~np.isnan(d[:, k]), k]
-            if np.percentile(known, 90) < radius: rows.append((a, others[k], owner[a], owner[others[k]], float(np.median(known))))
+            if np.percentile(known, 90) < radius:
+                rows.append((a, others[k], owner[a], owner[others[k]], float(np.median(known))))
     return pd.DataFrame(rows, columns=["a", "b", "format_a", "format_b", "distance"])
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #21ee7f2a
-def joint_inconsistency(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], pairs: pd.DataFrame) -> pd.DataFrame:
+def joint_inconsistency(
+    pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], pairs: pd.DataFrame
+) -> pd.DataFrame:
     "Exact form for joint pairs: `pairs` with mm, along_mm, across_mm: mean over poses of the two joints' difference of errors, split by the ray to the true joints."
     a, b = pairs["a"].to_numpy(int), pairs["b"].to_numpy(int)
     error = np.subtract(pred, true, dtype=np.float64)

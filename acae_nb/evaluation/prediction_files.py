@@ -28,6 +28,7 @@ from ..skeletons.joints import Skeleton, load_skeleton, select, skeleton_names, 
 @dataclass(frozen=True, eq=False)
 class PoseFile:
     "Poses of a file. `labels`: format/joint; `joints3d` mm in the camera frame; `columns`: one value a pose, among them `sequence` and `frame`; `skeleton`: JSON-able, or None."
+
     path: str
     labels: tuple[str, ...]
     joints3d: Float[np.ndarray, "pose joint 3"]
@@ -40,88 +41,168 @@ class PoseFile:
 
     def __post_init__(self):
         n, j = self.joints3d.shape[:2] if self.joints3d.ndim == 3 else (-1, -1)
-        if n == 0: self.refuse("joints3d", "at least one pose", "none")
-        if self.joints3d.shape[2:] != (3,) or self.joints3d.dtype.kind != "f": self.refuse("joints3d", "floats [poses, joints, 3]", f"{self.joints3d.dtype} {list(self.joints3d.shape)}")
-        if len(self.labels) != j: self.refuse("joints3d", f"{len(self.labels)} joints, as many as `joints` names", j)
+        if n == 0:
+            self.refuse("joints3d", "at least one pose", "none")
+        if self.joints3d.shape[2:] != (3,) or self.joints3d.dtype.kind != "f":
+            self.refuse("joints3d", "floats [poses, joints, 3]", f"{self.joints3d.dtype} {list(self.joints3d.shape)}")
+        if len(self.labels) != j:
+            self.refuse("joints3d", f"{len(self.labels)} joints, as many as `joints` names", j)
         twice = sorted({x for x in self.labels if self.labels.count(x) > 1})
-        if twice: self.refuse("joints", "every name once", f"{twice[:3]} again")
+        if twice:
+            self.refuse("joints", "every name once", f"{twice[:3]} again")
         bare = [x for x in self.labels if "/" not in x]
-        if bare: self.refuse("joints", "names as format/joint, for the same word is another point in another format", repr(bare[0]))
-        if np.isinf(self.joints3d).any(): self.refuse("joints3d", "finite numbers, or NaN for what is not known", f"{int(np.isinf(self.joints3d).sum())} infinite ones")
-        if self.joints2d is not None and self.joints2d.shape != (n, j, 2): self.refuse("joints2d", f"[{n}, {j}, 2]", list(self.joints2d.shape))
+        if bare:
+            self.refuse(
+                "joints", "names as format/joint, for the same word is another point in another format", repr(bare[0])
+            )
+        if np.isinf(self.joints3d).any():
+            self.refuse(
+                "joints3d",
+                "finite numbers, or NaN for what is not known",
+                f"{int(np.isinf(self.joints3d).sum())} infinite ones",
+            )
+        if self.joints2d is not None and self.joints2d.shape != (n, j, 2):
+            self.refuse("joints2d", f"[{n}, {j}, 2]", list(self.joints2d.shape))
         for name in ("sequence", "frame"):
-            if name not in self.columns: self.refuse(name, f"{n} values, to tell the poses apart", "none")
+            if name not in self.columns:
+                self.refuse(name, f"{n} values, to tell the poses apart", "none")
         for name, values in self.columns.items():
-            if values.shape != (n,): self.refuse(name, f"one value for each of {n} poses", list(values.shape))
-        if self.columns["frame"].dtype.kind not in "iu": self.refuse("frame", "whole numbers", self.columns["frame"].dtype)
+            if values.shape != (n,):
+                self.refuse(name, f"one value for each of {n} poses", list(values.shape))
+        if self.columns["frame"].dtype.kind not in "iu":
+            self.refuse("frame", "whole numbers", self.columns["frame"].dtype)
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #2240629b
 def _plain(values: np.ndarray) -> np.ndarray:
     "Text as text (also where it came as bytes), whole numbers as such (also where a data frame made floats of them)."
-    if values.dtype.kind == "S": return np.char.decode(values, "utf-8")
-    if values.dtype.kind == "f" and np.array_equal(values, np.round(values)): return values.astype(np.int64)
+    if values.dtype.kind == "S":
+        return np.char.decode(values, "utf-8")
+    if values.dtype.kind == "f" and np.array_equal(values, np.round(values)):
+        return values.astype(np.int64)
     return values.astype(str) if values.dtype.kind in "UO" else values
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #72e584d1
 def _npz_poses(path: Path) -> PoseFile:
     file = np.load(path, allow_pickle=False)
-    if isinstance(file, np.ndarray): raise ValueError(f"{path}: expected an .npz of several arrays, found one array (.npy)")
-    with file: entries = {name: file[name] for name in file.files}
+    if isinstance(file, np.ndarray):
+        raise ValueError(f"{path}: expected an .npz of several arrays, found one array (.npy)")
+    with file:
+        entries = {name: file[name] for name in file.files}
     lost = [name for name in ("joints3d", "joints") if name not in entries]
-    if lost: raise ValueError(f"{path}: expected the entries joints3d, joints, sequence and frame, found no {lost[0]} among {sorted(entries)}")
+    if lost:
+        raise ValueError(
+            f"{path}: expected the entries joints3d, joints, sequence and frame, found no {lost[0]} among {sorted(entries)}"
+        )
     text = str(_plain(entries.pop("skeleton"))) if "skeleton" in entries else None
-    skeleton = None if text is None else json.loads(text) if text.lstrip().startswith("{") else load_skeleton(text).to_dict()
-    joints3d, labels, joints2d = entries.pop("joints3d"), tuple(_plain(np.atleast_1d(entries.pop("joints"))).tolist()), entries.pop("joints2d", None)
-    return PoseFile(str(path), tuple(map(str, labels)), joints3d, {k: _plain(v) for k, v in entries.items()}, joints2d, skeleton)
+    skeleton = (
+        None if text is None else json.loads(text) if text.lstrip().startswith("{") else load_skeleton(text).to_dict()
+    )
+    joints3d, labels, joints2d = (
+        entries.pop("joints3d"),
+        tuple(_plain(np.atleast_1d(entries.pop("joints"))).tolist()),
+        entries.pop("joints2d", None),
+    )
+    return PoseFile(
+        str(path), tuple(map(str, labels)), joints3d, {k: _plain(v) for k, v in entries.items()}, joints2d, skeleton
+    )
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #9864c301
 def _parquet_poses(path: Path) -> PoseFile:
     import pyarrow.parquet as pq
+
     table = pq.read_table(path)
     metadata, rows = table.schema.metadata or {}, table.to_pandas()
     lost = [c for c in ("sequence", "frame", "joint", "x", "y", "z") if c not in rows]
-    if lost: raise ValueError(f"{path}: expected the columns sequence, frame, joint, x, y and z, found no {lost[0]} among {list(rows.columns)}")
-    if rows.empty: raise ValueError(f"{path}: expected at least one pose, found no rows")
+    if lost:
+        raise ValueError(
+            f"{path}: expected the columns sequence, frame, joint, x, y and z, found no {lost[0]} among {list(rows.columns)}"
+        )
+    if rows.empty:
+        raise ValueError(f"{path}: expected at least one pose, found no rows")
     known_by = [c for c in ("sequence", "frame", "camera", "person") if c in rows]
     pose = rows.groupby(known_by, sort=False, dropna=False).ngroup().to_numpy()
     joint, labels = pd.factorize(rows["joint"])
     twice = rows.duplicated([*known_by, "joint"])
-    if twice.any(): raise ValueError(f"{path}: expected each joint once a pose ({', '.join(known_by)}), found {rows.loc[twice, [*known_by, 'joint']].iloc[0].to_dict()} again; several people of a frame need a column `person`")
+    if twice.any():
+        raise ValueError(
+            f"{path}: expected each joint once a pose ({', '.join(known_by)}), found {rows.loc[twice, [*known_by, 'joint']].iloc[0].to_dict()} again; several people of a frame need a column `person`"
+        )
     first = rows[~pd.Series(pose, index=rows.index).duplicated()]
+
     def grid(columns):
         values = np.full((pose.max() + 1, len(labels), len(columns)), np.nan)
         values[pose, joint] = rows[columns].to_numpy(float)
         return values
-    columns = {c: _plain(first[c].to_numpy()) if first[c].dtype.kind in "iuf" else first[c].to_numpy(str) for c in first if c not in ("joint", "x", "y", "z", "u", "v")}
-    return PoseFile(str(path), tuple(map(str, labels)), grid(["x", "y", "z"]), columns, grid(["u", "v"]) if {"u", "v"} <= {*rows} else None,
-                    json.loads(metadata[b"skeleton"]) if b"skeleton" in metadata else None)
+
+    columns = {
+        c: _plain(first[c].to_numpy()) if first[c].dtype.kind in "iuf" else first[c].to_numpy(str)
+        for c in first
+        if c not in ("joint", "x", "y", "z", "u", "v")
+    }
+    return PoseFile(
+        str(path),
+        tuple(map(str, labels)),
+        grid(["x", "y", "z"]),
+        columns,
+        grid(["u", "v"]) if {"u", "v"} <= {*rows} else None,
+        json.loads(metadata[b"skeleton"]) if b"skeleton" in metadata else None,
+    )
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #f1f57a33
 def read_poses(path: str | Path) -> PoseFile:
     "Poses of an .npz or .parquet file. FileNotFoundError; ValueError that names the file, the entry, what was expected and what was found."
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"{path}: expected a file of poses, found none")
-    if path.suffix not in (".npz", ".parquet"): raise ValueError(f"{path}: expected a file .npz or .parquet, found {path.suffix or 'no suffix'}")
-    try: return _npz_poses(path) if path.suffix == ".npz" else _parquet_poses(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a file of poses, found none")
+    if path.suffix not in (".npz", ".parquet"):
+        raise ValueError(f"{path}: expected a file .npz or .parquet, found {path.suffix or 'no suffix'}")
+    try:
+        return _npz_poses(path) if path.suffix == ".npz" else _parquet_poses(path)
     except Exception as error:
-        if str(error).startswith(str(path)): raise
-        raise ValueError(f"{path}: expected a whole {path.suffix} file of plain arrays, found {type(error).__name__}: {error}") from error
+        if str(error).startswith(str(path)):
+            raise
+        raise ValueError(
+            f"{path}: expected a whole {path.suffix} file of plain arrays, found {type(error).__name__}: {error}"
+        ) from error
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #9150b86e
-def write_poses(path: str | Path, skeleton: Skeleton, joints3d: Float[np.ndarray, "pose joint 3"], columns: Mapping[str, Sequence], joints2d: Float[np.ndarray, "pose joint 2"] | None = None) -> Path:
+def write_poses(
+    path: str | Path,
+    skeleton: Skeleton,
+    joints3d: Float[np.ndarray, "pose joint 3"],
+    columns: Mapping[str, Sequence],
+    joints2d: Float[np.ndarray, "pose joint 2"] | None = None,
+) -> Path:
     "Write poses (mm, camera frame) as .npz or .parquet; `columns`: sequence, frame and what else there is, one value a pose. ValueError as for reading."
     path, columns = Path(path), {k: np.asarray(v) for k, v in columns.items()}
     joints3d = np.asarray(joints3d) if np.asarray(joints3d).dtype.kind == "f" else np.asarray(joints3d, float)
-    PoseFile(str(path), skeleton.labels, joints3d, columns, joints2d)          # refuses what it could not read
+    PoseFile(str(path), skeleton.labels, joints3d, columns, joints2d)  # refuses what it could not read
     described = json.dumps(skeleton.to_dict())
     if path.suffix == ".npz":
-        np.savez_compressed(path, joints3d=joints3d, joints=np.array(skeleton.labels), skeleton=np.array(described), **columns, **({} if joints2d is None else {"joints2d": joints2d}))
+        np.savez_compressed(
+            path,
+            joints3d=joints3d,
+            joints=np.array(skeleton.labels),
+            skeleton=np.array(described),
+            **columns,
+            **({} if joints2d is None else {"joints2d": joints2d}),
+        )
     elif path.suffix == ".parquet":
-        import pyarrow as pa, pyarrow.parquet as pq
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         n, j = joints3d.shape[:2]
-        rows = {k: np.repeat(v, j) for k, v in columns.items()} | {"joint": np.tile(skeleton.labels, n)} | dict(zip("xyz", joints3d.reshape(-1, 3).T)) | (dict(zip("uv", joints2d.reshape(-1, 2).T)) if joints2d is not None else {})
-        pq.write_table(pa.table({k: pa.array(v) for k, v in rows.items()}).replace_schema_metadata({"skeleton": described}), path)
-    else: raise ValueError(f"{path}: expected a file .npz or .parquet, found {path.suffix or 'no suffix'}")
+        rows = (
+            {k: np.repeat(v, j) for k, v in columns.items()}
+            | {"joint": np.tile(skeleton.labels, n)}
+            | dict(zip("xyz", joints3d.reshape(-1, 3).T))
+            | (dict(zip("uv", joints2d.reshape(-1, 2).T)) if joints2d is not None else {})
+        )
+        pq.write_table(
+            pa.table({k: pa.array(v) for k, v in rows.items()}).replace_schema_metadata({"skeleton": described}), path
+        )
+    else:
+        raise ValueError(f"{path}: expected a file .npz or .parquet, found {path.suffix or 'no suffix'}")
     return path
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #6b95b301
@@ -129,35 +210,59 @@ def skeleton_of(poses: PoseFile) -> Skeleton:
     "The skeleton in a file, else the published formats that its names are of (joints in the file's order). ValueError for names of no published format."
     if poses.skeleton is not None:
         skeleton = Skeleton.from_dict(poses.skeleton)
-        if skeleton.labels != poses.labels: poses.refuse("skeleton", "the joints of `joints`, in their order", f"{len(skeleton)} joints, {sorted({*skeleton.labels} ^ {*poses.labels})[:3]} only in one")
+        if skeleton.labels != poses.labels:
+            poses.refuse(
+                "skeleton",
+                "the joints of `joints`, in their order",
+                f"{len(skeleton)} joints, {sorted({*skeleton.labels} ^ {*poses.labels})[:3]} only in one",
+            )
         return skeleton
     formats = list(dict.fromkeys(label.split("/", 1)[0] for label in poses.labels))
     unknown = [f for f in formats if f not in skeleton_names()]
-    if unknown: poses.refuse("joints", f"formats among {', '.join(skeleton_names())}, or an entry `skeleton`", unknown[0])
+    if unknown:
+        poses.refuse("joints", f"formats among {', '.join(skeleton_names())}, or an entry `skeleton`", unknown[0])
     whole = union([load_skeleton(f) for f in formats]) if len(formats) > 1 else load_skeleton(formats[0])
     strange = [label for label in poses.labels if label not in whole.labels]
-    if strange: poses.refuse("joints", f"joints of {strange[0].split('/')[0]}: {', '.join(load_skeleton(strange[0].split('/')[0]).joints)}", repr(strange[0]))
+    if strange:
+        poses.refuse(
+            "joints",
+            f"joints of {strange[0].split('/')[0]}: {', '.join(load_skeleton(strange[0].split('/')[0]).joints)}",
+            repr(strange[0]),
+        )
     return select(whole, [whole.labels.index(label) for label in poses.labels])
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #6d5524e0
 def columns_of(pred: PoseFile, labels: Sequence[str]) -> list[int]:
     "Where the joints `labels` stand in the predictions (more may be there). ValueError that names those that are missing."
     lost = [label for label in labels if label not in pred.labels]
-    if lost: pred.refuse("joints", f"the {len(labels)} joints of the truth", f"{len(pred.labels)} joints, without {', '.join(lost[:6])}{' ...' * (len(lost) > 6)}")
+    if lost:
+        pred.refuse(
+            "joints",
+            f"the {len(labels)} joints of the truth",
+            f"{len(pred.labels)} joints, without {', '.join(lost[:6])}{' ...' * (len(lost) > 6)}",
+        )
     return [pred.labels.index(label) for label in labels]
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #260c76d0
 def identities(poses: PoseFile, names: Sequence[str]) -> pd.MultiIndex:
     "One identity a pose. ValueError where a column is absent or a pose is there twice."
     for name in names:
-        if name not in poses.columns: poses.refuse(name, "one value a pose, as in the truth", "no such entry")
-    index = pd.MultiIndex.from_arrays([poses.columns[n] if n == "frame" else poses.columns[n].astype(str) for n in names], names=list(names))
+        if name not in poses.columns:
+            poses.refuse(name, "one value a pose, as in the truth", "no such entry")
+    index = pd.MultiIndex.from_arrays(
+        [poses.columns[n] if n == "frame" else poses.columns[n].astype(str) for n in names], names=list(names)
+    )
     if index.has_duplicates:
-        poses.refuse("sequence and frame", "every pose once", f"{int(index.duplicated().sum())} poses again, first {_first(index[index.duplicated()])}; several people or cameras of a frame need an entry `person` or `camera`")
+        poses.refuse(
+            "sequence and frame",
+            "every pose once",
+            f"{int(index.duplicated().sum())} poses again, first {_first(index[index.duplicated()])}; several people or cameras of a frame need an entry `person` or `camera`",
+        )
     return index
 
 
-def _first(index: pd.MultiIndex) -> dict: return {name: value.item() if hasattr(value, "item") else value for name, value in zip(index.names, index[0])}
+def _first(index: pd.MultiIndex) -> dict:
+    return {name: value.item() if hasattr(value, "item") else value for name, value in zip(index.names, index[0])}
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #d3ec41fd
 def rows_of(pred: PoseFile, true: PoseFile) -> np.ndarray:
@@ -168,15 +273,28 @@ def rows_of(pred: PoseFile, true: PoseFile) -> np.ndarray:
     if (rows < 0).all():
         strange = sorted({*given.get_level_values("sequence")} - {*wanted.get_level_values("sequence")})
         reason = _begins_elsewhere(given, wanted) or (f"; the truth has no sequence {strange[0]!r}" if strange else "")
-        pred.refuse("sequence and frame", f"poses of the truth, as {_first(wanted)}", f"none of them; its first is {_first(given)}{reason}")
+        pred.refuse(
+            "sequence and frame",
+            f"poses of the truth, as {_first(wanted)}",
+            f"none of them; its first is {_first(given)}{reason}",
+        )
     more = len(given) - int((rows >= 0).sum())
-    if more: warnings.warn(f"{pred.path}: {more} predictions are of poses that the truth does not have, and are left out; first {_first(given[~given.isin(wanted)])}", stacklevel=2)
+    if more:
+        warnings.warn(
+            f"{pred.path}: {more} predictions are of poses that the truth does not have, and are left out; first {_first(given[~given.isin(wanted)])}",
+            stacklevel=2,
+        )
     return rows
 
 
 def _begins_elsewhere(given, wanted) -> str:
     "The suspicion that frames are counted from another number, where that would find more of the wanted poses; else nothing."
-    found = {by: (given.set_levels(given.levels[given.names.index("frame")] + by, level="frame").get_indexer(wanted) >= 0).mean() for by in (0, -1, 1)}
+    found = {
+        by: (
+            given.set_levels(given.levels[given.names.index("frame")] + by, level="frame").get_indexer(wanted) >= 0
+        ).mean()
+        for by in (0, -1, 1)
+    }
     best = max(found, key=found.get)
     return f"; do its frame numbers begin {-best:+d} from the truth's?" if best and found[best] > 0.5 else ""
 
@@ -189,50 +307,118 @@ def placed(pred: PoseFile, true: PoseFile, protocol: Protocol) -> Float[np.ndarr
     lost = np.flatnonzero(rows < 0)
     if len(lost):
         names = [n for n in ("sequence", "frame", "camera", "person") if n in true.columns]
-        first, reason = {n: true.columns[n][lost[0]].item() for n in ("sequence", "frame")}, _begins_elsewhere(identities(pred, names), identities(true, names))
-        if protocol.missing == "refuse": pred.refuse("sequence and frame", f"all {len(rows)} poses of the truth ({protocol.name}: missing = refuse)", f"{len(rows) - len(lost)}; the first of {len(lost)} missing ones is {first}{reason}")
-        warnings.warn(f"{pred.path}: {len(lost)} of {len(rows)} poses are missing, first {first}; by {protocol.name}: {protocol.missing}{reason}", stacklevel=2)
+        first, reason = (
+            {n: true.columns[n][lost[0]].item() for n in ("sequence", "frame")},
+            _begins_elsewhere(identities(pred, names), identities(true, names)),
+        )
+        if protocol.missing == "refuse":
+            pred.refuse(
+                "sequence and frame",
+                f"all {len(rows)} poses of the truth ({protocol.name}: missing = refuse)",
+                f"{len(rows) - len(lost)}; the first of {len(lost)} missing ones is {first}{reason}",
+            )
+        warnings.warn(
+            f"{pred.path}: {len(lost)} of {len(rows)} poses are missing, first {first}; by {protocol.name}: {protocol.missing}{reason}",
+            stacklevel=2,
+        )
     return joints
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #ad768fe4
-def disorder(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], labels: Sequence[str], much: float = 0.6) -> list[str]:
+def disorder(
+    pred: Float[np.ndarray, "pose joint 3"],
+    true: Float[np.ndarray, "pose joint 3"],
+    labels: Sequence[str],
+    much: float = 0.6,
+) -> list[str]:
     "Suspicions in words that joints or poses are in another order: exchanging them one to one brings the mean-centred error below `much` of what it is (up to 250 whole poses, spread evenly)."
     whole = np.flatnonzero(present(pred, true).all(1))
     whole = whole[:: max(1, len(whole) // 250)]
-    if len(whole) < 3: return []
+    if len(whole) < 3:
+        return []
     p, t = (mean_centred(x[whole], np.ones(x[whole].shape[:2], bool)) for x in (pred, true))
     found, joints = [], np.linspace(0, p.shape[1] - 1, min(p.shape[1], 16)).astype(int)
     by_joint = np.mean([np.linalg.norm(a[:, None] - b[None], axis=-1) for a, b in zip(p[::5], t[::5])], axis=0)
     by_pose = np.stack([np.linalg.norm(a[joints] - t[:, joints], axis=-1).mean(-1) for a in p])
     for name, cost in (("joints", by_joint), ("poses (frames)", by_pose)):
         order = linear_sum_assignment(cost)[1]
-        now, then, moved = np.trace(cost) / len(cost), cost[np.arange(len(cost)), order].mean(), np.flatnonzero(order != np.arange(len(cost)))
-        example = f": what is called {labels[moved[0]]} lies where {labels[order[moved[0]]]} should" if name == "joints" and len(moved) else ""
-        if then < much * now: found.append(f"are {name} in another order? Another order of {len(moved)} of {len(cost)} lowers the error from {now:.0f} to {then:.0f} mm{example}")
+        now, then, moved = (
+            np.trace(cost) / len(cost),
+            cost[np.arange(len(cost)), order].mean(),
+            np.flatnonzero(order != np.arange(len(cost))),
+        )
+        example = (
+            f": what is called {labels[moved[0]]} lies where {labels[order[moved[0]]]} should"
+            if name == "joints" and len(moved)
+            else ""
+        )
+        if then < much * now:
+            found.append(
+                f"are {name} in another order? Another order of {len(moved)} of {len(cost)} lowers the error from {now:.0f} to {then:.0f} mm{example}"
+            )
     return found
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #8acb734c
-def oddities(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], views: Sequence, absolute: bool, much: float = 0.6) -> list[str]:
+def oddities(
+    pred: Float[np.ndarray, "pose joint 3"],
+    true: Float[np.ndarray, "pose joint 3"],
+    views: Sequence,
+    absolute: bool,
+    much: float = 0.6,
+) -> list[str]:
     "Suspicions in words: unit of the truth, poses without extent, poses at the origin where `absolute` positions are measured, and a frame tilted alike within each of `views` (one label a pose)."
     seen, found, mean = present(pred, true), [], lambda x: float(np.nanmean(np.linalg.norm(x, axis=-1)))
-    if not seen.any(): return []
+    if not seen.any():
+        return []
     p, t, views = mean_centred(pred, seen), mean_centred(true, seen), np.asarray(views)
-    unit = next((name for limit, name in ((1.5, "metres"), (15, "decimetres or inches"), (60, "centimetres")) if mean(t) < limit), None)
-    if unit: found.append(f"joints of the truth lie {mean(t):.2g} from the middle of their pose: is it in {unit}, not in mm?")
+    unit = next(
+        (
+            name
+            for limit, name in ((1.5, "metres"), (15, "decimetres or inches"), (60, "centimetres"))
+            if mean(t) < limit
+        ),
+        None,
+    )
+    if unit:
+        found.append(
+            f"joints of the truth lie {mean(t):.2g} from the middle of their pose: is it in {unit}, not in mm?"
+        )
     flat = (np.where(seen, np.linalg.norm(p, axis=-1), 0).max(-1) < 1e-6) & (seen.sum(-1) > 1)
-    if flat.any(): found.append(f"{int(flat.sum())} of {len(flat)} predicted poses have all joints in one point, first in row {np.flatnonzero(flat)[0]}: are they missing ones? Missing is NaN")
-    away = [float(np.nanmedian(np.linalg.norm(np.where(seen[..., None], x, np.nan)[seen.any(-1)].mean(1), axis=-1))) if seen.all(-1).any() else np.nan for x in (pred, true)]
-    if absolute and away[0] < 0.1 * away[1] and mean(p) > 0.3 * mean(t): found.append(f"predicted poses lie {away[0]:.0f} mm from the origin, true ones {away[1]:.0f}: are they relative to their root? Absolute measures need the camera's frame")
+    if flat.any():
+        found.append(
+            f"{int(flat.sum())} of {len(flat)} predicted poses have all joints in one point, first in row {np.flatnonzero(flat)[0]}: are they missing ones? Missing is NaN"
+        )
+    away = [
+        float(np.nanmedian(np.linalg.norm(np.where(seen[..., None], x, np.nan)[seen.any(-1)].mean(1), axis=-1)))
+        if seen.all(-1).any()
+        else np.nan
+        for x in (pred, true)
+    ]
+    if absolute and away[0] < 0.1 * away[1] and mean(p) > 0.3 * mean(t):
+        found.append(
+            f"predicted poses lie {away[0]:.0f} mm from the origin, true ones {away[1]:.0f}: are they relative to their root? Absolute measures need the camera's frame"
+        )
     turned = p.copy()
     for view in dict.fromkeys(views.tolist()):
         rows = views == view
-        u, _, vt = np.linalg.svd(np.einsum("njk,njl->kl", *(np.where(seen[rows][..., None], x[rows], 0) for x in (p, t))))
-        if np.linalg.det(u @ vt) > 0 and (u @ vt)[1, 1] < np.cos(np.radians(30)): turned[rows] = p[rows] @ u @ vt        # not what a mirror explains better
-    if mean(turned - t) < much * mean(p - t): found.append(f"are they in another frame, of the world or another camera? Tilting the poses alike lowers the error from {mean(p - t):.0f} to {mean(turned - t):.0f} mm")
+        u, _, vt = np.linalg.svd(
+            np.einsum("njk,njl->kl", *(np.where(seen[rows][..., None], x[rows], 0) for x in (p, t)))
+        )
+        if np.linalg.det(u @ vt) > 0 and (u @ vt)[1, 1] < np.cos(np.radians(30)):
+            turned[rows] = p[rows] @ u @ vt  # not what a mirror explains better
+    if mean(turned - t) < much * mean(p - t):
+        found.append(
+            f"are they in another frame, of the world or another camera? Tilting the poses alike lowers the error from {mean(p - t):.0f} to {mean(turned - t):.0f} mm"
+        )
     return found
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #86a1b5bf
-def odd_sequences(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], sequence: Sequence, skeleton: Skeleton, most: int = 5) -> list[str]:
+def odd_sequences(
+    pred: Float[np.ndarray, "pose joint 3"],
+    true: Float[np.ndarray, "pose joint 3"],
+    sequence: Sequence,
+    skeleton: Skeleton,
+    most: int = 5,
+) -> list[str]:
     "Suspicions about single sequences (of 10 poses or more) whose mean-centred error is over twice the median of the others'."
     sequence, seen = np.asarray(sequence), present(pred, true)
     distance = np.linalg.norm(mean_centred(pred, seen) - mean_centred(true, seen), axis=-1)
@@ -240,7 +426,12 @@ def odd_sequences(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarra
     rows = {label: r for label, r in rows.items() if len(r) >= 10 and seen[r].any()}
     error = {label: np.nanmean(distance[r]) for label, r in rows.items()}
     usual = np.median(sorted(error.values())[:-1]) if len(error) > 1 else np.inf
-    words = [(label, w) for label in rows if error[label] > 2 * usual and not _flat(pred[rows[label]]) for w in suspicions(pred[rows[label]], true[rows[label]], skeleton)]
+    words = [
+        (label, w)
+        for label in rows
+        if error[label] > 2 * usual and not _flat(pred[rows[label]])
+        for w in suspicions(pred[rows[label]], true[rows[label]], skeleton)
+    ]
     return [f"sequence {label}: {w}" for label, w in words[:most]]
 
 
@@ -250,33 +441,61 @@ def _flat(poses):
     return not len(known) or not (np.nanmax(known, 1) - np.nanmin(known, 1) > 1e-6).any()
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #59ac4b7a
-def strangers(pred: People, true: People, pred_frames: np.ndarray, true_frames: np.ndarray, much: float = 0.6) -> list[str]:
+def strangers(
+    pred: People, true: People, pred_frames: np.ndarray, true_frames: np.ndarray, much: float = 0.6
+) -> list[str]:
     "Suspicions in words that no people are found where the truth has them: `*_frames` [(sequence, frame)]. Frames that are one late or early, and pictures of another size."
     where = {}
-    for row, key in enumerate(map(tuple, pred_frames.tolist())): where.setdefault(key, []).append(row)
+    for row, key in enumerate(map(tuple, pred_frames.tolist())):
+        where.setdefault(key, []).append(row)
     few = np.arange(len(true_frames))[:: max(1, len(true_frames) // 500)]
+
     def nearest(by):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)           # people without a 2D joint
-            found = [np.nanmin(np.nanmean(np.abs(pred.joints2d[where[key]] - true.joints2d[row]), (1, 2))) for row in few if (key := (true_frames[row][0], true_frames[row][1] + by)) in where]
+            warnings.simplefilter("ignore", RuntimeWarning)  # people without a 2D joint
+            found = [
+                np.nanmin(np.nanmean(np.abs(pred.joints2d[where[key]] - true.joints2d[row]), (1, 2)))
+                for row in few
+                if (key := (true_frames[row][0], true_frames[row][1] + by)) in where
+            ]
         return np.nanmedian(found) if len(found) > len(few) / 2 else np.inf
+
     size = lambda x: np.nanmedian(np.nanmax(x, 1) - np.nanmin(x, 1))
     now, found, ratio = nearest(0), [], size(pred.joints2d) / size(true.joints2d)
     for by, words in ((-1, "early"), (1, "late")):
-        if nearest(by) < much * now: found.append(f"are frames one {words}? Undoing it brings people from {now:.0f} to {nearest(by):.0f} px of the annotated ones")
-    if not 0.6 < ratio < 1.7: found.append(f"predicted people are {ratio:.2g} times as large in the picture as annotated ones: is joints2d in px of the annotated picture?")
+        if nearest(by) < much * now:
+            found.append(
+                f"are frames one {words}? Undoing it brings people from {now:.0f} to {nearest(by):.0f} px of the annotated ones"
+            )
+    if not 0.6 < ratio < 1.7:
+        found.append(
+            f"predicted people are {ratio:.2g} times as large in the picture as annotated ones: is joints2d in px of the annotated picture?"
+        )
     return found
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #6add80b1
-def evaluate_files(predictions: str | Path, truth: str | Path, protocol: str | Protocol, out: str | Path | None = None) -> Result:
+def evaluate_files(
+    predictions: str | Path, truth: str | Path, protocol: str | Protocol, out: str | Path | None = None
+) -> Result:
     """Measure the poses of one file against those of another by a protocol (or its name: see acae_nb.evaluation.benchmarks), and write the result as JSON to `out`.
     ValueError or a warning that names the suspicion for files that are wrong."""
     pred, true = read_poses(predictions), read_poses(truth)
     skeleton = skeleton_of(true)
-    if isinstance(protocol, str): protocol = protocol_named(protocol, skeleton)
-    groups = {name: true.columns[name].astype(str) if name in true.columns else true.refuse(name, f"one value a pose, for {protocol.name} is measured by it", "no such entry") for name in protocol.groups}
-    result = _several_people(pred, true, skeleton, protocol, groups) if protocol.matching else _one_person(pred, true, skeleton, protocol, groups)
-    if out is not None: result.save(out)
+    if isinstance(protocol, str):
+        protocol = protocol_named(protocol, skeleton)
+    groups = {
+        name: true.columns[name].astype(str)
+        if name in true.columns
+        else true.refuse(name, f"one value a pose, for {protocol.name} is measured by it", "no such entry")
+        for name in protocol.groups
+    }
+    result = (
+        _several_people(pred, true, skeleton, protocol, groups)
+        if protocol.matching
+        else _one_person(pred, true, skeleton, protocol, groups)
+    )
+    if out is not None:
+        result.save(out)
     return result
 
 
@@ -287,52 +506,96 @@ def _tracks(poses: PoseFile) -> np.ndarray:
     return names[0] if alone else np.array([", ".join(track) for track in zip(*names)])
 
 
-def _one_person(pred: PoseFile, true: PoseFile, skeleton: Skeleton, protocol: Protocol, groups: Mapping[str, np.ndarray]) -> Result:
+def _one_person(
+    pred: PoseFile, true: PoseFile, skeleton: Skeleton, protocol: Protocol, groups: Mapping[str, np.ndarray]
+) -> Result:
     joints, tracks = placed(pred, true, protocol), _tracks(true)
-    order = np.lexsort((true.columns["frame"], tracks))            # time runs forward, for motion and previous poses
+    order = np.lexsort((true.columns["frame"], tracks))  # time runs forward, for motion and previous poses
     joints, known, tracks = joints[order], true.joints3d[order], tracks[order]
-    if _flat(joints): pred.refuse("joints3d", "poses with an extent", "all joints of every pose in one point, or nothing")
+    if _flat(joints):
+        pred.refuse("joints3d", "poses with an extent", "all joints of every pose in one point, or nothing")
     _warn_of(pred, joints, known, tracks, skeleton, protocol)
-    groups = {k: tracks if k == "sequence" and (protocol.motion or protocol.missing == "previous") else v[order] for k, v in groups.items()}
+    groups = {
+        k: tracks if k == "sequence" and (protocol.motion or protocol.missing == "previous") else v[order]
+        for k, v in groups.items()
+    }
     return evaluate(joints, known, skeleton, protocol, groups, true.columns["frame"][order])
 
 
 def _warn_of(pred: PoseFile, joints, known, tracks, skeleton, protocol, already: Sequence[str] = ()) -> None:
     "Warn of what is suspect and `evaluate` does not see."
-    words = [*already, *oddities(joints, known, tracks, any(m.alignment == "absolute" for m in protocol.measures)), *odd_sequences(joints, known, tracks, skeleton)]
-    if not words and not suspicions(joints, known, skeleton): words = disorder(joints, known, skeleton.labels) if protocol.matching is None else []
-    for word in words: warnings.warn(f"{pred.path}: {word}", stacklevel=5)
+    words = [
+        *already,
+        *oddities(joints, known, tracks, any(m.alignment == "absolute" for m in protocol.measures)),
+        *odd_sequences(joints, known, tracks, skeleton),
+    ]
+    if not words and not suspicions(joints, known, skeleton):
+        words = disorder(joints, known, skeleton.labels) if protocol.matching is None else []
+    for word in words:
+        warnings.warn(f"{pred.path}: {word}", stacklevel=5)
 
 
-def _several_people(pred: PoseFile, true: PoseFile, skeleton: Skeleton, protocol: Protocol, groups: Mapping[str, np.ndarray]) -> Result:
+def _several_people(
+    pred: PoseFile, true: PoseFile, skeleton: Skeleton, protocol: Protocol, groups: Mapping[str, np.ndarray]
+) -> Result:
     columns, people, frames = columns_of(pred, true.labels), [], []
     for poses, chosen in ((pred, columns), (true, slice(None))):
-        if poses.joints2d is None: poses.refuse("joints2d", f"[{len(poses.joints3d)}, {len(poses.labels)}, 2] px, for {protocol.name} matches people in 2D", "none")
+        if poses.joints2d is None:
+            poses.refuse(
+                "joints2d",
+                f"[{len(poses.joints3d)}, {len(poses.labels)}, 2] px, for {protocol.name} matches people in 2D",
+                "none",
+            )
         picture = np.array([f"{s}, {f}" for s, f in zip(poses.columns["sequence"], poses.columns["frame"])])
         people.append(People(picture, poses.joints3d[:, chosen], poses.joints2d[:, chosen], skeleton))
-        frames.append(pd.MultiIndex.from_arrays([poses.columns["sequence"].astype(str), poses.columns["frame"]], names=["sequence", "frame"]))
+        frames.append(
+            pd.MultiIndex.from_arrays(
+                [poses.columns["sequence"].astype(str), poses.columns["frame"]], names=["sequence", "frame"]
+            )
+        )
     given, wanted = frames
     unknown = sorted({*given.get_level_values(0)} - {*wanted.get_level_values(0)})
     if not given.isin(wanted).any():
-        reason = f"; the truth has no sequence {unknown[0]!r}" if unknown else _begins_elsewhere(given.unique(), wanted.unique())
-        pred.refuse("sequence and frame", f"pictures of the truth, as {_first(wanted)}", f"none of them; its first is {_first(given)}{reason}")
-    words = [f"predictions are of sequences that the truth does not have, and are left out: {', '.join(unknown[:5])}"] if unknown else []
+        reason = (
+            f"; the truth has no sequence {unknown[0]!r}"
+            if unknown
+            else _begins_elsewhere(given.unique(), wanted.unique())
+        )
+        pred.refuse(
+            "sequence and frame",
+            f"pictures of the truth, as {_first(wanted)}",
+            f"none of them; its first is {_first(given)}{reason}",
+        )
+    words = (
+        [f"predictions are of sequences that the truth does not have, and are left out: {', '.join(unknown[:5])}"]
+        if unknown
+        else []
+    )
     words += strangers(*people, *(np.array([*zip(*(f.get_level_values(k) for k in (0, 1)))], object) for f in frames))
     matched = match_people(*people, protocol.formats[0].format, protocol.matching)
     there = np.flatnonzero(matched >= 0)
     if len(there):
         joints, known = people[0].joints3d[matched[there]], people[1].joints3d[there]
-        if protocol.bones and not _flat(joints): words += [w for w in suspicions(joints, known, skeleton) if "times smaller" in w]         # bones of true lengths hide the unit
+        if protocol.bones and not _flat(joints):
+            words += [
+                w for w in suspicions(joints, known, skeleton) if "times smaller" in w
+            ]  # bones of true lengths hide the unit
         _warn_of(pred, joints, known, true.columns["sequence"][there].astype(str), skeleton, protocol, words)
     else:
-        for word in words: warnings.warn(f"{pred.path}: {word}", stacklevel=4)
+        for word in words:
+            warnings.warn(f"{pred.path}: {word}", stacklevel=4)
     return evaluate_people(*people, protocol, pred.columns["sequence"], groups)
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #d93c0400
 def result_text(result: Result, decimals: int = 1) -> str:
     "Protocol, overall numbers in lines of four, and a table for each group, as plain text."
     numbers = [f"{name}: {value:.{decimals}f}" for name, value in result.overall.items()]
-    lines = [result.protocol.text, "", f"{result.poses} poses", *("   ".join(f"{n:<32}" for n in numbers[k:k + 4]).rstrip() for k in range(0, len(numbers), 4))]
+    lines = [
+        result.protocol.text,
+        "",
+        f"{result.poses} poses",
+        *("   ".join(f"{n:<32}" for n in numbers[k : k + 4]).rstrip() for k in range(0, len(numbers), 4)),
+    ]
     shown = [m.name for m in result.protocol.measures[:6]]
     for name, table in result.groups.items():
         columns = [c for c in [*shown, "recall", "acceleration error"] if c in table]

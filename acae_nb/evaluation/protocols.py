@@ -21,37 +21,57 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from acae_nb.evaluation.metrics import (
+    PAPER_MEASURES,
+    Measure,
+    acceleration_error,
+    format_inconsistency,
+    joint_inconsistency,
+    measure,
+    near_pairs,
+    pair_disagreement,
+    per_joint_table,
+    root_relative,
+    true_bone_lengths,
+)
 from ..geometry.cameras import Camera, triangulate
-from .metrics import (PAPER_MEASURES, Measure, acceleration_error, format_inconsistency, joint_inconsistency, measure, near_pairs,
-                             pair_disagreement, per_joint_table, root_relative, true_bone_lengths)
 from ..skeletons.joints import Skeleton, load_skeleton
 
 # %% ../../nbs/evaluation/01_protocols.ipynb #8ff31d43
-AVERAGING = {"pooled": "every labelled joint of every pose counts once",
-             "mean of formats": "pooled within each skeleton format, then the mean over the formats",
-             "mean of sequences": "pooled within each sequence, then the mean over the sequences"}
-MISSING = {"refuse": "a missing prediction is an error",
-           "miss": "a missing prediction counts as infinitely far: it lowers PCK, AUC and CPS and is left out of mean errors",
-           "left out": "a pose without a prediction is left out of every measure; the recall says how many remain",
-           "previous": "a pose without a prediction takes the one before it in its sequence; the first must be there"}
-MOTION = {"acceleration error": "mean distance of second differences of root-relative joints, mm/frame\N{SUPERSCRIPT TWO}, over runs of consecutive frames"}
+AVERAGING = {
+    "pooled": "every labelled joint of every pose counts once",
+    "mean of formats": "pooled within each skeleton format, then the mean over the formats",
+    "mean of sequences": "pooled within each sequence, then the mean over the sequences",
+}
+MISSING = {
+    "refuse": "a missing prediction is an error",
+    "miss": "a missing prediction counts as infinitely far: it lowers PCK, AUC and CPS and is left out of mean errors",
+    "left out": "a pose without a prediction is left out of every measure; the recall says how many remain",
+    "previous": "a pose without a prediction takes the one before it in its sequence; the first must be there",
+}
+MOTION = {
+    "acceleration error": "mean distance of second differences of root-relative joints, mm/frame\N{SUPERSCRIPT TWO}, over runs of consecutive frames"
+}
 
 
 @dataclass(frozen=True)
 class FormatRule:
     "How one skeleton format takes part: its joints in order, and the root joint's name (None: mean of the joints)."
+
     format: str
     joints: tuple[str, ...]
     root: str | None
 
     def __post_init__(self):
-        if self.root is not None and self.root not in self.joints: raise ValueError(f"{self.format}: root: expected one of {list(self.joints)} or None, found {self.root!r}")
+        if self.root is not None and self.root not in self.joints:
+            raise ValueError(f"{self.format}: root: expected one of {list(self.joints)} or None, found {self.root!r}")
 
 # %% ../../nbs/evaluation/01_protocols.ipynb #922b19a9
 @dataclass(frozen=True)
 class Matching:
     """How predicted people are given to true people of a frame. Greedy: each true person in turn takes the free prediction that has the most of `joints`
     within `px` pixels in x and in y, at least one; the first of equals."""
+
     px: float
     joints: tuple[str, ...]
 
@@ -59,30 +79,43 @@ class Matching:
 @dataclass(frozen=True)
 class Protocol:
     "A benchmark in full. All fields are plain values, so that `text` and `hash` say everything that decides a number. Poses in mm."
+
     name: str
     dataset: str
     split: str
     formats: tuple[FormatRule, ...]
     measures: tuple[Measure, ...] = PAPER_MEASURES
     frames: str = "all"
-    groups: tuple[str, ...] = ()               # columns by which the measures are repeated: activity, scene ...
+    groups: tuple[str, ...] = ()  # columns by which the measures are repeated: activity, scene ...
     averaging: str = "pooled"
     missing: str = "refuse"
-    pairs: tuple[tuple[str, str], ...] = ()    # (predicted label, reference label), where truth is of another skeleton
-    near_radius_mm: float | None = None        # joints of different formats this near are compared with each other
+    pairs: tuple[tuple[str, str], ...] = ()  # (predicted label, reference label), where truth is of another skeleton
+    near_radius_mm: float | None = None  # joints of different formats this near are compared with each other
     units: str = "mm; percent for PCK, AUC and CPS"
     notes: str = ""
     version: int = 1
-    matching: Matching | None = None           # pictures of several people; None: a prediction is of the row's person
-    bones: tuple[tuple[str, str], ...] = ()    # (joint, parent) from the root outwards: these predicted bones take the truth's length before scoring
-    motion: tuple[str, ...] = ()               # measures of sequences, of MOTION
+    matching: Matching | None = None  # pictures of several people; None: a prediction is of the row's person
+    bones: tuple[
+        tuple[str, str], ...
+    ] = ()  # (joint, parent) from the root outwards: these predicted bones take the truth's length before scoring
+    motion: tuple[str, ...] = ()  # measures of sequences, of MOTION
 
     def __post_init__(self):
         for name, allowed in (("averaging", AVERAGING), ("missing", MISSING)):
-            if getattr(self, name) not in allowed: raise ValueError(f"protocol {self.name}: {name}: expected one of {list(allowed)}, found {getattr(self, name)!r}")
-        if not {*self.motion} <= {*MOTION}: raise ValueError(f"protocol {self.name}: motion: expected some of {list(MOTION)}, found {list(self.motion)}")
-        if (self.motion or self.averaging == "mean of sequences" or self.missing == "previous") and "sequence" not in self.groups:
-            raise ValueError(f"protocol {self.name}: groups: expected 'sequence' among them, for its averaging, missing or motion; found {list(self.groups)}")
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"protocol {self.name}: {name}: expected one of {list(allowed)}, found {getattr(self, name)!r}"
+                )
+        if not {*self.motion} <= {*MOTION}:
+            raise ValueError(
+                f"protocol {self.name}: motion: expected some of {list(MOTION)}, found {list(self.motion)}"
+            )
+        if (
+            self.motion or self.averaging == "mean of sequences" or self.missing == "previous"
+        ) and "sequence" not in self.groups:
+            raise ValueError(
+                f"protocol {self.name}: groups: expected 'sequence' among them, for its averaging, missing or motion; found {list(self.groups)}"
+            )
 
     def to_dict(self) -> dict:
         "Lists, texts and numbers only, without the last three fields where these are empty; `Protocol.from_dict` reads it back."
@@ -98,23 +131,47 @@ class Protocol:
 def _text(self) -> str:
     "The protocol in words, one line a field."
     lines = [f"{self.name}  [{self.hash[:12]}]", f"data: {self.dataset}, {self.split}; frames: {self.frames}"]
-    lines += [f"joints of {f.format}: {len(f.joints)} ({' '.join(f.joints)}), root: {f.root or 'none, centred at the mean of the joints'}" for f in self.formats]
-    lines += [f"measures: {', '.join(m.name for m in self.measures)}",
-              f"averaging: {self.averaging} ({AVERAGING[self.averaging]}); by {', '.join(self.groups) or 'nothing else'}", f"missing: {MISSING[self.missing]}"]
-    if self.pairs: lines.append(f"compared joints: {', '.join(f'{a} = {b}' for a, b in self.pairs)}")
-    if self.matching: lines.append(f"people: each true person in turn takes the free prediction with the most joints within {self.matching.px:g} px in x and y, at least one, of {' '.join(self.matching.joints)}")
-    if self.bones: lines.append(f"bones: predicted directions, true lengths, outwards: {', '.join(f'{p} > {j}' for j, p in self.bones)}")
-    if self.motion: lines.append(f"motion: {', '.join(f'{m} ({MOTION[m]})' for m in self.motion)}")
-    if self.near_radius_mm: lines.append(f"near-identical joints: of different formats, within {self.near_radius_mm:g} mm in 90 % of the true poses")
+    lines += [
+        f"joints of {f.format}: {len(f.joints)} ({' '.join(f.joints)}), root: {f.root or 'none, centred at the mean of the joints'}"
+        for f in self.formats
+    ]
+    lines += [
+        f"measures: {', '.join(m.name for m in self.measures)}",
+        f"averaging: {self.averaging} ({AVERAGING[self.averaging]}); by {', '.join(self.groups) or 'nothing else'}",
+        f"missing: {MISSING[self.missing]}",
+    ]
+    if self.pairs:
+        lines.append(f"compared joints: {', '.join(f'{a} = {b}' for a, b in self.pairs)}")
+    if self.matching:
+        lines.append(
+            f"people: each true person in turn takes the free prediction with the most joints within {self.matching.px:g} px in x and y, at least one, of {' '.join(self.matching.joints)}"
+        )
+    if self.bones:
+        lines.append(
+            f"bones: predicted directions, true lengths, outwards: {', '.join(f'{p} > {j}' for j, p in self.bones)}"
+        )
+    if self.motion:
+        lines.append(f"motion: {', '.join(f'{m} ({MOTION[m]})' for m in self.motion)}")
+    if self.near_radius_mm:
+        lines.append(
+            f"near-identical joints: of different formats, within {self.near_radius_mm:g} mm in 90 % of the true poses"
+        )
     return "\n".join(lines + [f"units: {self.units}"] + [f"notes: {self.notes}"] * bool(self.notes))
 
 
 def _from_dict(fields: Mapping) -> Protocol:
     "A Protocol from its `to_dict`. TypeError for unknown fields."
-    tuples = {"formats": tuple(FormatRule(f["format"], tuple(f["joints"]), f["root"]) for f in fields["formats"]), "groups": tuple(fields["groups"]),
-              "measures": tuple(Measure(**{**m, "joints": tuple(m["joints"])}) for m in fields["measures"]), "pairs": tuple(map(tuple, fields["pairs"])),
-              "bones": tuple(map(tuple, fields.get("bones", ()))), "motion": tuple(fields.get("motion", ())),
-              "matching": Matching(fields["matching"]["px"], tuple(fields["matching"]["joints"])) if fields.get("matching") else None}
+    tuples = {
+        "formats": tuple(FormatRule(f["format"], tuple(f["joints"]), f["root"]) for f in fields["formats"]),
+        "groups": tuple(fields["groups"]),
+        "measures": tuple(Measure(**{**m, "joints": tuple(m["joints"])}) for m in fields["measures"]),
+        "pairs": tuple(map(tuple, fields["pairs"])),
+        "bones": tuple(map(tuple, fields.get("bones", ()))),
+        "motion": tuple(fields.get("motion", ())),
+        "matching": Matching(fields["matching"]["px"], tuple(fields["matching"]["joints"]))
+        if fields.get("matching")
+        else None,
+    }
     return Protocol(**{**fields, **tuples})
 
 
@@ -127,13 +184,22 @@ def embedded_protocol(skeleton: Skeleton, split: str = "test") -> Protocol:
     for name, rows in skeleton.parts.items():
         joints, short = [skeleton.joints[j] for j in rows], [skeleton.short_names[j] for j in rows]
         rules.append(FormatRule(name, tuple(joints), joints[short.index("pelv")] if "pelv" in short else None))
-    return Protocol("embedded people", "synthetic test collections, truth of all joints", split, tuple(rules), averaging="mean of formats",
-                    groups=("collection",), near_radius_mm=20.0, notes="Camera frame; true boxes and cameras. The root counts with error 0.")
+    return Protocol(
+        "embedded people",
+        "synthetic test collections, truth of all joints",
+        split,
+        tuple(rules),
+        averaging="mean of formats",
+        groups=("collection",),
+        near_radius_mm=20.0,
+        notes="Camera frame; true boxes and cameras. The root counts with error 0.",
+    )
 
 # %% ../../nbs/evaluation/01_protocols.ipynb #610620fe
 @dataclass
 class Result:
     "What `evaluate` found. `overall`: {measure: value}, the numbers to quote. Tables are DataFrames; `protocol` is the full protocol."
+
     protocol: Protocol
     overall: dict[str, float]
     formats: pd.DataFrame
@@ -142,51 +208,99 @@ class Result:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     poses: int = 0
 
-    def _repr_html_(self): return f"<b>{self.protocol.name}</b> [{self.protocol.hash[:12]}], {self.poses} poses" + self.formats.round(1).to_html()
+    def _repr_html_(self):
+        return (
+            f"<b>{self.protocol.name}</b> [{self.protocol.hash[:12]}], {self.poses} poses"
+            + self.formats.round(1).to_html()
+        )
 
 # %% ../../nbs/evaluation/01_protocols.ipynb #cbdfdb62
 def _rows(skeleton: Skeleton, rule: FormatRule) -> list[int]:
-    if rule.format not in skeleton.parts: raise ValueError(f"skeleton {skeleton.name}: expected the protocol's format {rule.format!r}, found {list(skeleton.parts)}")
+    if rule.format not in skeleton.parts:
+        raise ValueError(
+            f"skeleton {skeleton.name}: expected the protocol's format {rule.format!r}, found {list(skeleton.parts)}"
+        )
     return [skeleton.index(j, rule.format) for j in rule.joints]
 
 
 def _checked(pred, true, skeleton: Skeleton, protocol: Protocol):
     pred, true = np.asarray(pred), np.asarray(true)
     for name, x in (("predictions", pred), ("truth", true)):
-        if x.ndim != 3 or x.shape[1:] != (len(skeleton), 3): raise ValueError(f"{name}: expected [poses, {len(skeleton)} joints of {skeleton.name}, 3], found {x.shape}")
-    if len(pred) != len(true): raise ValueError(f"predictions: expected {len(true)} poses, as many as the truth has, found {len(pred)}")
-    if len(true) == 0: raise ValueError("truth: expected at least one pose, found none")
-    lost = (np.isnan(pred).any(-1) & ~np.isnan(true).any(-1))[:, sorted({j for rule in protocol.formats for j in _rows(skeleton, rule)})].any(-1)
+        if x.ndim != 3 or x.shape[1:] != (len(skeleton), 3):
+            raise ValueError(f"{name}: expected [poses, {len(skeleton)} joints of {skeleton.name}, 3], found {x.shape}")
+    if len(pred) != len(true):
+        raise ValueError(f"predictions: expected {len(true)} poses, as many as the truth has, found {len(pred)}")
+    if len(true) == 0:
+        raise ValueError("truth: expected at least one pose, found none")
+    lost = (np.isnan(pred).any(-1) & ~np.isnan(true).any(-1))[
+        :, sorted({j for rule in protocol.formats for j in _rows(skeleton, rule)})
+    ].any(-1)
     if protocol.missing in ("refuse", "previous") and lost.any():
-        raise ValueError(f"predictions: expected every labelled joint ({protocol.name}: missing = {protocol.missing}), found {int(lost.sum())} poses with NaN, first {np.flatnonzero(lost)[:5].tolist()}")
+        raise ValueError(
+            f"predictions: expected every labelled joint ({protocol.name}: missing = {protocol.missing}), found {int(lost.sum())} poses with NaN, first {np.flatnonzero(lost)[:5].tolist()}"
+        )
     return pred, true
 
 # %% ../../nbs/evaluation/01_protocols.ipynb #ad6266bb
-def suspicions(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], skeleton: Skeleton, much: float = 0.6) -> list[str]:
+def suspicions(
+    pred: Float[np.ndarray, "pose joint 3"],
+    true: Float[np.ndarray, "pose joint 3"],
+    skeleton: Skeleton,
+    much: float = 0.6,
+) -> list[str]:
     "What seems wrong with mm predictions, in words: a unit, or a change that brings the mean-centred error below `much` of what it is (tried on up to 2000 poses in a row)."
     pred, true = (np.asarray(x[:2000], np.float64) for x in (pred, true))
     error = lambda p, t: measure(p, t, (Measure("MPJPE"),), root=None)["MPJPE"]
     size_of_true = error(true, true * 0)
-    if not size_of_true or not error(pred, pred * 0): return [f"all joints of {'the predictions' if size_of_true else 'the truth'} are at one point: are they missing?"]
+    if not size_of_true or not error(pred, pred * 0):
+        return [
+            f"all joints of {'the predictions' if size_of_true else 'the truth'} are at one point: are they missing?"
+        ]
     size = error(pred, pred * 0) / size_of_true
-    for low, high, unit in ((0.0005, 0.002, "metres"), (0.005, 0.02, "decimetres or inches"), (0.05, 0.2, "centimetres")):
-        if low < size < high: return [f"predictions are {1 / size:.0f} times smaller than the truth: are they in {unit}, not in mm?"]
-        if low < 1 / size < high: return [f"the truth is {size:.0f} times smaller than the predictions: is it in {unit}, not in mm?"]
+    for low, high, unit in (
+        (0.0005, 0.002, "metres"),
+        (0.005, 0.02, "decimetres or inches"),
+        (0.05, 0.2, "centimetres"),
+    ):
+        if low < size < high:
+            return [f"predictions are {1 / size:.0f} times smaller than the truth: are they in {unit}, not in mm?"]
+        if low < 1 / size < high:
+            return [f"the truth is {size:.0f} times smaller than the predictions: is it in {unit}, not in mm?"]
     as_it_is, found = error(pred, true), []
-    changes = {"left and right joints are exchanged": (pred[:, list(skeleton.mirror)], true), "frames are in reverse order": (pred[::-1], true),
-               "frames are one late": (pred[1:], true[:-1]), "frames are one early": (pred[:-1], true[1:]),
-               **{f"the {axis} axis points the other way": (pred * sign, true) for axis, sign in (("x", [-1, 1, 1]), ("y", [1, -1, 1]), ("z", [1, 1, -1]))}}
+    changes = {
+        "left and right joints are exchanged": (pred[:, list(skeleton.mirror)], true),
+        "frames are in reverse order": (pred[::-1], true),
+        "frames are one late": (pred[1:], true[:-1]),
+        "frames are one early": (pred[:-1], true[1:]),
+        **{
+            f"the {axis} axis points the other way": (pred * sign, true)
+            for axis, sign in (("x", [-1, 1, 1]), ("y", [1, -1, 1]), ("z", [1, 1, -1]))
+        },
+    }
     for words, (p, t) in changes.items():
-        if len(t) and error(p, t) < much * as_it_is: found.append(f"{words}? Undoing it lowers the error from {as_it_is:.0f} to {error(p, t):.0f} mm")
+        if len(t) and error(p, t) < much * as_it_is:
+            found.append(f"{words}? Undoing it lowers the error from {as_it_is:.0f} to {error(p, t):.0f} mm")
     return found
 
 # %% ../../nbs/evaluation/01_protocols.ipynb #df233159
-def format_table(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], skeleton: Skeleton, protocol: Protocol) -> pd.DataFrame:
+def format_table(
+    pred: Float[np.ndarray, "pose joint 3"],
+    true: Float[np.ndarray, "pose joint 3"],
+    skeleton: Skeleton,
+    protocol: Protocol,
+) -> pd.DataFrame:
     "Rows: the protocol's formats, then `all`; columns: its measures."
     table = {}
     for rule in protocol.formats:
         rows, root = _rows(skeleton, rule), None if rule.root is None else rule.joints.index(rule.root)
-        table[rule.format] = measure(pred[:, rows], true[:, rows], protocol.measures, root, rule.joints, "miss" if protocol.missing == "miss" else "unlabelled")
+        table[rule.format] = measure(
+            pred[:, rows],
+            true[:, rows],
+            protocol.measures,
+            root,
+            rule.joints,
+            "miss" if protocol.missing == "miss" else "unlabelled",
+        )
     table = pd.DataFrame(table).T
     table.loc["all"] = table.mean() if protocol.averaging == "mean of formats" else table.iloc[0]
     return table
@@ -203,54 +317,108 @@ def previous_poses(pred: Float[np.ndarray, "pose joint 3"], sequence: Sequence) 
     return filled
 
 # %% ../../nbs/evaluation/01_protocols.ipynb #b208c8f4
-def with_true_bones(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], skeleton: Skeleton, protocol: Protocol) -> Float[np.ndarray, "pose joint 3"]:
+def with_true_bones(
+    pred: Float[np.ndarray, "pose joint 3"],
+    true: Float[np.ndarray, "pose joint 3"],
+    skeleton: Skeleton,
+    protocol: Protocol,
+) -> Float[np.ndarray, "pose joint 3"]:
     "Predictions whose bones that the protocol lists have the truth's lengths (each format has to have all these joints)."
     pred = np.array(pred, np.float64)
     for rule in protocol.formats:
         rows = _rows(skeleton, rule)
-        pred[:, rows] = true_bone_lengths(pred[:, rows], true[:, rows], [(rule.joints.index(j), rule.joints.index(p)) for j, p in protocol.bones])
+        pred[:, rows] = true_bone_lengths(
+            pred[:, rows], true[:, rows], [(rule.joints.index(j), rule.joints.index(p)) for j, p in protocol.bones]
+        )
     return pred
 
 # %% ../../nbs/evaluation/01_protocols.ipynb #c56e2583
-def acceleration_errors(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], root: int | None, sequence: Sequence, frame: Sequence[int]) -> pd.Series:
+def acceleration_errors(
+    pred: Float[np.ndarray, "pose joint 3"],
+    true: Float[np.ndarray, "pose joint 3"],
+    root: int | None,
+    sequence: Sequence,
+    frame: Sequence[int],
+) -> pd.Series:
     "Acceleration error of each sequence, mm/frame\N{SUPERSCRIPT TWO}, over its runs of consecutive frames (weighted by their accelerations); root-relative where there is a root."
-    if root is not None: pred, true = root_relative(pred, root), root_relative(true, root)
+    if root is not None:
+        pred, true = root_relative(pred, root), root_relative(true, root)
     sequence, frame, found = np.asarray(sequence), np.asarray(frame), {}
     for label in dict.fromkeys(sequence.tolist()):
         rows = np.flatnonzero(sequence == label)
         runs = [r for r in np.split(rows, np.flatnonzero(np.diff(frame[rows]) != 1) + 1) if len(r) > 2]
         errors = np.array([acceleration_error(pred[r], true[r]) for r in runs])
         known = ~np.isnan(errors)
-        found[label] = float(np.average(errors[known], weights=np.array([len(r) - 2 for r in runs])[known])) if known.any() else np.nan
+        found[label] = (
+            float(np.average(errors[known], weights=np.array([len(r) - 2 for r in runs])[known]))
+            if known.any()
+            else np.nan
+        )
     return pd.Series(found, name="acceleration error")
 
 # %% ../../nbs/evaluation/01_protocols.ipynb #96297d47
-def evaluate(predictions: Float[np.ndarray, "pose joint 3"], truth: Float[np.ndarray, "pose joint 3"], skeleton: Skeleton, protocol: Protocol,
-             groups: Mapping[str, Sequence] | None = None, frames: Sequence[int] | None = None) -> Result:
+def evaluate(
+    predictions: Float[np.ndarray, "pose joint 3"],
+    truth: Float[np.ndarray, "pose joint 3"],
+    skeleton: Skeleton,
+    protocol: Protocol,
+    groups: Mapping[str, Sequence] | None = None,
+    frames: Sequence[int] | None = None,
+) -> Result:
     """Measure predictions (mm, camera frame) of `skeleton`'s joints against the truth (NaN = not labelled) as `protocol` says; `groups` gives the protocol's
     group columns, one label a pose, and `frames` the frame number of each pose, where motion is measured. One prediction a row: predictions of several people
     are matched before (11a_matching). ValueError on wrong shapes, unknown formats, missing predictions where the protocol refuses them, absent groups or frames."""
     if protocol.averaging != "mean of formats" and len(protocol.formats) != 1:
-        raise ValueError(f"protocol {protocol.name}: averaging: expected 'mean of formats' for {len(protocol.formats)} formats, found {protocol.averaging!r}")
+        raise ValueError(
+            f"protocol {protocol.name}: averaging: expected 'mean of formats' for {len(protocol.formats)} formats, found {protocol.averaging!r}"
+        )
     groups = {} if groups is None else {name: np.asarray(labels).astype(str) for name, labels in groups.items()}
     if {*protocol.groups} != {*groups} or any(len(labels) != len(truth) for labels in groups.values()):
-        raise ValueError(f"groups: expected {list(protocol.groups)} with {len(truth)} labels each, found { {k: len(v) for k, v in groups.items()} }")
-    if protocol.missing == "previous": predictions = previous_poses(np.asarray(predictions), groups["sequence"])
+        raise ValueError(
+            f"groups: expected {list(protocol.groups)} with {len(truth)} labels each, found { {k: len(v) for k, v in groups.items()} }"
+        )
+    if protocol.missing == "previous":
+        predictions = previous_poses(np.asarray(predictions), groups["sequence"])
     pred, true = _checked(predictions, truth, skeleton, protocol)
-    if protocol.bones: pred = with_true_bones(pred, true, skeleton, protocol)
-    for words in suspicions(pred, true, skeleton): warnings.warn(f"{protocol.name}: {words}", stacklevel=2)
+    if protocol.bones:
+        pred = with_true_bones(pred, true, skeleton, protocol)
+    for words in suspicions(pred, true, skeleton):
+        warnings.warn(f"{protocol.name}: {words}", stacklevel=2)
     formats = format_table(pred, true, skeleton, protocol)
-    joints = pd.concat([per_joint_table(pred[:, rows], true[:, rows], [f"{rule.format}/{j}" for j in rule.joints], None if rule.root is None else rule.joints.index(rule.root))
-                        for rule in protocol.formats for rows in [_rows(skeleton, rule)]])
-    by_group = {name: pd.DataFrame({label: format_table(pred[labels == label], true[labels == label], skeleton, protocol).loc["all"] for label in dict.fromkeys(labels)}).T
-                for name, labels in groups.items()}
-    if protocol.averaging == "mean of sequences": formats.loc["all"] = by_group["sequence"].mean()
+    joints = pd.concat(
+        [
+            per_joint_table(
+                pred[:, rows],
+                true[:, rows],
+                [f"{rule.format}/{j}" for j in rule.joints],
+                None if rule.root is None else rule.joints.index(rule.root),
+            )
+            for rule in protocol.formats
+            for rows in [_rows(skeleton, rule)]
+        ]
+    )
+    by_group = {
+        name: pd.DataFrame(
+            {
+                label: format_table(pred[labels == label], true[labels == label], skeleton, protocol).loc["all"]
+                for label in dict.fromkeys(labels)
+            }
+        ).T
+        for name, labels in groups.items()
+    }
+    if protocol.averaging == "mean of sequences":
+        formats.loc["all"] = by_group["sequence"].mean()
     overall, tables = dict(formats.loc["all"]), {}
     if protocol.motion:
-        if frames is None: raise ValueError(f"frames: expected {len(true)} frame numbers, for {protocol.name} measures motion; found none")
+        if frames is None:
+            raise ValueError(
+                f"frames: expected {len(true)} frame numbers, for {protocol.name} measures motion; found none"
+            )
         rule = protocol.formats[0]
         rows, root = _rows(skeleton, rule), None if rule.root is None else rule.joints.index(rule.root)
-        by_group["sequence"]["acceleration error"] = acceleration_errors(pred[:, rows], true[:, rows], root, groups["sequence"], frames)
+        by_group["sequence"]["acceleration error"] = acceleration_errors(
+            pred[:, rows], true[:, rows], root, groups["sequence"], frames
+        )
         overall["acceleration error"] = by_group["sequence"]["acceleration error"].mean()
     if protocol.near_radius_mm and len(protocol.formats) > 1:
         numbers, tables = inconsistencies(pred, true, skeleton, protocol)
@@ -258,29 +426,50 @@ def evaluate(predictions: Float[np.ndarray, "pose joint 3"], truth: Float[np.nda
     return Result(protocol, {k: float(v) for k, v in overall.items()}, formats, joints, by_group, tables, len(true))
 
 # %% ../../nbs/evaluation/01_protocols.ipynb #f29a7919
-def inconsistencies(pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], skeleton: Skeleton, protocol: Protocol) -> tuple[dict, dict]:
+def inconsistencies(
+    pred: Float[np.ndarray, "pose joint 3"],
+    true: Float[np.ndarray, "pose joint 3"],
+    skeleton: Skeleton,
+    protocol: Protocol,
+) -> tuple[dict, dict]:
     "(numbers, tables): 'inconsistency' of format means, 'joint inconsistency' and 'pair disagreement' of near-identical joints, each along and across the ray, mm."
     parts = {rule.format: _rows(skeleton, rule) for rule in protocol.formats}
     pairs = near_pairs(true[:: max(1, len(true) // 300)], parts, protocol.near_radius_mm)
     tables = {"inconsistency": format_inconsistency(pred, true, parts)}
     if len(pairs):
-        tables |= {"joint inconsistency": joint_inconsistency(pred, true, pairs), "pair disagreement": pair_disagreement(pred, pairs)}
+        tables |= {
+            "joint inconsistency": joint_inconsistency(pred, true, pairs),
+            "pair disagreement": pair_disagreement(pred, pairs),
+        }
         for name in ("joint inconsistency", "pair disagreement"):
-            tables[name] = tables[name].assign(joint_a=[skeleton.labels[j] for j in pairs.a], joint_b=[skeleton.labels[j] for j in pairs.b])
+            tables[name] = tables[name].assign(
+                joint_a=[skeleton.labels[j] for j in pairs.a], joint_b=[skeleton.labels[j] for j in pairs.b]
+            )
     means = {name: table[[c for c in table if c.endswith("mm")]].mean() for name, table in tables.items()}
     words = {"mm": "", "along_mm": " along", "across_mm": " across", "excess_mm": " excess"}
     return {name + words[c]: float(v) for name, row in means.items() for c, v in row.items()}, tables
 
 # %% ../../nbs/evaluation/01_protocols.ipynb #86c2a0df
 def _plain(table: pd.DataFrame) -> dict:
-    return {"index": [str(i) for i in table.index], **{str(c): [None if isinstance(v, float) and np.isnan(v) else v for v in table[c].tolist()] for c in table}}
+    return {
+        "index": [str(i) for i in table.index],
+        **{str(c): [None if isinstance(v, float) and np.isnan(v) else v for v in table[c].tolist()] for c in table},
+    }
 
 
 def _result_dict(self) -> dict:
     "Plain values for JSON; NaN becomes null."
-    return {"protocol": self.protocol.to_dict(), "protocol_hash": self.protocol.hash, "protocol_text": self.protocol.text.splitlines(), "poses": self.poses,
-            "overall": {k: None if np.isnan(v) else v for k, v in self.overall.items()}, "formats": _plain(self.formats), "joints": _plain(self.joints),
-            "groups": {k: _plain(v) for k, v in self.groups.items()}, "tables": {k: _plain(v) for k, v in self.tables.items()}}
+    return {
+        "protocol": self.protocol.to_dict(),
+        "protocol_hash": self.protocol.hash,
+        "protocol_text": self.protocol.text.splitlines(),
+        "poses": self.poses,
+        "overall": {k: None if np.isnan(v) else v for k, v in self.overall.items()},
+        "formats": _plain(self.formats),
+        "joints": _plain(self.joints),
+        "groups": {k: _plain(v) for k, v in self.groups.items()},
+        "tables": {k: _plain(v) for k, v in self.tables.items()},
+    }
 
 
 def _save(self, path: str | Path) -> Path:
@@ -295,10 +484,22 @@ def _load(path: str | Path) -> Result:
     "Read a result. ValueError where the stored hash is not that of the stored protocol."
     found = json.loads(Path(path).read_text(encoding="utf-8"))
     protocol = Protocol.from_dict(found["protocol"])
-    if protocol.hash != found["protocol_hash"]: raise ValueError(f"{path}: protocol_hash: expected {protocol.hash} (of the protocol in the file), found {found['protocol_hash']}")
-    table = lambda t: pd.DataFrame({k: [np.nan if x is None else x for x in v] for k, v in t.items() if k != "index"}, index=t["index"])
-    return Result(protocol, {k: np.nan if v is None else v for k, v in found["overall"].items()}, table(found["formats"]), table(found["joints"]),
-                  {k: table(v) for k, v in found["groups"].items()}, {k: table(v) for k, v in found["tables"].items()}, found["poses"])
+    if protocol.hash != found["protocol_hash"]:
+        raise ValueError(
+            f"{path}: protocol_hash: expected {protocol.hash} (of the protocol in the file), found {found['protocol_hash']}"
+        )
+    table = lambda t: pd.DataFrame(
+        {k: [np.nan if x is None else x for x in v] for k, v in t.items() if k != "index"}, index=t["index"]
+    )
+    return Result(
+        protocol,
+        {k: np.nan if v is None else v for k, v in found["overall"].items()},
+        table(found["formats"]),
+        table(found["joints"]),
+        {k: table(v) for k, v in found["groups"].items()},
+        {k: table(v) for k, v in found["tables"].items()},
+        found["poses"],
+    )
 
 
 Result.to_dict, Result.save, Result.load = _result_dict, _save, staticmethod(_load)
@@ -308,12 +509,17 @@ def compare(results: Mapping[str, Result], measures: Sequence[str] = ()) -> pd.D
     "One row a model, one column a measure (default: all). ValueError when the results are of different protocols, naming who has which."
     hashes = {name: r.protocol.hash for name, r in results.items()}
     if len(set(hashes.values())) > 1:
-        raise ValueError("results of different protocols cannot share a column: " + ", ".join(f"{name}: {results[name].protocol.name} [{h[:12]}]" for name, h in hashes.items()))
+        raise ValueError(
+            "results of different protocols cannot share a column: "
+            + ", ".join(f"{name}: {results[name].protocol.name} [{h[:12]}]" for name, h in hashes.items())
+        )
     table = pd.DataFrame({name: r.overall for name, r in results.items()}).T
     return table[list(measures)] if measures else table
 
 # %% ../../nbs/evaluation/01_protocols.ipynb #0f555b91
-def mean_pose(poses: Float[np.ndarray, "pose joint 3"], skeleton: Skeleton, protocol: Protocol) -> Float[np.ndarray, "joint 3"]:
+def mean_pose(
+    poses: Float[np.ndarray, "pose joint 3"], skeleton: Skeleton, protocol: Protocol
+) -> Float[np.ndarray, "joint 3"]:
     "Mean camera-frame pose of each format relative to its origin, mm; a row's formats without labels are skipped. ValueError for joints never labelled."
     poses = np.asarray(poses, np.float64)
     mean = np.full(poses.shape[1:], np.nan)
@@ -321,19 +527,28 @@ def mean_pose(poses: Float[np.ndarray, "pose joint 3"], skeleton: Skeleton, prot
         rows = _rows(skeleton, rule)
         relative = poses[:, rows] - _origin(poses[:, rows], rule)
         known = ~np.isnan(relative)
-        if not known.any(0).all(): raise ValueError(f"mean pose: {rule.format}: expected labels for every joint, found none for {[j for j, k in zip(rule.joints, known.any((0, 2))) if not k]}")
+        if not known.any(0).all():
+            raise ValueError(
+                f"mean pose: {rule.format}: expected labels for every joint, found none for {[j for j, k in zip(rule.joints, known.any((0, 2))) if not k]}"
+            )
         mean[rows] = np.where(known, relative, 0).sum(0) / known.sum(0)
     return mean
 
 
 def _origin(poses, rule: FormatRule):
     "[N, 1, 3]: the root of each pose, or the mean of its labelled joints; NaN where there is none."
-    if rule.root is not None: return poses[:, [rule.joints.index(rule.root)]]
+    if rule.root is not None:
+        return poses[:, [rule.joints.index(rule.root)]]
     seen = ~np.isnan(poses).any(-1)
-    return np.where(seen[..., None], poses, 0).sum(1, keepdims=True) / np.where(seen.any(1), seen.sum(1), np.nan)[:, None, None]
+    return (
+        np.where(seen[..., None], poses, 0).sum(1, keepdims=True)
+        / np.where(seen.any(1), seen.sum(1), np.nan)[:, None, None]
+    )
 
 # %% ../../nbs/evaluation/01_protocols.ipynb #f7242621
-def predict_mean_pose(mean: Float[np.ndarray, "joint 3"], truth: Float[np.ndarray, "pose joint 3"], skeleton: Skeleton, protocol: Protocol) -> Float[np.ndarray, "pose joint 3"]:
+def predict_mean_pose(
+    mean: Float[np.ndarray, "joint 3"], truth: Float[np.ndarray, "pose joint 3"], skeleton: Skeleton, protocol: Protocol
+) -> Float[np.ndarray, "pose joint 3"]:
     "The mean pose of every format placed at the true origin of each row, mm; NaN where that origin is not labelled."
     prediction = np.full(np.shape(truth), np.nan)
     for rule in protocol.formats:
@@ -342,53 +557,110 @@ def predict_mean_pose(mean: Float[np.ndarray, "joint 3"], truth: Float[np.ndarra
     return prediction
 
 # %% ../../nbs/evaluation/01_protocols.ipynb #66c063e5
-LIMBS = {f"{side[0]}{short}": f"{side}_{joint}" for joint, short in (("shoulder", "sho"), ("elbow", "elb"), ("wrist", "wri"), ("hip", "hip"), ("knee", "kne"), ("ankle", "ank"))
-         for side in ("left", "right")}
+LIMBS = {
+    f"{side[0]}{short}": f"{side}_{joint}"
+    for joint, short in (
+        ("shoulder", "sho"),
+        ("elbow", "elb"),
+        ("wrist", "wri"),
+        ("hip", "hip"),
+        ("knee", "kne"),
+        ("ankle", "ank"),
+    )
+    for side in ("left", "right")
+}
 
 
-def recording_protocol(skeleton: Skeleton, detector: str = "mediapipe_33", recording: str = "pose2sim Demo_SinglePerson") -> Protocol:
+def recording_protocol(
+    skeleton: Skeleton, detector: str = "mediapipe_33", recording: str = "pose2sim Demo_SinglePerson"
+) -> Protocol:
     "The real multi-view protocol for all formats of `skeleton` that have the twelve limb joints by short name (others only enter the agreement of views)."
     base = embedded_protocol(skeleton)
     pairs = []
     for name, rows in skeleton.parts.items():
         short = {skeleton.short_names[j]: skeleton.labels[j] for j in rows}
-        if LIMBS.keys() <= short.keys(): pairs += [(short[s], f"{detector}/{joint}") for s, joint in LIMBS.items()]
-    return Protocol("real recording, several views", recording, "all frames", base.formats, averaging="mean of formats", pairs=tuple(pairs),
-                    measures=(Measure("MPJPE"), Measure("PA-MPJPE", alignment="similarity"), Measure("A-MPJPE", alignment="absolute"), Measure("PCK@100", "pck", "root", 100),
-                              Measure("PCK@150", "pck", "root", 150), Measure("AUC@150", "auc", "root", 150)),
-                    notes="World frame. Views against each other (all ordered pairs), against the model's own joints triangulated over the views, and against the detector's "
-                          "triangulated landmarks over the compared joints, centred at their mean.")
+        if LIMBS.keys() <= short.keys():
+            pairs += [(short[s], f"{detector}/{joint}") for s, joint in LIMBS.items()]
+    return Protocol(
+        "real recording, several views",
+        recording,
+        "all frames",
+        base.formats,
+        averaging="mean of formats",
+        pairs=tuple(pairs),
+        measures=(
+            Measure("MPJPE"),
+            Measure("PA-MPJPE", alignment="similarity"),
+            Measure("A-MPJPE", alignment="absolute"),
+            Measure("PCK@100", "pck", "root", 100),
+            Measure("PCK@150", "pck", "root", 150),
+            Measure("AUC@150", "auc", "root", 150),
+        ),
+        notes="World frame. Views against each other (all ordered pairs), against the model's own joints triangulated over the views, and against the detector's "
+        "triangulated landmarks over the compared joints, centred at their mean.",
+    )
 
 # %% ../../nbs/evaluation/01_protocols.ipynb #1a66995c
-def evaluate_views(predictions: Float[np.ndarray, "view frame joint 3"], skeleton: Skeleton, cameras: Sequence[Camera], protocol: Protocol,
-                   detections: Float[np.ndarray, "frame point 3"] | None = None, detector: Skeleton | None = None) -> Result:
+def evaluate_views(
+    predictions: Float[np.ndarray, "view frame joint 3"],
+    skeleton: Skeleton,
+    cameras: Sequence[Camera],
+    protocol: Protocol,
+    detections: Float[np.ndarray, "frame point 3"] | None = None,
+    detector: Skeleton | None = None,
+) -> Result:
     """Agreement of views, of each view with the model's triangulated joints, and with triangulated `detections` (world mm, joints of `detector`).
     `overall` has '<what>: <measure>' and 'reprojection px'. ValueError on wrong shapes or a single view."""
     poses = np.asarray(predictions, np.float64)
     if poses.ndim != 4 or len(poses) != len(cameras) or len(cameras) < 2 or poses.shape[2:] != (len(skeleton), 3):
-        raise ValueError(f"predictions: expected [{len(cameras)} views (2 or more), frames, {len(skeleton)} joints, 3], found {poses.shape}")
+        raise ValueError(
+            f"predictions: expected [{len(cameras)} views (2 or more), frames, {len(skeleton)} joints, 3], found {poses.shape}"
+        )
     flat = lambda x: x.reshape(-1, *x.shape[2:])
     first, second = zip(*permutations(range(len(poses)), 2))
     px = np.stack([camera.project(pose) for camera, pose in zip(cameras, poses)])
     points = triangulate(px, np.isfinite(px).all(-1).astype(float), list(cameras))
-    compared = {"views": (flat(poses[list(first)]), flat(poses[list(second)])), "triangulated": (flat(poses), np.tile(points, (len(poses), 1, 1)))}
+    compared = {
+        "views": (flat(poses[list(first)]), flat(poses[list(second)])),
+        "triangulated": (flat(poses), np.tile(points, (len(poses), 1, 1))),
+    }
     tables = {name: format_table(*both, skeleton, protocol) for name, both in compared.items()}
-    if detections is not None: tables["detections"] = detection_table(poses, detections, skeleton, detector, protocol)
+    if detections is not None:
+        tables["detections"] = detection_table(poses, detections, skeleton, detector, protocol)
     overall = {f"{name}: {m}": float(v) for name, table in tables.items() for m, v in table.loc["all"].items()}
     error = np.linalg.norm(np.stack([camera.project(points) for camera in cameras]) - px, axis=-1)
-    joints = pd.DataFrame({"joint": skeleton.labels, "reprojection px": np.nanmean(error, (0, 1)),
-                           "spread mm": np.nanmean(np.linalg.norm(poses - poses.mean(0), axis=-1), (0, 1))}).set_index("joint")
-    return Result(protocol, overall | {"reprojection px": float(np.nanmean(error))}, tables["views"], joints, {}, tables, poses.shape[1])
+    joints = pd.DataFrame(
+        {
+            "joint": skeleton.labels,
+            "reprojection px": np.nanmean(error, (0, 1)),
+            "spread mm": np.nanmean(np.linalg.norm(poses - poses.mean(0), axis=-1), (0, 1)),
+        }
+    ).set_index("joint")
+    return Result(
+        protocol,
+        overall | {"reprojection px": float(np.nanmean(error))},
+        tables["views"],
+        joints,
+        {},
+        tables,
+        poses.shape[1],
+    )
 
 # %% ../../nbs/evaluation/01_protocols.ipynb #aaa84ed0
-def detection_table(poses: Float[np.ndarray, "view frame joint 3"], detections: Float[np.ndarray, "frame point 3"], skeleton: Skeleton, detector: Skeleton,
-                    protocol: Protocol) -> pd.DataFrame:
+def detection_table(
+    poses: Float[np.ndarray, "view frame joint 3"],
+    detections: Float[np.ndarray, "frame point 3"],
+    skeleton: Skeleton,
+    detector: Skeleton,
+    protocol: Protocol,
+) -> pd.DataFrame:
     "Rows: formats with compared joints, then `all`; the measures over those joints, centred at their mean (the detector's NaNs are left out)."
     labels, points, table = list(skeleton.labels), list(detector.labels), {}
     reference = np.tile(np.asarray(detections, np.float64), (len(poses), 1, 1))
     for name in skeleton.parts:
         pairs = [(labels.index(a), points.index(b)) for a, b in protocol.pairs if a.startswith(name + "/")]
-        if not pairs: continue
+        if not pairs:
+            continue
         a, b = map(list, zip(*pairs))
         table[name] = measure(poses.reshape(-1, *poses.shape[2:])[:, a], reference[:, b], protocol.measures, root=None)
     table = pd.DataFrame(table).T

@@ -17,9 +17,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from ..geometry.cameras import Camera
 from ..examples.crops import NO_AUGMENTATION, make_crop
 from ..examples.tables import Example, ExampleTable
+from ..geometry.cameras import Camera
 from ..skeletons.joints import Skeleton, load_skeleton
 
 # %% ../../nbs/evaluation/05_table_poses.ipynb #45b475a3
@@ -35,38 +35,62 @@ def mirror_poses(joints: Float[Tensor, "*b j 3"], skeleton: Skeleton) -> Float[T
     return joints[..., list(skeleton.mirror), :] * joints.new_tensor([-1, 1, 1])
 
 # %% ../../nbs/evaluation/05_table_poses.ipynb #618d631e
-def flip_averaged(predict: Callable[[Tensor, Tensor], Float[Tensor, "b j 3"]], skeleton: Skeleton) -> Callable[[Tensor, Tensor], Float[Tensor, "b j 3"]]:
+def flip_averaged(
+    predict: Callable[[Tensor, Tensor], Float[Tensor, "b j 3"]], skeleton: Skeleton
+) -> Callable[[Tensor, Tensor], Float[Tensor, "b j 3"]]:
     "A prediction function (images, intrinsics) -> joints that averages the answers for each crop and for its mirror image."
+
     def both(images, intrinsics):
         return (predict(images, intrinsics) + mirror_poses(predict(*mirror_crops(images, intrinsics)), skeleton)) / 2
+
     return both
 
 # %% ../../nbs/evaluation/05_table_poses.ipynb #614069a5
-_NO_JOINTS = load_skeleton("h36m_17")    # make_crop asks for a skeleton to mirror labels with; the examples here come without labels
+_NO_JOINTS = load_skeleton(
+    "h36m_17"
+)  # make_crop asks for a skeleton to mirror labels with; the examples here come without labels
 
 
-def unlabelled_crop(example: Example, image: UInt8[np.ndarray, "h w 3"], size: int) -> tuple[UInt8[np.ndarray, "s s 3"], Camera]:
+def unlabelled_crop(
+    example: Example, image: UInt8[np.ndarray, "h w 3"], size: int
+) -> tuple[UInt8[np.ndarray, "s s 3"], Camera]:
     "The crop of an example's box without augmentation, and the camera that would take it."
-    crop = make_crop(replace(example, joints3d=None, joints2d=None, mask=None), image, _NO_JOINTS, size, NO_AUGMENTATION, np.random.default_rng(0))
+    crop = make_crop(
+        replace(example, joints3d=None, joints2d=None, mask=None),
+        image,
+        _NO_JOINTS,
+        size,
+        NO_AUGMENTATION,
+        np.random.default_rng(0),
+    )
     return crop.image, crop.camera
 
 # %% ../../nbs/evaluation/05_table_poses.ipynb #fdda7f3d
-def crop_batches(table: ExampleTable, rows: Sequence[int], size: int, batch_size: int, threads: int = 2) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
+def crop_batches(
+    table: ExampleTable, rows: Sequence[int], size: int, batch_size: int, threads: int = 2
+) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
     "(images uint8 [b, 3, s, s], intrinsics [b, 3, 3], rotations world -> crop camera float64 [b, 3, 3]) in the order of `rows`, one batch ahead."
-    def cut(row): return unlabelled_crop(table[row], table.image(row), size)
-    batches = [rows[k:k + batch_size] for k in range(0, len(rows), batch_size)]
+
+    def cut(row):
+        return unlabelled_crop(table[row], table.image(row), size)
+
+    batches = [rows[k : k + batch_size] for k in range(0, len(rows), batch_size)]
     with ThreadPoolExecutor(threads) as pool:
         ahead = [pool.submit(cut, int(row)) for row in batches[0]] if batches else []
         for k in range(len(batches)):
             now, ahead = ahead, [pool.submit(cut, int(row)) for row in batches[k + 1]] if k + 1 < len(batches) else []
             crops = [future.result() for future in now]
-            yield (torch.from_numpy(np.stack([image for image, _ in crops]).transpose(0, 3, 1, 2).copy()),
-                   torch.from_numpy(np.stack([camera.intrinsics for _, camera in crops])).float(), np.stack([camera.rotation for _, camera in crops]))
+            yield (
+                torch.from_numpy(np.stack([image for image, _ in crops]).transpose(0, 3, 1, 2).copy()),
+                torch.from_numpy(np.stack([camera.intrinsics for _, camera in crops])).float(),
+                np.stack([camera.rotation for _, camera in crops]),
+            )
 
 # %% ../../nbs/evaluation/05_table_poses.ipynb #e97e7f1d
 @dataclass(frozen=True, eq=False)
 class Predictions:
     "Joints of `skeleton` for the rows of a table, mm, float32: in each picture's camera frame, and in the world."
+
     camera: Float[np.ndarray, "n j 3"]
     world: Float[np.ndarray, "n j 3"]
     skeleton: Skeleton
@@ -76,13 +100,26 @@ class Predictions:
 def model_joints(model: torch.nn.Module) -> Callable[[Tensor, Tensor], Float[Tensor, "b j 3"]]:
     "The prediction function of a PoseModel (or anything that answers with `.joints`): evaluation mode, its own device, no gradients."
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
+
     def predict(images, intrinsics):
-        with torch.inference_mode(): return model(images.to(device), intrinsics.to(device)).joints.float()
+        with torch.inference_mode():
+            return model(images.to(device), intrinsics.to(device)).joints.float()
+
     return predict
 
 # %% ../../nbs/evaluation/05_table_poses.ipynb #34aa52a4
-def predict_examples(model: torch.nn.Module, table: ExampleTable, size: int, batch_size: int = 64, flip_average: bool = True, *, skeleton: Skeleton,
-                     rows: Sequence[int] | None = None, threads: int = 2, progress: bool = True) -> Predictions:
+def predict_examples(
+    model: torch.nn.Module,
+    table: ExampleTable,
+    size: int,
+    batch_size: int = 64,
+    flip_average: bool = True,
+    *,
+    skeleton: Skeleton,
+    rows: Sequence[int] | None = None,
+    threads: int = 2,
+    progress: bool = True,
+) -> Predictions:
     """Poses of all `rows` (default: every row) of a table. `skeleton`: what the model predicts; `size`: side of its crops, px; `flip_average`: also look at the mirrored crop.
     The model is put into evaluation mode. ValueError where the model's answer does not have the skeleton's joints."""
     model.eval()
@@ -91,12 +128,18 @@ def predict_examples(model: torch.nn.Module, table: ExampleTable, size: int, bat
     camera, world = (np.empty((len(rows), len(skeleton), 3), np.float32) for _ in range(2))
     rotation, position = table.column("rotation")[rows].astype(float), table.column("position")[rows].astype(float)
     start = 0
-    with tqdm(total=len(rows), desc=f"poses of {table.dataset}", unit="image", disable=not progress, mininterval=1) as bar:
+    with tqdm(
+        total=len(rows), desc=f"poses of {table.dataset}", unit="image", disable=not progress, mininterval=1
+    ) as bar:
         for images, intrinsics, crop_rotation in crop_batches(table, rows, size, batch_size, threads):
             joints = predict(images, intrinsics).double().cpu().numpy()
-            if joints.shape[1:] != (len(skeleton), 3): raise ValueError(f"model: expected joints [{len(images)}, {len(skeleton)} of {skeleton.name}, 3], found {joints.shape}")
+            if joints.shape[1:] != (len(skeleton), 3):
+                raise ValueError(
+                    f"model: expected joints [{len(images)}, {len(skeleton)} of {skeleton.name}, 3], found {joints.shape}"
+                )
             part = slice(start, start + len(joints))
             directions = joints @ crop_rotation
             world[part], camera[part] = directions + position[part, None], directions @ rotation[part].swapaxes(-1, -2)
-            start += len(joints); bar.update(len(joints))
+            start += len(joints)
+            bar.update(len(joints))
     return Predictions(camera, world, skeleton, rows)

@@ -16,33 +16,41 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from ..geometry.cameras import Camera, crop_camera, look_at_rotation, project_points, undistort_points
 from .tables import Example, decode_mask, encode_jpeg, encode_mask
+from ..geometry.cameras import Camera, crop_camera, look_at_rotation, project_points, undistort_points
 from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/examples/03_crops.ipynb #922b19a9
 @dataclass(frozen=True)
 class Augmentation:
     "How much a crop is varied; each value is drawn uniformly from +- the number unless told otherwise (method of MeTRAbs-ACAE)."
-    rotation_deg: float = 20.0      # about the viewing direction
-    scale: float = 0.25             # 0.25: the person appears at 0.75 to 1.25 of its size
-    shift: float = 0.1              # of the crop's side, along both axes
-    flip: float = 0.5               # probability of left and right swapped
-    brightness: float = 0.125       # of the full range
-    contrast: float = 0.5           # about the crop's mean colour, 0.5: times 0.5 to 1.5
-    saturation: float = 0.5         # times 0.5 to 1.5
-    hue_deg: float = 72.0
-    occlusion: float = 0.5          # probability; half of them pasted objects, half one erased rectangle
-    objects: int = 6                # at most so many pasted objects
-    erased_area: float = 1 / 3      # at most so much of the crop
-    background: float = 0.7         # probability of another background, where the example has a mask and `backgrounds` are given
-    occluders: tuple = field(default=(), repr=False, compare=False)     # RGBA uint8 pictures of objects; () draws blobs
-    backgrounds: tuple = field(default=(), repr=False, compare=False)   # RGB uint8 pictures without people
 
-NO_AUGMENTATION = Augmentation(**{f: 0 for f in Augmentation.__dataclass_fields__ if f not in ("occluders", "backgrounds")})
+    rotation_deg: float = 20.0  # about the viewing direction
+    scale: float = 0.25  # 0.25: the person appears at 0.75 to 1.25 of its size
+    shift: float = 0.1  # of the crop's side, along both axes
+    flip: float = 0.5  # probability of left and right swapped
+    brightness: float = 0.125  # of the full range
+    contrast: float = 0.5  # about the crop's mean colour, 0.5: times 0.5 to 1.5
+    saturation: float = 0.5  # times 0.5 to 1.5
+    hue_deg: float = 72.0
+    occlusion: float = 0.5  # probability; half of them pasted objects, half one erased rectangle
+    objects: int = 6  # at most so many pasted objects
+    erased_area: float = 1 / 3  # at most so much of the crop
+    background: float = (
+        0.7  # probability of another background, where the example has a mask and `backgrounds` are given
+    )
+    occluders: tuple = field(default=(), repr=False, compare=False)  # RGBA uint8 pictures of objects; () draws blobs
+    backgrounds: tuple = field(default=(), repr=False, compare=False)  # RGB uint8 pictures without people
+
+
+NO_AUGMENTATION = Augmentation(
+    **{f: 0 for f in Augmentation.__dataclass_fields__ if f not in ("occluders", "backgrounds")}
+)
 
 # %% ../../nbs/examples/03_crops.ipynb #e411550e
-def source_region(source: Camera, target: Camera, size: int, image_size: tuple[int, int]) -> tuple[tuple[int, int, int, int], float, bool]:
+def source_region(
+    source: Camera, target: Camera, size: int, image_size: tuple[int, int]
+) -> tuple[tuple[int, int, int, int], float, bool]:
     """What the crop needs of the picture: (left, top, right, bottom) px, how many source px one crop px covers in the middle,
     and whether the whole crop lies before the source camera."""
     edge = np.linspace(-0.5, size - 0.5, 9)
@@ -60,12 +68,15 @@ def source_region(source: Camera, target: Camera, size: int, image_size: tuple[i
 def widened(low: int, high: int, step: int, end: int) -> tuple[int, int]:
     "The range low..high, made as long as a multiple of `step` where that fits into 0..end (cells of whole pixels are averaged several times faster)."
     length = -(-(high - low) // step) * step
-    if length > end: return low, high
+    if length > end:
+        return low, high
     low = min(low, end - length)
     return low, low + length
 
 # %% ../../nbs/examples/03_crops.ipynb #6e3328a3
-def warp_image(image: np.ndarray, source: Camera, target: Camera, size: int, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
+def warp_image(
+    image: np.ndarray, source: Camera, target: Camera, size: int, interpolation: int = cv2.INTER_LINEAR
+) -> np.ndarray:
     """The size x size picture that `target` (no distortion, same place) takes of what `source` saw in `image` [H, W, ...];
     black where `source` saw nothing. Antialiased, unless `interpolation` is cv2.INTER_NEAREST."""
     (x0, y0, x1, y1), shrink, before = source_region(source, target, size, image.shape[1::-1])
@@ -81,28 +92,41 @@ def warp_image(image: np.ndarray, source: Camera, target: Camera, size: int, int
         k[:2] = k[:2] * ratio[:, None]
         k[:2, 2] += ratio / 2 - 0.5
     if interpolation != cv2.INTER_NEAREST and shrink / factor > 1.1:
-        part = cv2.GaussianBlur(part, (0, 0), 0.5 * np.sqrt((shrink / factor) ** 2 - 1), borderType=cv2.BORDER_REPLICATE)
+        part = cv2.GaussianBlur(
+            part, (0, 0), 0.5 * np.sqrt((shrink / factor) ** 2 - 1), borderType=cv2.BORDER_REPLICATE
+        )
     turn = target.rotation @ source.rotation.T
-    if not before or (source.distortion.any() and k[0, 1]):       # OpenCV's own maps know no skew
+    if not before or (source.distortion.any() and k[0, 1]):  # OpenCV's own maps know no skew
         return cv2.remap(part, *ray_map(k, source.distortion, turn, target.intrinsics, size), interpolation)
     if source.distortion.any():
         maps = cv2.initUndistortRectifyMap(k, source.distortion, turn, target.intrinsics, (size, size), cv2.CV_16SC2)
         return cv2.remap(part, *maps, interpolation)
-    return cv2.warpPerspective(part, k @ turn.T @ np.linalg.inv(target.intrinsics), (size, size), flags=interpolation | cv2.WARP_INVERSE_MAP)
+    return cv2.warpPerspective(
+        part, k @ turn.T @ np.linalg.inv(target.intrinsics), (size, size), flags=interpolation | cv2.WARP_INVERSE_MAP
+    )
 
 # %% ../../nbs/examples/03_crops.ipynb #5970585c
 def ray_map(k, distortion, turn, target_intrinsics, size: int) -> tuple[np.ndarray, np.ndarray]:
     "Source x and y [size, size] of every crop pixel, far outside where its ray does not point forward."
     x, y = np.meshgrid(np.arange(size), np.arange(size))
-    rays = np.concatenate([undistort_points(np.stack([x, y], -1), target_intrinsics), np.ones((size, size, 1))], -1) @ turn
+    rays = (
+        np.concatenate([undistort_points(np.stack([x, y], -1), target_intrinsics), np.ones((size, size, 1))], -1) @ turn
+    )
     px = np.nan_to_num(project_points(rays, k, distortion), nan=-1e4).clip(-1e4, 3e4).astype(np.float32)
     return np.ascontiguousarray(px[..., 0]), np.ascontiguousarray(px[..., 1])
 
 # %% ../../nbs/examples/03_crops.ipynb #f18ec7db
-def draw_camera(camera: Camera, box: Float[np.ndarray, "4"], size: int, augmentation: Augmentation, rng: np.random.Generator) -> Camera:
+def draw_camera(
+    camera: Camera, box: Float[np.ndarray, " 4"], size: int, augmentation: Augmentation, rng: np.random.Generator
+) -> Camera:
     "The camera of one crop, upright and filled by the box but for the augmentation. ValueError for a box the lens cannot have seen."
     straight = crop_camera(camera, box, size)
-    roll, zoom, x, y = rng.uniform(-1, 1, 4) * (np.deg2rad(augmentation.rotation_deg), augmentation.scale, augmentation.shift, augmentation.shift)
+    roll, zoom, x, y = rng.uniform(-1, 1, 4) * (
+        np.deg2rad(augmentation.rotation_deg),
+        augmentation.scale,
+        augmentation.shift,
+        augmentation.shift,
+    )
     k = straight.intrinsics.copy()
     forward = np.array([x * size / k[0, 0], y * size / k[1, 1], 1]) @ straight.rotation
     c, s = np.cos(roll), np.sin(roll)
@@ -111,13 +135,21 @@ def draw_camera(camera: Camera, box: Float[np.ndarray, "4"], size: int, augmenta
     return Camera(k, None, rotation, straight.position, straight.world_up)
 
 # %% ../../nbs/examples/03_crops.ipynb #91fb6165
-YIQ = np.array([[.299, .587, .114], [.596, -.274, -.322], [.211, -.523, .312]])
+YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 RGB_OF_YIQ = np.linalg.inv(YIQ)
 
-def colour_matrix(mean: Float[np.ndarray, "3"], augmentation: Augmentation, rng: np.random.Generator) -> Float[np.ndarray, "3 4"]:
+
+def colour_matrix(
+    mean: Float[np.ndarray, " 3"], augmentation: Augmentation, rng: np.random.Generator
+) -> Float[np.ndarray, "3 4"]:
     "A random change of colours of a picture whose mean colour is `mean` (0 to 255), in random order of its parts."
     a = augmentation
-    light, contrast, saturation, hue = rng.uniform(-1, 1, 4) * (a.brightness * 255, a.contrast, a.saturation, np.deg2rad(a.hue_deg))
+    light, contrast, saturation, hue = rng.uniform(-1, 1, 4) * (
+        a.brightness * 255,
+        a.contrast,
+        a.saturation,
+        np.deg2rad(a.hue_deg),
+    )
     c, s = np.cos(hue) * (1 + saturation), np.sin(hue) * (1 + saturation)
     matrix = np.eye(4)
     for part in rng.permutation(3):
@@ -140,7 +172,7 @@ def blob_objects(count: int = 32, seed: int = 0) -> tuple[UInt8[np.ndarray, "64 
     y, x = np.mgrid[-1:1:64j, -1:1:64j]
     angle, radius = np.arctan2(y, x), np.hypot(x, y)
     for _ in range(count):
-        outline = 0.7 + sum(rng.uniform(-.25, .25) / n * np.cos(n * angle + rng.uniform(0, 7)) for n in range(1, 7))
+        outline = 0.7 + sum(rng.uniform(-0.25, 0.25) / n * np.cos(n * angle + rng.uniform(0, 7)) for n in range(1, 7))
         alpha = ((outline - radius) * 16).clip(0, 1)
         stripes = np.sin((x * rng.normal() + y * rng.normal()) * rng.uniform(2, 20))[..., None] * rng.uniform(0, 60, 3)
         shade = (x * rng.normal() + y * rng.normal())[..., None] * 40
@@ -149,23 +181,31 @@ def blob_objects(count: int = 32, seed: int = 0) -> tuple[UInt8[np.ndarray, "64 
     return tuple(blobs)
 
 # %% ../../nbs/examples/03_crops.ipynb #38f475ca
-def paste_object(image: UInt8[np.ndarray, "S S 3"], picture: UInt8[np.ndarray, "h w 4"], rng: np.random.Generator) -> None:
+def paste_object(
+    image: UInt8[np.ndarray, "S S 3"], picture: UInt8[np.ndarray, "h w 4"], rng: np.random.Generator
+) -> None:
     "Blend an RGBA picture over the image, in place, at a random place and a random size of 0.1 to 0.5 of the image's side."
     size = len(image)
     scale = rng.uniform(0.1, 0.5) * size / max(picture.shape[:2])
     w, h = (max(2, int(n * scale)) for n in picture.shape[1::-1])
     x, y = rng.integers(-w // 2, size - w // 2), rng.integers(-h // 2, size - h // 2)
-    picture = cv2.resize(picture, (w, h), interpolation=cv2.INTER_LINEAR)[max(0, -y):size - y, max(0, -x):size - x]
-    under = image[max(0, y):y + h, max(0, x):x + w]
+    picture = cv2.resize(picture, (w, h), interpolation=cv2.INTER_LINEAR)[max(0, -y) : size - y, max(0, -x) : size - x]
+    under = image[max(0, y) : y + h, max(0, x) : x + w]
     alpha = picture[..., 3].astype(np.float32) / 255
     under[:] = cv2.blendLinear(np.ascontiguousarray(picture[..., :3]), np.ascontiguousarray(under), alpha, 1 - alpha)
 
+
 def erase_rectangle(image: UInt8[np.ndarray, "S S 3"], largest_area: float, rng: np.random.Generator) -> None:
     "Fill a random rectangle of 2 % to `largest_area` of the image with noise, in place."
-    size, area, aspect = len(image), rng.uniform(min(0.02, largest_area), largest_area), np.exp(rng.uniform(-1, 1) * np.log(3))
+    size, area, aspect = (
+        len(image),
+        rng.uniform(min(0.02, largest_area), largest_area),
+        np.exp(rng.uniform(-1, 1) * np.log(3)),
+    )
     w, h = (min(size, max(1, round(size * np.sqrt(area * a)))) for a in (aspect, 1 / aspect))
     x, y = rng.integers(0, size - w + 1), rng.integers(0, size - h + 1)
-    image[y:y + h, x:x + w] = rng.integers(0, 256, (h, w, 3), dtype=np.uint8)
+    image[y : y + h, x : x + w] = rng.integers(0, 256, (h, w, 3), dtype=np.uint8)
+
 
 def occlude(image: UInt8[np.ndarray, "S S 3"], augmentation: Augmentation, rng: np.random.Generator) -> None:
     "Hide parts of the image, in place: half the times 1 to `objects` objects, half the times one erased rectangle."
@@ -177,23 +217,34 @@ def occlude(image: UInt8[np.ndarray, "S S 3"], augmentation: Augmentation, rng: 
         erase_rectangle(image, augmentation.erased_area, rng)
 
 # %% ../../nbs/examples/03_crops.ipynb #e2bae6f9
-def replace_background(image: UInt8[np.ndarray, "S S 3"], mask: Float[np.ndarray, "S S"], picture: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator):
+def replace_background(
+    image: UInt8[np.ndarray, "S S 3"],
+    mask: Float[np.ndarray, "S S"],
+    picture: UInt8[np.ndarray, "H W 3"],
+    rng: np.random.Generator,
+):
     "The image where `mask` is 1, a random square part of `picture` where it is 0."
     size = len(image)
     side = int(min(picture.shape[:2]) * rng.uniform(0.5, 1))
     x, y = rng.integers(0, picture.shape[1] - side + 1), rng.integers(0, picture.shape[0] - side + 1)
-    behind = cv2.resize(picture[y:y + side, x:x + side], (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
+    behind = cv2.resize(
+        picture[y : y + side, x : x + side],
+        (size, size),
+        interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR,
+    )
     return cv2.blendLinear(image, behind, mask, 1 - mask)
 
 # %% ../../nbs/examples/03_crops.ipynb #c165b91e
 @dataclass(eq=False)
 class Crop:
     "A square picture of one person with its camera and joints; unlabelled joints are NaN."
+
     image: UInt8[np.ndarray, "S S 3"]
-    camera: Camera                          # no distortion; world -> crop camera; of the mirrored world when flipped
-    joints3d: Float[np.ndarray, "J 3"]      # float32, crop-camera frame, mm
-    joints2d: Float[np.ndarray, "J 2"]      # float32, crop px: projected from 3D where labelled, else from the 2D labels
+    camera: Camera  # no distortion; world -> crop camera; of the mirrored world when flipped
+    joints3d: Float[np.ndarray, "J 3"]  # float32, crop-camera frame, mm
+    joints2d: Float[np.ndarray, "J 2"]  # float32, crop px: projected from 3D where labelled, else from the 2D labels
     flipped: bool
+
 
 def crop_joints(example: Example, camera: Camera, n_joints: int) -> tuple[np.ndarray, np.ndarray]:
     "Joints of an example seen by another camera at the same place: mm in its frame, and px."
@@ -209,17 +260,27 @@ def crop_joints(example: Example, camera: Camera, n_joints: int) -> tuple[np.nda
     return joints3d, joints2d
 
 # %% ../../nbs/examples/03_crops.ipynb #61591936
-def make_crop(example: Example, image: UInt8[np.ndarray, "H W 3"], skeleton: Skeleton, size: int,
-              augmentation: Augmentation = NO_AUGMENTATION, rng: np.random.Generator | None = None) -> Crop:
+def make_crop(
+    example: Example,
+    image: UInt8[np.ndarray, "H W 3"],
+    skeleton: Skeleton,
+    size: int,
+    augmentation: Augmentation = NO_AUGMENTATION,
+    rng: np.random.Generator | None = None,
+) -> Crop:
     """One size x size crop of a person. The result depends on the arguments and the state of `rng` alone.
 
     ValueError naming the example when image or joints have another size than it says, or its box is not in view."""
     rng = np.random.default_rng(0) if rng is None else rng
     if image.shape[1::-1] != tuple(example.image_size):
-        raise ValueError(f"{example.dataset}, {example.example_id}, image: expected size {example.image_size}, found {image.shape[1::-1]}")
+        raise ValueError(
+            f"{example.dataset}, {example.example_id}, image: expected size {example.image_size}, found {image.shape[1::-1]}"
+        )
     for name in ("joints3d", "joints2d"):
         if getattr(example, name) is not None and len(getattr(example, name)) != len(skeleton):
-            raise ValueError(f"{example.dataset}, {example.example_id}, {name}: expected the {len(skeleton)} joints of {skeleton.name}, found {len(getattr(example, name))}")
+            raise ValueError(
+                f"{example.dataset}, {example.example_id}, {name}: expected the {len(skeleton)} joints of {skeleton.name}, found {len(getattr(example, name))}"
+            )
     try:
         camera = draw_camera(example.camera, example.box, size, augmentation, rng)
     except ValueError as error:
@@ -232,16 +293,20 @@ def make_crop(example: Example, image: UInt8[np.ndarray, "H W 3"], skeleton: Ske
         pixels = replace_background(pixels, warp_image(mask, example.camera, camera, size), picture, rng)
     joints3d, joints2d = crop_joints(example, camera, len(skeleton))
     if draws[0]:
-        pixels, (camera, joints3d, joints2d) = cv2.flip(pixels, 1), flip_crop(camera, joints3d, joints2d, skeleton, size)
+        pixels, (camera, joints3d, joints2d) = (
+            cv2.flip(pixels, 1),
+            flip_crop(camera, joints3d, joints2d, skeleton, size),
+        )
     if draws[1]:
         occlude(pixels, augmentation, rng)
     if augmentation.brightness or augmentation.contrast or augmentation.saturation or augmentation.hue_deg:
         pixels = cv2.transform(pixels, colour_matrix(np.array(cv2.mean(pixels)[:3]), augmentation, rng))
     return Crop(pixels, camera, joints3d.astype(np.float32), joints2d.astype(np.float32), bool(draws[0]))
 
+
 def flip_crop(camera: Camera, joints3d: np.ndarray, joints2d: np.ndarray, skeleton: Skeleton, size: int):
     "Camera and joints of the mirrored crop; twice is identity."
-    k, mirror, reflection = camera.intrinsics.copy(), list(skeleton.mirror), np.diag([-1., 1, 1])
+    k, mirror, reflection = camera.intrinsics.copy(), list(skeleton.mirror), np.diag([-1.0, 1, 1])
     k[0, 2] = size - 1 - k[0, 2]
     k[0, 1] = -k[0, 1]
     up = camera.world_up @ camera.rotation.T @ reflection @ camera.rotation
@@ -254,15 +319,22 @@ def to_linear() -> np.ndarray:
     v = np.arange(256) / 255
     return (np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4) * 65535).round().astype(np.uint16)
 
+
 @cache
-def from_linear() -> UInt8[np.ndarray, "65536"]:
+def from_linear() -> UInt8[np.ndarray, " 65536"]:
     "The sRGB value of each linear value 0 to 65535."
     v = np.arange(65536) / 65535
     return (np.where(v <= 0.0031308, v * 12.92, 1.055 * v ** (1 / 2.4) - 0.055) * 255).round().astype(np.uint8)
 
 # %% ../../nbs/examples/03_crops.ipynb #81597e1c
-def store_crop(example: Example, image: UInt8[np.ndarray, "H W 3"], size: int = 384, margin: float = 1.5, largest_zoom: float = 1.2,
-               quality: int = 95) -> tuple[Example, bytes]:
+def store_crop(
+    example: Example,
+    image: UInt8[np.ndarray, "H W 3"],
+    size: int = 384,
+    margin: float = 1.5,
+    largest_zoom: float = 1.2,
+    quality: int = 95,
+) -> tuple[Example, bytes]:
     """The example as a crop to keep: at most `size` px a side, `margin` times the box's longest side, enlarged at most `largest_zoom`
     times. Box, camera, 2D joints and mask are those of the crop; 3D joints stay in the world. The box is the one of which `crop_camera`
     makes the camera that it makes of the example's own: around the middle, its longer side size / margin."""
@@ -272,12 +344,33 @@ def store_crop(example: Example, image: UInt8[np.ndarray, "H W 3"], size: int = 
     camera = Camera(k, None, camera.rotation, camera.position, camera.world_up)
     pixels = from_linear()[warp_image(to_linear()[image], example.camera, camera, size)]
     left, top, width, height = example.box
-    sides = np.array([[left, top + height / 2], [left + width, top + height / 2], [left + width / 2, top], [left + width / 2, top + height]])
+    sides = np.array(
+        [
+            [left, top + height / 2],
+            [left + width, top + height / 2],
+            [left + width / 2, top],
+            [left + width / 2, top + height],
+        ]
+    )
     sides = np.ptp(crop_joints(replace(example, joints3d=None, joints2d=sides), camera, 4)[1], axis=0)
     sides *= size / margin / sides.max()
-    joints2d = None if example.joints2d is None else crop_joints(replace(example, joints3d=None), camera, len(example.joints2d))[1].astype(np.float32)
+    joints2d = (
+        None
+        if example.joints2d is None
+        else crop_joints(replace(example, joints3d=None), camera, len(example.joints2d))[1].astype(np.float32)
+    )
     mask = None
     if example.mask is not None:
-        mask = encode_mask(warp_image(decode_mask(example.mask, example.image_size).astype(np.float32), example.camera, camera, size) > 0.5)
-    stored = replace(example, camera=camera, box=np.r_[(size - 1 - sides) / 2, sides], image_size=(size, size), joints2d=joints2d, mask=mask)
+        mask = encode_mask(
+            warp_image(decode_mask(example.mask, example.image_size).astype(np.float32), example.camera, camera, size)
+            > 0.5
+        )
+    stored = replace(
+        example,
+        camera=camera,
+        box=np.r_[(size - 1 - sides) / 2, sides],
+        image_size=(size, size),
+        joints2d=joints2d,
+        mask=mask,
+    )
     return stored, encode_jpeg(pixels, quality)

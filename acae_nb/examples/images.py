@@ -25,17 +25,20 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
         raise ValueError(f"no JPEG start marker: the bytes begin with {bytes(data[:4]).hex() or 'nothing'}")
     at, size = 2, None
     while at + 4 <= len(data):
-        marker, length = data[at + 1], int.from_bytes(data[at + 2:at + 4], "big")
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         if data[at] != 0xFF or length < 2:
             raise ValueError(f"a damaged JPEG: no segment at byte {at}")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 9 <= len(data):
-            size = int.from_bytes(data[at + 7:at + 9], "big"), int.from_bytes(data[at + 5:at + 7], "big")
+            size = int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
         at += 2 + length
         if marker == 0xDA:
             break
     if size is None or data.rfind(b"\xff\xd9", at) < 0:
-        raise ValueError(f"a truncated JPEG: {len(data)} bytes without {'a frame header' if size is None else 'an end marker'}")
+        raise ValueError(
+            f"a truncated JPEG: {len(data)} bytes without {'a frame header' if size is None else 'an end marker'}"
+        )
     return size
+
 
 def decode_jpeg(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
     "RGB pixels of a JPEG file, as stored (an EXIF orientation is not applied). ValueError when it cannot be decoded."
@@ -45,9 +48,12 @@ def decode_jpeg(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
         raise ValueError(f"a JPEG of {len(data)} bytes that cannot be decoded")
     return image
 
+
 def encode_jpeg(image: UInt8[np.ndarray, "H W 3"], quality: int = 95) -> bytes:
     "JPEG bytes of RGB pixels."
-    return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[
+        1
+    ].tobytes()
 
 # %% ../../nbs/examples/00_images.ipynb #c7f1883c
 def encode_mask(mask: Bool[np.ndarray, "H W"]) -> bytes:
@@ -65,12 +71,13 @@ def encode_mask(mask: Bool[np.ndarray, "H W"]) -> bytes:
             code.append(48 + digit + 32 * more)
     return bytes(code)
 
+
 def decode_mask(code: bytes, image_size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
     "The mask of COCO's compressed run lengths. ValueError when they do not fill an image of (width, height)."
     digits = np.frombuffer(code, np.uint8).astype(np.int64) - 48
     last = np.flatnonzero(digits < 32)
     starts = np.concatenate([[0], last[:-1] + 1]).astype(np.int64)
-    place = np.arange(len(digits)) - np.repeat(starts, np.diff(np.append(starts, len(digits))))[:len(digits)]
+    place = np.arange(len(digits)) - np.repeat(starts, np.diff(np.append(starts, len(digits))))[: len(digits)]
     if not len(last) or last[-1] != len(digits) - 1 or (digits < 0).any() or (digits > 63).any() or place.max() > 8:
         raise ValueError(f"a mask of {len(code)} bytes that is no complete run-length code")
     counts = np.add.reduceat((digits & 31) << 5 * place, starts)

@@ -28,7 +28,7 @@ def hash64(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 # %% ../../nbs/examples/04_mixing.ipynb #1662f97f
-def permute(places: Int[np.ndarray, "N"], n: int, key: np.ndarray) -> Int[np.ndarray, "N"]:
+def permute(places: Int[np.ndarray, " N"], n: int, key: np.ndarray) -> Int[np.ndarray, " N"]:
     "Where a random permutation of 0 .. n - 1 sends each of some places; `key` (uint64, one or one per place) chooses the permutation."
     half = np.uint64(max(3, ((n - 1).bit_length() + 1) // 2))
     low = (np.uint64(1) << half) - np.uint64(1)
@@ -47,26 +47,30 @@ def permute(places: Int[np.ndarray, "N"], n: int, key: np.ndarray) -> Int[np.nda
 @dataclass(frozen=True)
 class BatchPlan:
     "Which rows of which data set are in the batch of a step. ValueError for lengths, quotas or a seed that cannot be."
-    lengths: tuple[int, ...]    # rows of each data set
-    quotas: tuple[int, ...]     # rows of each data set in every batch
+
+    lengths: tuple[int, ...]  # rows of each data set
+    quotas: tuple[int, ...]  # rows of each data set in every batch
     seed: int
 
     def __post_init__(self):
         object.__setattr__(self, "lengths", tuple(int(n) for n in self.lengths))
         object.__setattr__(self, "quotas", tuple(int(n) for n in self.quotas))
         if len(self.lengths) != len(self.quotas):
-            raise ValueError(f"quotas: expected one for each of {len(self.lengths)} data sets, found {len(self.quotas)}")
+            raise ValueError(
+                f"quotas: expected one for each of {len(self.lengths)} data sets, found {len(self.quotas)}"
+            )
         if not self.lengths or min(self.lengths) < 1:
             raise ValueError(f"lengths: expected at least one row in every data set, found {list(self.lengths)}")
         if min(self.quotas) < 0 or not sum(self.quotas):
             raise ValueError(f"quotas: expected numbers >= 0, not all of them 0, found {list(self.quotas)}")
-        if not 0 <= self.seed < 2 ** 63:
+        if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: expected 0 <= seed < 2**63, found {self.seed}")
 
     @property
-    def batch_size(self) -> int: return sum(self.quotas)
+    def batch_size(self) -> int:
+        return sum(self.quotas)
 
-    def draw(self, step: int) -> tuple[Int[np.ndarray, "B"], Int[np.ndarray, "B"]]:
+    def draw(self, step: int) -> tuple[Int[np.ndarray, " B"], Int[np.ndarray, " B"]]:
         "Data set and row of every example of a step's batch."
         if step < 0:
             raise ValueError(f"step: expected 0 or more, found {step}")
@@ -84,11 +88,13 @@ class BatchPlan:
     def share(self, step: int, rank: int, world: int) -> list[tuple[int, int]]:
         "The part of a step's batch that one of `world` ranks computes; together they compute all of it."
         if not 0 <= rank < world or self.batch_size % world:
-            raise ValueError(f"rank {rank} of {world}: expected 0 <= rank < world and a batch of {self.batch_size} that {world} divides")
+            raise ValueError(
+                f"rank {rank} of {world}: expected 0 <= rank < world and a batch of {self.batch_size} that {world} divides"
+            )
         return self.batch(step)[rank::world]
 
 # %% ../../nbs/examples/04_mixing.ipynb #2c1ad7b3
-def union_columns(table_skeleton: Skeleton, union: Skeleton) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+def union_columns(table_skeleton: Skeleton, union: Skeleton) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     "Which joints of a table go to which columns of the union. ValueError when it has no format of the union, or one that differs."
     source, target = [], []
     for name, joints in table_skeleton.parts.items():
@@ -102,27 +108,34 @@ def union_columns(table_skeleton: Skeleton, union: Skeleton) -> tuple[Int[np.nda
         raise ValueError(f"formats: expected one of {list(union.parts)}, found {list(table_skeleton.parts)}")
     return np.array(source), np.array(target)
 
-def common_columns(table_skeleton: Skeleton, common: Skeleton) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+
+def common_columns(table_skeleton: Skeleton, common: Skeleton) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     "Which joints of a 2D table go to which of the common 2D joints, by short name. ValueError when none does."
     target = [k for k, name in enumerate(common.short_names) if name in table_skeleton.short_names]
     source = [table_skeleton.short_names.index(common.short_names[k]) for k in target]
     if not source:
-        raise ValueError(f"2D joints: expected some of {list(common.short_names)}, found {list(table_skeleton.short_names)}")
+        raise ValueError(
+            f"2D joints: expected some of {list(common.short_names)}, found {list(table_skeleton.short_names)}"
+        )
     return np.array(source), np.array(target)
 
 # %% ../../nbs/examples/04_mixing.ipynb #610620fe
 @dataclass
 class Batch:
     "Examples of many data sets with the labels each of them has; rows of 3D sets come first."
-    images: UInt8[torch.Tensor, "B 3 S S"]
-    intrinsics: Float[torch.Tensor, "B 3 3"]    # float32, of the crop
-    joints3d: Float[torch.Tensor, "B J 3"]      # float32, crop-camera frame, mm; NaN where not labelled; J joints of the union
-    joints2d: Float[torch.Tensor, "B K 2"]      # float32, crop px; rows of 2D sets only, else NaN
-    is_2d: Bool[torch.Tensor, "B"]
-    dataset: Int[torch.Tensor, "B"]             # index of the table
-    row: Int[torch.Tensor, "B"]                 # row in its table
 
-    def __len__(self): return len(self.images)
+    images: UInt8[torch.Tensor, "B 3 S S"]
+    intrinsics: Float[torch.Tensor, "B 3 3"]  # float32, of the crop
+    joints3d: Float[
+        torch.Tensor, "B J 3"
+    ]  # float32, crop-camera frame, mm; NaN where not labelled; J joints of the union
+    joints2d: Float[torch.Tensor, "B K 2"]  # float32, crop px; rows of 2D sets only, else NaN
+    is_2d: Bool[torch.Tensor, " B"]
+    dataset: Int[torch.Tensor, " B"]  # index of the table
+    row: Int[torch.Tensor, " B"]  # row in its table
+
+    def __len__(self):
+        return len(self.images)
 
     def to(self, device, non_blocking: bool = True) -> "Batch":
         return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)})
@@ -135,8 +148,19 @@ class MixedBatches(torch.utils.data.Dataset):
     """`batches[step]` is the Batch of a step, or the share of it that `rank` of `world` ranks computes.
 
     Tables with `joints3d` are 3D sets, the others 2D sets; 3D sets come first. ValueError when tables and plan do not fit."""
-    def __init__(self, tables: Sequence[ExampleTable], plan: BatchPlan, skeleton: Skeleton, skeleton_2d: Skeleton, size: int,
-                 augmentation: Augmentation, seed: int, rank: int = 0, world: int = 1):
+
+    def __init__(
+        self,
+        tables: Sequence[ExampleTable],
+        plan: BatchPlan,
+        skeleton: Skeleton,
+        skeleton_2d: Skeleton,
+        size: int,
+        augmentation: Augmentation,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ):
         self.tables, self.plan, self.skeleton, self.skeleton_2d = list(tables), plan, skeleton, skeleton_2d
         self.size, self.augmentation, self.seed, self.rank, self.world = size, augmentation, seed, rank, world
         found = tuple(len(t) for t in self.tables)
@@ -144,9 +168,14 @@ class MixedBatches(torch.utils.data.Dataset):
             raise ValueError(f"tables: expected lengths {list(plan.lengths)} as planned, found {list(found)}")
         self.is_2d = ["joints3d" not in t for t in self.tables]
         if self.is_2d != sorted(self.is_2d):
-            raise ValueError(f"tables: expected 3D sets before 2D sets, found {[(t.dataset, '2D' if d else '3D') for t, d in zip(self.tables, self.is_2d)]}")
+            raise ValueError(
+                f"tables: expected 3D sets before 2D sets, found {[(t.dataset, '2D' if d else '3D') for t, d in zip(self.tables, self.is_2d)]}"
+            )
         plan.share(0, rank, world)
-        self.columns = [common_columns(t.skeleton, skeleton_2d) if d else union_columns(t.skeleton, skeleton) for t, d in zip(self.tables, self.is_2d)]
+        self.columns = [
+            common_columns(t.skeleton, skeleton_2d) if d else union_columns(t.skeleton, skeleton)
+            for t, d in zip(self.tables, self.is_2d)
+        ]
 
     def __getitem__(self, step: int) -> Batch:
         share = self.plan.share(step, self.rank, self.world)
@@ -156,7 +185,14 @@ class MixedBatches(torch.utils.data.Dataset):
         joints2d = np.full((b, len(self.skeleton_2d), 2), np.nan, np.float32)
         for i, (dataset, row) in enumerate(share):
             table, (source, target) = self.tables[dataset], self.columns[dataset]
-            crop = make_crop(table[row], table.image(row), table.skeleton, s, self.augmentation, self.generator(step, self.rank + self.world * i))
+            crop = make_crop(
+                table[row],
+                table.image(row),
+                table.skeleton,
+                s,
+                self.augmentation,
+                self.generator(step, self.rank + self.world * i),
+            )
             images[i], intrinsics[i] = crop.image.transpose(2, 0, 1), crop.camera.intrinsics
             if self.is_2d[dataset]:
                 joints2d[i, target] = crop.joints2d[source]
@@ -168,12 +204,17 @@ class MixedBatches(torch.utils.data.Dataset):
 
     def generator(self, step: int, position: int) -> np.random.Generator:
         "The random numbers of one crop: a function of seed, step and place in the global batch."
-        return np.random.Generator(np.random.Philox(key=hash64(hash64(np.uint64([self.seed, self.seed ^ 1])) + np.uint64(step)) + np.uint64(position)))
+        return np.random.Generator(
+            np.random.Philox(
+                key=hash64(hash64(np.uint64([self.seed, self.seed ^ 1])) + np.uint64(step)) + np.uint64(position)
+            )
+        )
 
 # %% ../../nbs/examples/04_mixing.ipynb #216968c7
 def _one_thread(worker: int) -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
 
 def loader(batches: MixedBatches, start: int, stop: int, workers: int = 0, pin_memory: bool = False) -> Iterator[Batch]:
     "The batches of steps `start` to `stop` in order, made by `workers` processes (0: by this one); the same for any number of them."
@@ -181,5 +222,15 @@ def loader(batches: MixedBatches, start: int, stop: int, workers: int = 0, pin_m
     if workers:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["acae_nb.examples.mixing"])
-    return iter(torch.utils.data.DataLoader(batches, batch_size=None, sampler=range(start, stop), num_workers=workers, pin_memory=pin_memory,
-                                            worker_init_fn=_one_thread, multiprocessing_context=context, prefetch_factor=4 if workers else None))
+    return iter(
+        torch.utils.data.DataLoader(
+            batches,
+            batch_size=None,
+            sampler=range(start, stop),
+            num_workers=workers,
+            pin_memory=pin_memory,
+            worker_init_fn=_one_thread,
+            multiprocessing_context=context,
+            prefetch_factor=4 if workers else None,
+        )
+    )

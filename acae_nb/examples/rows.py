@@ -20,18 +20,19 @@ from ..geometry.cameras import Camera
 @dataclass(eq=False)
 class Example:
     """One person in one image. Lengths are mm, image places px (integer coordinates at pixel centres), world frame."""
-    example_id: str                 # stable, unique in its data set
+
+    example_id: str  # stable, unique in its data set
     dataset: str
     split: str
     subject: str
     sequence: str
     frame: int
-    camera: Camera                  # rotation and position are world -> camera, distortion may be non-zero
-    box: Float[np.ndarray, "4"]     # left, top, width, height, px
-    image_size: tuple[int, int]     # width, height, px
-    joints3d: Float[np.ndarray, "J 3"] | None = None   # world, mm, NaN where not labelled; None: no joint labelled
-    joints2d: Float[np.ndarray, "J 2"] | None = None   # px, for data sets labelled in 2D only
-    mask: bytes | None = None       # foreground as COCO's compressed run lengths, see `encode_mask`
+    camera: Camera  # rotation and position are world -> camera, distortion may be non-zero
+    box: Float[np.ndarray, " 4"]  # left, top, width, height, px
+    image_size: tuple[int, int]  # width, height, px
+    joints3d: Float[np.ndarray, "J 3"] | None = None  # world, mm, NaN where not labelled; None: no joint labelled
+    joints2d: Float[np.ndarray, "J 2"] | None = None  # px, for data sets labelled in 2D only
+    mask: bytes | None = None  # foreground as COCO's compressed run lengths, see `encode_mask`
     weight: float = 1.0
     camera_name: str = ""
 
@@ -39,13 +40,27 @@ class Example:
 SCHEMA_VERSION = 1
 TEXT_COLUMNS = ("example_id", "split", "subject", "sequence", "camera_name")
 
+
 def number_columns(n_joints: int) -> dict[str, tuple[type, tuple[int, ...]]]:
     "Type and shape per row of every numeric column; `joints3d`, `joints2d` and `origin` may be absent from a table."
-    return {"frame": (np.int64, ()), "weight": (np.float32, ()), "box": (np.float64, (4,)), "image_size": (np.int32, (2,)),
-            "intrinsics": (np.float64, (3, 3)), "distortion": (np.float64, (12,)), "rotation": (np.float64, (3, 3)),
-            "position": (np.float64, (3,)), "world_up": (np.float64, (3,)), "joints3d": (np.float32, (n_joints, 3)),
-            "joints2d": (np.float32, (n_joints, 2)), "origin": (np.float64, (3,)),
-            "image_offset": (np.int64, ()), "image_length": (np.int64, ()), "image_crc32": (np.uint32, ())}
+    return {
+        "frame": (np.int64, ()),
+        "weight": (np.float32, ()),
+        "box": (np.float64, (4,)),
+        "image_size": (np.int32, (2,)),
+        "intrinsics": (np.float64, (3, 3)),
+        "distortion": (np.float64, (12,)),
+        "rotation": (np.float64, (3, 3)),
+        "position": (np.float64, (3,)),
+        "world_up": (np.float64, (3,)),
+        "joints3d": (np.float32, (n_joints, 3)),
+        "joints2d": (np.float32, (n_joints, 2)),
+        "origin": (np.float64, (3,)),
+        "image_offset": (np.int64, ()),
+        "image_length": (np.int64, ()),
+        "image_crc32": (np.uint32, ()),
+    }
+
 
 OPTIONAL_COLUMNS = ("joints3d", "joints2d", "origin", "mask")
 CAMERA_COLUMNS = ("intrinsics", "distortion", "rotation", "position", "world_up")
@@ -54,6 +69,7 @@ CAMERA_COLUMNS = ("intrinsics", "distortion", "rotation", "position", "world_up"
 @dataclass(frozen=True)
 class Problem:
     "One fault of an example table."
+
     file: str
     row: int | None
     field: str
@@ -65,22 +81,33 @@ class Problem:
         row = "" if self.row is None else f", row {self.row}" + (f" ({self.example_id})" if self.example_id else "")
         return f"{self.file}{row}, {self.field}: expected {self.expected}, found {self.found}"
 
+
 class InvalidExamples(ValueError):
     "Examples that cannot be right; `.problems` lists every one, and so does the message."
+
     def __init__(self, problems: list[Problem]):
         self.problems = problems
-        super().__init__(f"{len(problems)} problem{'s' * (len(problems) > 1)}\n" + "\n".join(f"  {p}" for p in problems))
+        super().__init__(
+            f"{len(problems)} problem{'s' * (len(problems) > 1)}\n" + "\n".join(f"  {p}" for p in problems)
+        )
 
 # %% ../../nbs/examples/01_rows.ipynb #cb2b2a24
 def _show(value) -> str:
-    text = np.array2string(np.asarray(value), precision=4, threshold=12, edgeitems=2) if isinstance(value, np.ndarray) else repr(value)
+    text = (
+        np.array2string(np.asarray(value), precision=4, threshold=12, edgeitems=2)
+        if isinstance(value, np.ndarray)
+        else repr(value)
+    )
     return " ".join(text.split())[:160]
+
 
 def camera_problems(columns: dict) -> Iterator[tuple[int, str, str, str]]:
     "Yield (row, field, expected, found) for cameras that are not finite, not a rotation, without focal length or without an up direction."
+
     def report(field, expected, bad):
         for row in np.flatnonzero(bad):
             yield int(row), field, expected, _show(columns[field][row])
+
     finite = {f: np.isfinite(columns[f]).reshape(len(columns[f]), -1).all(1) for f in CAMERA_COLUMNS if f in columns}
     for field, ok in finite.items():
         yield from report(field, "finite numbers", ~ok)
@@ -93,14 +120,18 @@ def camera_problems(columns: dict) -> Iterator[tuple[int, str, str, str]]:
         good = (abs(r @ r.transpose(0, 2, 1) - np.eye(3)).max((1, 2)) < 1e-4) & (np.linalg.det(r) > 0)
         yield from report("rotation", "a rotation (orthonormal rows, determinant 1)", ~good)
     if "world_up" in finite:
-        yield from report("world_up", "a direction (length above 0)", finite["world_up"] & (abs(columns["world_up"]).max(1) < 1e-9))
+        yield from report(
+            "world_up", "a direction (length above 0)", finite["world_up"] & (abs(columns["world_up"]).max(1) < 1e-9)
+        )
 
 # %% ../../nbs/examples/01_rows.ipynb #417c5fe8
 def label_problems(columns: dict) -> Iterator[tuple[int, str, str, str]]:
     "Yield (row, field, expected, found) for boxes, image sizes, joints and weights that cannot be right."
+
     def report(field, expected, bad):
         for row in np.flatnonzero(bad):
             yield int(row), field, expected, _show(columns[field][row])
+
     if "image_size" in columns:
         yield from report("image_size", "width and height above 0", (columns["image_size"] <= 0).any(1))
     if "box" in columns:
@@ -113,11 +144,15 @@ def label_problems(columns: dict) -> Iterator[tuple[int, str, str, str]]:
             yield from report("box", "a box that touches its image", solid & outside)
     for field in {"joints3d", "joints2d"} & set(columns):
         values = columns[field]
-        yield from report(field, "finite numbers, or NaN for a joint that is not labelled", np.isinf(values).any((1, 2)))
+        yield from report(
+            field, "finite numbers, or NaN for a joint that is not labelled", np.isinf(values).any((1, 2))
+        )
         missing = np.isnan(values)
         yield from report(field, "all coordinates of a joint, or none", (missing.any(2) & ~missing.all(2)).any(1))
     if "weight" in columns:
-        yield from report("weight", "a finite number >= 0", ~(np.isfinite(columns["weight"]) & (columns["weight"] >= 0)))
+        yield from report(
+            "weight", "a finite number >= 0", ~(np.isfinite(columns["weight"]) & (columns["weight"] >= 0))
+        )
 
 # %% ../../nbs/examples/01_rows.ipynb #95eeac3b
 def example_columns(example: Example, n_joints: int) -> tuple[dict, list[tuple[str, str, str]]]:
@@ -140,7 +175,7 @@ def example_columns(example: Example, n_joints: int) -> tuple[dict, list[tuple[s
             found = f"shape {list(value.shape)}: {_show(value)}" if fits else repr(values[field])[:80]
             misfits.append((field, f"numbers of shape {list(shape)}" if shape else "one number", found))
             continue
-        if field == "joints3d" and np.isfinite(value).any() and abs(value[np.isfinite(value)]).max() > 2 ** 14:
+        if field == "joints3d" and np.isfinite(value).any() and abs(value[np.isfinite(value)]).max() > 2**14:
             origin = np.round(value[np.isfinite(value).all(1)][:1].sum(0))
             value = value - origin
         columns[field] = value.astype(kind)[None]

@@ -21,15 +21,27 @@ import pandas as pd
 import pyarrow as pa
 from jaxtyping import Float, UInt8
 
-from ..geometry.cameras import Camera
-from .rows import (CAMERA_COLUMNS, OPTIONAL_COLUMNS, SCHEMA_VERSION, TEXT_COLUMNS, Example, InvalidExamples, Problem,
-                                  camera_problems, example_columns, label_problems, number_columns)
 from .images import decode_jpeg, decode_mask, encode_jpeg, encode_mask, jpeg_size
+from acae_nb.examples.rows import (
+    CAMERA_COLUMNS,
+    OPTIONAL_COLUMNS,
+    SCHEMA_VERSION,
+    TEXT_COLUMNS,
+    Example,
+    InvalidExamples,
+    Problem,
+    camera_problems,
+    example_columns,
+    label_problems,
+    number_columns,
+)
+from ..geometry.cameras import Camera
 from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/examples/02_tables.ipynb #dde8607f
 class _Spool:
     "Grows one column on disk: fixed-size values, or (when `shape` is None) texts or bytes with their offsets."
+
     def __init__(self, path: Path, kind, shape):
         self.path, self.kind, self.shape = path, kind, shape
         self.values = open(path, "wb")
@@ -48,9 +60,11 @@ class _Spool:
 
     def array(self, n_rows: int) -> pa.Array:
         "The finished column, memory-mapped."
+
         def buffer(file):
             file.close()
             return pa.py_buffer(np.memmap(file.name, np.uint8, "r") if os.path.getsize(file.name) else b"")
+
         values = buffer(self.values)
         if self.offsets:
             return pa.Array.from_buffers(self.kind, n_rows, [None, buffer(self.offsets), values])
@@ -67,6 +81,7 @@ class ExampleWriter:
 
     A table that is already there is replaced when the `with` block ends well, and untouched when it does not.
     One writer at a time per folder: a second one raises BlockingIOError."""
+
     def __init__(self, folder: str | Path, skeleton: Skeleton, dataset: str):
         self.folder, self.skeleton, self.dataset = Path(folder), skeleton, dataset
         self.partial = self.folder.parent / f".{self.folder.name}.partial"
@@ -76,10 +91,14 @@ class ExampleWriter:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self.lock = open(self.folder.parent / f".{self.folder.name}.lock.tmp", "w")
         fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(self.partial, ignore_errors=True)   # what a killed writer left
+        shutil.rmtree(self.partial, ignore_errors=True)  # what a killed writer left
         (self.partial / "columns").mkdir(parents=True)
         self.images = open(self.partial / "images.bin", "wb")
-        kinds = {f: (pa.large_string(), None) for f in TEXT_COLUMNS} | number_columns(len(self.skeleton)) | {"mask": (pa.large_binary(), None)}
+        kinds = (
+            {f: (pa.large_string(), None) for f in TEXT_COLUMNS}
+            | number_columns(len(self.skeleton))
+            | {"mask": (pa.large_binary(), None)}
+        )
         self.spools = {f: _Spool(self.partial / "columns" / f"{f}.values", *kind) for f, kind in kinds.items()}
         return self
 
@@ -91,8 +110,11 @@ class ExampleWriter:
         if faults:
             where = f"{self.folder / 'table.arrow'} (data set {self.dataset})"
             raise InvalidExamples([Problem(where, self.n_rows, *fault, str(example.example_id)) for fault in faults])
-        columns |= {"image_offset": np.int64([self.image_end]), "image_length": np.int64([len(image_bytes)]),
-                    "image_crc32": np.uint32([zlib.crc32(image_bytes)])}
+        columns |= {
+            "image_offset": np.int64([self.image_end]),
+            "image_length": np.int64([len(image_bytes)]),
+            "image_crc32": np.uint32([zlib.crc32(image_bytes)]),
+        }
         for field, value in columns.items():
             self.spools[field].add(value)
         for field in TEXT_COLUMNS:
@@ -139,11 +161,17 @@ class ExampleWriter:
 
     def _finish(self):
         if not self.n_rows:
-            raise InvalidExamples([Problem(str(self.folder / "table.arrow"), None, "rows", "at least one example", "none")])
+            raise InvalidExamples(
+                [Problem(str(self.folder / "table.arrow"), None, "rows", "at least one example", "none")]
+            )
         arrays = {f: s.array(self.n_rows) for f, s in self.spools.items()}
         arrays = {f: a for f, a in arrays.items() if f not in OPTIONAL_COLUMNS or self.spools[f].used}
-        metadata = {"schema_version": str(SCHEMA_VERSION), "dataset": self.dataset, "images_bytes": str(self.image_end),
-                    "skeleton": json.dumps(self.skeleton.to_dict())}
+        metadata = {
+            "schema_version": str(SCHEMA_VERSION),
+            "dataset": self.dataset,
+            "images_bytes": str(self.image_end),
+            "skeleton": json.dumps(self.skeleton.to_dict()),
+        }
         schema = pa.schema([pa.field(f, a.type, nullable=False) for f, a in arrays.items()], metadata)
         with pa.ipc.new_file(str(self.partial / "table.arrow"), schema) as file:
             file.write_batch(pa.RecordBatch.from_arrays(list(arrays.values()), schema=schema))
@@ -169,13 +197,19 @@ def replace_folder(new: Path, old: Path) -> None:
 # %% ../../nbs/examples/02_tables.ipynb #ce82a80a
 class ExampleTable:
     "A memory-mapped example table; make one with `ExampleTable.open(folder)`."
+
     def __init__(self, folder: Path, data: pa.Table, start: int, file, skeleton: Skeleton):
         self.folder, self.data, self.skeleton = folder, data, skeleton
         self.dataset = data.schema.metadata[b"dataset"].decode()
         self._arrays = {name: data.column(name).chunk(0) for name in data.column_names}
-        self._places = {name: [b.address - start for b in array.buffers() if b is not None] for name, array in self._arrays.items()}
-        self._kinds = {name: (np.dtype(kind), shape, np.dtype(kind).itemsize * math.prod(shape))
-                       for name, (kind, shape) in number_columns(len(skeleton)).items() if name in self}
+        self._places = {
+            name: [b.address - start for b in array.buffers() if b is not None] for name, array in self._arrays.items()
+        }
+        self._kinds = {
+            name: (np.dtype(kind), shape, np.dtype(kind).itemsize * math.prod(shape))
+            for name, (kind, shape) in number_columns(len(skeleton)).items()
+            if name in self
+        }
         self._file, self._images, self._numbers = file, open(folder / "images.bin", "rb", buffering=0), {}
 
     @classmethod
@@ -186,11 +220,17 @@ class ExampleTable:
             raise InvalidExamples(problems)
         return cls(Path(folder), *header)
 
-    def __reduce__(self): return ExampleTable.open, (str(self.folder),)
-    def __len__(self): return self.data.num_rows
-    def __repr__(self): return f"ExampleTable({self.dataset}: {len(self)} examples, {len(self.skeleton)} joints of {self.skeleton.name}, {self.folder})"
+    def __reduce__(self):
+        return ExampleTable.open, (str(self.folder),)
 
-    def __contains__(self, name: str): return name in self._arrays
+    def __len__(self):
+        return self.data.num_rows
+
+    def __repr__(self):
+        return f"ExampleTable({self.dataset}: {len(self)} examples, {len(self.skeleton)} joints of {self.skeleton.name}, {self.folder})"
+
+    def __contains__(self, name: str):
+        return name in self._arrays
 
     def column(self, name: str) -> np.ndarray:
         """A column, [N, ...]; numbers are zero-copy and read-only, texts are objects.
@@ -201,7 +241,9 @@ class ExampleTable:
             array = self._arrays[name]
             if name in TEXT_COLUMNS or name == "mask":
                 return array.to_numpy(zero_copy_only=False)
-            self._numbers[name] = array.to_numpy_ndarray() if isinstance(array, pa.FixedShapeTensorArray) else array.to_numpy()
+            self._numbers[name] = (
+                array.to_numpy_ndarray() if isinstance(array, pa.FixedShapeTensorArray) else array.to_numpy()
+            )
         return self._numbers[name]
 
     def world_joints3d(self, rows=slice(None)) -> Float[np.ndarray, "N J 3"]:
@@ -211,10 +253,15 @@ class ExampleTable:
 
     def camera_joints3d(self, skeleton: Skeleton) -> Float[np.ndarray, "N J 3"]:
         "Labels (mm, float32) in each picture's camera frame, in the columns of `skeleton`; NaN for a joint that this table does not label."
-        own, joints = {label: i for i, label in enumerate(self.skeleton.labels)}, np.full((len(self), len(skeleton), 3), np.nan, np.float32)
+        own, joints = (
+            {label: i for i, label in enumerate(self.skeleton.labels)},
+            np.full((len(self), len(skeleton), 3), np.nan, np.float32),
+        )
         columns = [j for j, label in enumerate(skeleton.labels) if label in own and "joints3d" in self]
         if columns:
-            directions = self.world_joints3d()[:, [own[skeleton.labels[j]] for j in columns]] - self.column("position")[:, None]
+            directions = (
+                self.world_joints3d()[:, [own[skeleton.labels[j]] for j in columns]] - self.column("position")[:, None]
+            )
             joints[:, columns] = directions @ self.column("rotation").swapaxes(1, 2)
         return joints
 
@@ -237,14 +284,18 @@ class ExampleTable:
 
     def image_bytes(self, row: int) -> bytes:
         "The JPEG file of a row."
-        return os.pread(self._images.fileno(), int(self.value("image_length", row)), int(self.value("image_offset", row)))
+        return os.pread(
+            self._images.fileno(), int(self.value("image_length", row)), int(self.value("image_offset", row))
+        )
 
     def image(self, row: int) -> UInt8[np.ndarray, "H W 3"]:
         "The RGB pixels of a row's image. ValueError naming file and row when they cannot be decoded."
         try:
             return decode_jpeg(self.image_bytes(row))
         except ValueError as error:
-            raise ValueError(f"{self.folder / 'images.bin'}, row {row} ({self.value('example_id', row)}), image: {error}") from error
+            raise ValueError(
+                f"{self.folder / 'images.bin'}, row {row} ({self.value('example_id', row)}), image: {error}"
+            ) from error
 
     def camera(self, row: int) -> Camera:
         return Camera(**{f: self.value(f, row) for f in CAMERA_COLUMNS})
@@ -254,11 +305,21 @@ class ExampleTable:
         if "origin" in self:
             joints["joints3d"] = joints["joints3d"] + self.value("origin", row)
         joints = {f: None if np.isnan(j).all() else j for f, j in joints.items()}
-        return Example(dataset=self.dataset, **{f: self.value(f, row) for f in TEXT_COLUMNS}, frame=int(self.value("frame", row)),
-                       camera=self.camera(row), box=self.value("box", row), image_size=tuple(self.value("image_size", row).tolist()),
-                       mask=(self.value("mask", row) or None) if "mask" in self else None, weight=float(self.value("weight", row)), **joints)
+        return Example(
+            dataset=self.dataset,
+            **{f: self.value(f, row) for f in TEXT_COLUMNS},
+            frame=int(self.value("frame", row)),
+            camera=self.camera(row),
+            box=self.value("box", row),
+            image_size=tuple(self.value("image_size", row).tolist()),
+            mask=(self.value("mask", row) or None) if "mask" in self else None,
+            weight=float(self.value("weight", row)),
+            **joints,
+        )
 
-    def frame(self, columns=("example_id", "split", "subject", "sequence", "frame", "camera_name", "weight")) -> pd.DataFrame:
+    def frame(
+        self, columns=("example_id", "split", "subject", "sequence", "frame", "camera_name", "weight")
+    ) -> pd.DataFrame:
         "Some of the scalar columns as a DataFrame."
         return pd.DataFrame({c: self.column(c) for c in columns})
 
@@ -266,9 +327,15 @@ class ExampleTable:
 def read_header(folder: Path) -> tuple[pa.Table | None, int, object, Skeleton | None, list[Problem]]:
     "The mapped data, the address where the mapping starts, the open file, the skeleton, and the problems of files, schema and metadata."
     path, archive, nothing = folder / "table.arrow", folder / "images.bin", (None, 0, None, None)
-    problems = [Problem(str(p), None, "file", "an example table's file", "no such file") for p in (path, archive) if not p.is_file()]
+    problems = [
+        Problem(str(p), None, "file", "an example table's file", "no such file")
+        for p in (path, archive)
+        if not p.is_file()
+    ]
+
     def also(field, expected, found, file=path):
         return [*problems, Problem(str(file), None, field, expected, " ".join(str(found).split())[:160])]
+
     if not path.is_file():
         return *nothing, problems
     try:
@@ -288,13 +355,19 @@ def read_header(folder: Path) -> tuple[pa.Table | None, int, object, Skeleton | 
         return *nothing, also("skeleton", "a skeleton's definition", f"{type(error).__name__}: {error}")
     expected = {f: pa.large_string() for f in TEXT_COLUMNS} | {"mask": pa.large_binary()}
     for field, (kind, shape) in number_columns(len(skeleton)).items():
-        expected[field] = pa.fixed_shape_tensor(pa.from_numpy_dtype(kind), list(shape)) if shape else pa.from_numpy_dtype(kind)
+        expected[field] = (
+            pa.fixed_shape_tensor(pa.from_numpy_dtype(kind), list(shape)) if shape else pa.from_numpy_dtype(kind)
+        )
     for field, kind in expected.items():
         column = data.column(field) if field in data.column_names else None
         if column is None and field not in OPTIONAL_COLUMNS:
             problems = also(field, f"a column of {kind}", "no such column")
         elif column is not None and (column.type != kind or column.num_chunks != 1 or column.null_count):
-            problems = also(field, f"a column of {kind} in one piece", f"{column.type} in {column.num_chunks} pieces, {column.null_count} missing")
+            problems = also(
+                field,
+                f"a column of {kind} in one piece",
+                f"{column.type} in {column.num_chunks} pieces, {column.null_count} missing",
+            )
     if archive.is_file() and str(archive.stat().st_size) != metadata.get("images_bytes"):
         problems = also("file", f"{metadata.get('images_bytes')} bytes", f"{archive.stat().st_size} bytes", archive)
     return data, mapped.address, file, skeleton, problems
@@ -309,17 +382,24 @@ def validate(folder: str | Path, decode: bool = False) -> list[Problem]:
     try:
         header[0].validate(full=True)
     except pa.ArrowInvalid as error:
-        return problems + [Problem(str(folder / "table.arrow"), None, "file", "a whole Arrow file", " ".join(str(error).split())[:160])]
+        return problems + [
+            Problem(str(folder / "table.arrow"), None, "file", "a whole Arrow file", " ".join(str(error).split())[:160])
+        ]
     table = ExampleTable(folder, *header)
     ids = pd.Series(table.column("example_id"))
-    faults = [(int(i), "example_id", "an id of its own", repr(ids[i])) for i in np.flatnonzero(ids.duplicated() | (ids == ""))]
+    faults = [
+        (int(i), "example_id", "an id of its own", repr(ids[i])) for i in np.flatnonzero(ids.duplicated() | (ids == ""))
+    ]
     numbers = [f for f in number_columns(len(table.skeleton)) if f in table]
     for start in range(0, len(table), 4096):
-        columns = {f: table.column(f)[start:start + 4096] for f in numbers}
+        columns = {f: table.column(f)[start : start + 4096] for f in numbers}
         faults += [(start + row, *rest) for check in (camera_problems, label_problems) for row, *rest in check(columns)]
     path = str(folder / "table.arrow")
     problems += [Problem(path, row, *rest, ids[row]) for row, *rest in faults]
-    return problems + [Problem(str(folder / "images.bin"), row, *rest, ids[row]) for row, *rest in image_problems(table, decode)]
+    return problems + [
+        Problem(str(folder / "images.bin"), row, *rest, ids[row]) for row, *rest in image_problems(table, decode)
+    ]
+
 
 def image_problems(table: ExampleTable, decode: bool) -> Iterator[tuple[int, str, str, str]]:
     "Yield (row, field, expected, found) for images whose bytes are cut short, changed, or (with `decode`) no picture of the stated size."
@@ -336,6 +416,7 @@ def image_problems(table: ExampleTable, decode: bool) -> Iterator[tuple[int, str
                     yield row, "image_size", f"the image's {size}", str(tuple(table.column("image_size")[row].tolist()))
             except ValueError as error:
                 yield row, "image", "a JPEG that decodes", str(error)
+
 
 def check(folder: str | Path, decode: bool = False) -> None:
     "Raise InvalidExamples with every problem of the table in `folder`, if there is one."

@@ -8,21 +8,23 @@ __all__ = ['full_distortion', 'distort', 'distortion_slopes', 'project_points', 
            'intrinsics_from_field_of_view', 'rotation_x', 'rotation_y', 'rotation_z']
 
 # %% ../../nbs/geometry/00_cameras.ipynb #49ac0dd2
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
 # %% ../../nbs/geometry/00_cameras.ipynb #7b32ebe2
-def full_distortion(distortion) -> Float[np.ndarray, "12"]:
+def full_distortion(distortion) -> Float[np.ndarray, " 12"]:
     "Zero-padded to twelve coefficients. Raises ValueError for a length OpenCV does not know (0, 4, 5, 8, 12) or a non-finite one."
     d = np.zeros(0) if distortion is None else np.asarray(distortion, float).reshape(-1)
-    if len(d) not in (0, 4, 5, 8, 12): raise ValueError(f"distortion: expected 0, 4, 5, 8 or 12 coefficients, found {len(d)}")
-    if not np.isfinite(d).all(): raise ValueError(f"distortion: expected finite numbers, found {d}")
+    if len(d) not in (0, 4, 5, 8, 12):
+        raise ValueError(f"distortion: expected 0, 4, 5, 8 or 12 coefficients, found {len(d)}")
+    if not np.isfinite(d).all():
+        raise ValueError(f"distortion: expected finite numbers, found {d}")
     full = np.zeros(12)
-    full[:len(d)] = d
+    full[: len(d)] = d
     return full
 
 # %% ../../nbs/geometry/00_cameras.ipynb #722ecd82
@@ -32,35 +34,53 @@ def distort(xy: Float[np.ndarray, "*n 2"], distortion) -> Float[np.ndarray, "*n 
     x, y = xy[..., 0], xy[..., 1]
     r2 = x * x + y * y
     gain = (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
-    return np.stack([x * gain + 2 * p1 * x * y + p2 * (r2 + 2 * x * x) + r2 * (s1 + r2 * s2),
-                     y * gain + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y + r2 * (s3 + r2 * s4)], -1)
+    return np.stack(
+        [
+            x * gain + 2 * p1 * x * y + p2 * (r2 + 2 * x * x) + r2 * (s1 + r2 * s2),
+            y * gain + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y + r2 * (s3 + r2 * s4),
+        ],
+        -1,
+    )
 
 # %% ../../nbs/geometry/00_cameras.ipynb #087f6c39
-def distortion_slopes(xy: Float[np.ndarray, "*n 2"], distortion) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def distortion_slopes(
+    xy: Float[np.ndarray, "*n 2"], distortion
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     "The derivatives of `distort`, each [...]: of x by x, of x by y, of y by x, of y by y."
     k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = full_distortion(distortion)
     x, y = xy[..., 0], xy[..., 1]
     r2 = x * x + y * y
     a, b = 1 + r2 * (k1 + r2 * (k2 + r2 * k3)), 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
     da, db = k1 + r2 * (2 * k2 + r2 * 3 * k3), k4 + r2 * (2 * k5 + r2 * 3 * k6)
-    gain, slope = a / b, 2 * (da * b - a * db) / (b * b)                       # of the radial term, and twice its slope in r^2
+    gain, slope = a / b, 2 * (da * b - a * db) / (b * b)  # of the radial term, and twice its slope in r^2
     u, v, cross = 2 * s1 + 4 * s2 * r2, 2 * s3 + 4 * s4 * r2, x * y * slope + 2 * p1 * x + 2 * p2 * y
-    return gain + x * x * slope + 2 * p1 * y + 6 * p2 * x + x * u, cross + y * u, cross + x * v, gain + y * y * slope + 6 * p1 * y + 2 * p2 * x + y * v
+    return (
+        gain + x * x * slope + 2 * p1 * y + 6 * p2 * x + x * u,
+        cross + y * u,
+        cross + x * v,
+        gain + y * y * slope + 6 * p1 * y + 2 * p2 * x + y * v,
+    )
 
 # %% ../../nbs/geometry/00_cameras.ipynb #58ebc707
-def project_points(points: Float[np.ndarray, "*n 3"], intrinsics: Float[np.ndarray, "3 3"], distortion=None) -> Float[np.ndarray, "*n 2"]:
+def project_points(
+    points: Float[np.ndarray, "*n 3"], intrinsics: Float[np.ndarray, "3 3"], distortion=None
+) -> Float[np.ndarray, "*n 2"]:
     "Camera-frame points [..., 3] to pixels; NaN where a point is not in front of the camera (z <= 0)."
     points = np.asarray(points, float)
     z = np.where(points[..., 2:] > 0, points[..., 2:], np.nan)
     xy = points[..., :2] / z
-    if distortion is not None and np.any(distortion): xy = distort(xy, distortion)
+    if distortion is not None and np.any(distortion):
+        xy = distort(xy, distortion)
     return xy @ np.asarray(intrinsics, float)[:2, :2].T + np.asarray(intrinsics, float)[:2, 2]
 
 # %% ../../nbs/geometry/00_cameras.ipynb #a90530c4
-def undistort_points(px: Float[np.ndarray, "*n 2"], intrinsics: Float[np.ndarray, "3 3"], distortion=None) -> Float[np.ndarray, "*n 2"]:
+def undistort_points(
+    px: Float[np.ndarray, "*n 2"], intrinsics: Float[np.ndarray, "3 3"], distortion=None
+) -> Float[np.ndarray, "*n 2"]:
     "Pixels to normalised coordinates without distortion (z = 1); NaN where the lens model has no inverse."
     target = (np.asarray(px, float) - intrinsics[:2, 2]) @ np.linalg.inv(intrinsics[:2, :2]).T
-    if distortion is None or not np.any(distortion): return target
+    if distortion is None or not np.any(distortion):
+        return target
     xy = target
     with np.errstate(all="ignore"):
         for _ in range(20):
@@ -69,7 +89,8 @@ def undistort_points(px: Float[np.ndarray, "*n 2"], intrinsics: Float[np.ndarray
             det = xx * yy - xy_ * yx
             step = np.stack([yy * ex - xy_ * ey, xx * ey - yx * ex], -1) / det[..., None]
             xy = xy + step.clip(-0.5, 0.5)
-            if not (np.abs(step) > 1e-6).any(): break                          # what is left is about the square of this step
+            if not (np.abs(step) > 1e-6).any():
+                break  # what is left is about the square of this step
         good = (np.abs(step).max(-1) < 1e-6) & (det > 0)
     return np.where(good[..., None], xy, np.nan)
 
@@ -81,26 +102,34 @@ class Camera:
     intrinsics [3, 3] px, distortion (OpenCV, padded to 12), rotation [3, 3] world -> camera, position [3] of the camera in
     the world in mm, world_up [3] unit vector that points up in the world (default: up of a camera that is not turned).
     """
+
     intrinsics: Float[np.ndarray, "3 3"]
-    distortion: Float[np.ndarray, "12"] = None
+    distortion: Float[np.ndarray, " 12"] = None
     rotation: Float[np.ndarray, "3 3"] = None
-    position: Float[np.ndarray, "3"] = None
-    world_up: Float[np.ndarray, "3"] = None
+    position: Float[np.ndarray, " 3"] = None
+    world_up: Float[np.ndarray, " 3"] = None
 
     def __post_init__(self):
-        default = dict(rotation=np.eye(3), position=np.zeros(3), world_up=np.array([0, -1., 0]))
+        default = dict(rotation=np.eye(3), position=np.zeros(3), world_up=np.array([0, -1.0, 0]))
         for name, shape in dict(intrinsics=(3, 3), rotation=(3, 3), position=(3,), world_up=(3,)).items():
             value = getattr(self, name)
             value = np.asarray(default[name] if value is None and name in default else value, float)
-            if value.shape != shape: raise ValueError(f"camera: {name}: expected shape {shape}, found {value.shape}")
-            if not np.isfinite(value).all(): raise ValueError(f"camera: {name}: expected finite numbers, found {value.tolist()}")
+            if value.shape != shape:
+                raise ValueError(f"camera: {name}: expected shape {shape}, found {value.shape}")
+            if not np.isfinite(value).all():
+                raise ValueError(f"camera: {name}: expected finite numbers, found {value.tolist()}")
             object.__setattr__(self, name, value)
         object.__setattr__(self, "distortion", full_distortion(self.distortion))
         K, R = self.intrinsics, self.rotation
-        if not (K[0, 0] > 0 and K[1, 1] > 0 and np.array_equal(K[2], [0, 0, 1])): raise ValueError(f"camera: intrinsics: expected positive focal lengths and a last row 0 0 1, found {K.tolist()}")
-        if np.abs(R @ R.T - np.eye(3)).max() > 1e-3 or np.linalg.det(R) < 0: raise ValueError(f"camera: rotation: expected an orthonormal right-handed matrix, found {R.tolist()}")
+        if not (K[0, 0] > 0 and K[1, 1] > 0 and np.array_equal(K[2], [0, 0, 1])):
+            raise ValueError(
+                f"camera: intrinsics: expected positive focal lengths and a last row 0 0 1, found {K.tolist()}"
+            )
+        if np.abs(R @ R.T - np.eye(3)).max() > 1e-3 or np.linalg.det(R) < 0:
+            raise ValueError(f"camera: rotation: expected an orthonormal right-handed matrix, found {R.tolist()}")
         up = np.linalg.norm(self.world_up)
-        if up < 1e-9: raise ValueError("camera: world_up: expected a direction, found zero")
+        if up < 1e-9:
+            raise ValueError("camera: world_up: expected a direction, found zero")
         object.__setattr__(self, "world_up", self.world_up / up)
 
     def to_camera(self, points_world: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
@@ -118,7 +147,8 @@ class Camera:
 # %% ../../nbs/geometry/00_cameras.ipynb #d37abc44
 def look_at_rotation(forward: Float[np.ndarray, "*n 3"], up: Float[np.ndarray, "*#n 3"]) -> Float[np.ndarray, "*n 3 3"]:
     "Rotations whose z axis is `forward` and whose image is upright with respect to `up`; finite for every non-zero forward."
-    z = np.asarray(forward, float); z = z / np.linalg.norm(z, axis=-1, keepdims=True)
+    z = np.asarray(forward, float)
+    z = z / np.linalg.norm(z, axis=-1, keepdims=True)
     up = np.broadcast_to(np.asarray(up, float), z.shape)
     x = np.cross(z, up)
     parallel = np.linalg.norm(x, axis=-1) < 1e-6 * np.linalg.norm(up, axis=-1)
@@ -129,9 +159,9 @@ def look_at_rotation(forward: Float[np.ndarray, "*n 3"], up: Float[np.ndarray, "
 # %% ../../nbs/geometry/00_cameras.ipynb #4cd72b8e
 def crop_camera(
     camera: Camera,
-    box: Sequence[float],       # left, top, width, height in px of the camera's image
-    size: int,                  # the crop is size x size
-    world_up: Float[np.ndarray, "3"] | None = None,  # the camera's own when not given
+    box: Sequence[float],  # left, top, width, height in px of the camera's image
+    size: int,  # the crop is size x size
+    world_up: Float[np.ndarray, " 3"] | None = None,  # the camera's own when not given
 ) -> Camera:
     """The camera that looks at the middle of the box, upright, and whose square image just covers the middles of its sides.
 
@@ -139,15 +169,19 @@ def crop_camera(
     ValueError for an empty box, or one outside the region where the lens model holds. (MeTRAbs, crop re-orientation.)
     """
     l, t, w, h = np.asarray(box, float)
-    if not (w > 0 and h > 0 and np.isfinite([l, t]).all()): raise ValueError(f"box: expected left, top, and positive width and height, found {list(box)}")
+    if not (w > 0 and h > 0 and np.isfinite([l, t]).all()):
+        raise ValueError(f"box: expected left, top, and positive width and height, found {list(box)}")
     px = np.array([[l + w / 2, t + h / 2], [l, t + h / 2], [l + w, t + h / 2], [l + w / 2, t], [l + w / 2, t + h]])
     rays = np.c_[undistort_points(px, camera.intrinsics, camera.distortion), np.ones(5)] @ camera.rotation
-    if np.isnan(rays).any(): raise ValueError(f"box: expected a place inside the lens model's range, found {list(box)}")
+    if np.isnan(rays).any():
+        raise ValueError(f"box: expected a place inside the lens model's range, found {list(box)}")
     up = camera.world_up if world_up is None else np.asarray(world_up, float)
-    if np.linalg.norm(np.cross(rays[0], up)) < 1e-3 * np.linalg.norm(rays[0]): up = -camera.rotation[1]
+    if np.linalg.norm(np.cross(rays[0], up)) < 1e-3 * np.linalg.norm(rays[0]):
+        up = -camera.rotation[1]
     rotation = look_at_rotation(rays[0], up)
     sides = rays[1:] @ rotation.T
-    if not (sides[:, 2] > 0).all(): raise ValueError(f"box: expected less than a half-space of view, found {list(box)}")
+    if not (sides[:, 2] > 0).all():
+        raise ValueError(f"box: expected less than a half-space of view, found {list(box)}")
     focal = size / 2 / np.linalg.norm(sides[:, :2] / sides[:, 2:], axis=1).max()
     middle = (size - 1) / 2
     return Camera(np.array([[focal, 0, middle], [0, focal, middle], [0, 0, 1]]), None, rotation, camera.position, up)
@@ -155,55 +189,78 @@ def crop_camera(
 # %% ../../nbs/geometry/00_cameras.ipynb #f1b070b1
 def homography(source: Camera, target: Camera) -> Float[np.ndarray, "3 3"]:
     "Pixels of one camera to pixels of another at the same place, both without distortion (ValueError otherwise)."
-    if np.any(source.distortion) or np.any(target.distortion): raise ValueError("homography: expected cameras without distortion")
-    if np.abs(source.position - target.position).max() > 1e-6: raise ValueError(f"homography: expected one position, found {source.position} and {target.position}")
+    if np.any(source.distortion) or np.any(target.distortion):
+        raise ValueError("homography: expected cameras without distortion")
+    if np.abs(source.position - target.position).max() > 1e-6:
+        raise ValueError(f"homography: expected one position, found {source.position} and {target.position}")
     return target.intrinsics @ target.rotation @ source.rotation.T @ np.linalg.inv(source.intrinsics)
 
 # %% ../../nbs/geometry/00_cameras.ipynb #dc934a20
 def scale_intrinsics(intrinsics: Float[np.ndarray, "3 3"], factor: float) -> Float[np.ndarray, "3 3"]:
     "Intrinsics of the image resized by `factor`."
     K = np.array(intrinsics, float)
-    K[:2] *= factor; K[:2, 2] += (factor - 1) / 2
+    K[:2] *= factor
+    K[:2, 2] += (factor - 1) / 2
     return K
 
 # %% ../../nbs/geometry/00_cameras.ipynb #832e38d7
 def triangulate(
-    px: Float[np.ndarray, "V *n 2"],     # the same points seen by V cameras, NaN where not seen
+    px: Float[np.ndarray, "V *n 2"],  # the same points seen by V cameras, NaN where not seen
     weights: Float[np.ndarray, "V *n"],  # confidence of each sighting, 0 = not seen
     cameras: Sequence[Camera],
-) -> Float[np.ndarray, "*n 3"]:          # world mm; NaN with fewer than two sightings or behind a camera
+) -> Float[np.ndarray, "*n 3"]:  # world mm; NaN with fewer than two sightings or behind a camera
     "World points that best explain their sightings. Raises ValueError when the number of cameras does not fit."
     px, weights = np.asarray(px, float), np.asarray(weights, float)
     if not (len(px) == len(weights) == len(cameras) and px.shape == (*weights.shape, 2)):
-        raise ValueError(f"triangulate: expected px [{len(cameras)}, ..., 2] and weights [{len(cameras)}, ...], found {px.shape} and {weights.shape}")
-    shape = px.shape[1:-1]; px, weights = px.reshape(len(px), -1, 2), weights.reshape(len(px), -1)
+        raise ValueError(
+            f"triangulate: expected px [{len(cameras)}, ..., 2] and weights [{len(cameras)}, ...], found {px.shape} and {weights.shape}"
+        )
+    shape = px.shape[1:-1]
+    px, weights = px.reshape(len(px), -1, 2), weights.reshape(len(px), -1)
     xy = np.stack([undistort_points(p, c.intrinsics, c.distortion) for p, c in zip(px, cameras)])
-    w = np.where(np.isfinite(xy).all(-1) & np.isfinite(weights), weights, 0); xy = np.where(w[..., None] > 0, xy, 0)
+    w = np.where(np.isfinite(xy).all(-1) & np.isfinite(weights), weights, 0)
+    xy = np.where(w[..., None] > 0, xy, 0)
     middle, spread = np.mean([c.position for c in cameras], 0), 1000.0
-    P = np.stack([np.c_[c.rotation, c.rotation @ (middle - c.position) / spread] for c in cameras])           # [V, 3, 4]
-    f = np.array([[c.intrinsics[0, 0], c.intrinsics[1, 1]] for c in cameras])[:, None]                        # [V, 1, 2]
-    rows = (w[..., None] * f)[..., None] * (xy[..., None] * P[:, None, 2:] - P[:, None, :2])                  # [V, N, 2, 4]
+    P = np.stack([np.c_[c.rotation, c.rotation @ (middle - c.position) / spread] for c in cameras])  # [V, 3, 4]
+    f = np.array([[c.intrinsics[0, 0], c.intrinsics[1, 1]] for c in cameras])[:, None]  # [V, 1, 2]
+    rows = (w[..., None] * f)[..., None] * (xy[..., None] * P[:, None, 2:] - P[:, None, :2])  # [V, N, 2, 4]
     h = np.linalg.svd(rows.transpose(1, 0, 2, 3).reshape(rows.shape[1], -1, 4))[2][:, -1]
-    with np.errstate(all="ignore"): x = h[:, :3] / h[:, 3:]
-    enough = ((w > 0).sum(0) >= 2) & np.isfinite(x).all(-1); x = np.where(enough[:, None], x, 0)
+    with np.errstate(all="ignore"):
+        x = h[:, :3] / h[:, 3:]
+    enough = ((w > 0).sum(0) >= 2) & np.isfinite(x).all(-1)
+    x = np.where(enough[:, None], x, 0)
     for _ in range(5):
         q = np.einsum("vij,nj->vni", P[..., :3], x) + P[:, None, :, 3]
         z = np.where(np.abs(q[..., 2:]) < 1e-6, 1e-6, q[..., 2:])
-        residual = (np.sqrt(w)[..., None] * f * (q[..., :2] / z - xy))
-        jacobian = (np.sqrt(w)[..., None] * f)[..., None] * (P[:, None, :2, :3] - (q[..., :2] / z)[..., None] * P[:, None, 2:, :3]) / z[..., None]
-        A = np.einsum("vnki,vnkj->nij", jacobian, jacobian); scale = np.trace(A, axis1=1, axis2=2)[:, None, None] + 1e-12
-        x = x - np.linalg.solve(A + 1e-9 * scale * np.eye(3), np.einsum("vnki,vnk->ni", jacobian, residual)[..., None])[..., 0]
+        residual = np.sqrt(w)[..., None] * f * (q[..., :2] / z - xy)
+        jacobian = (
+            (np.sqrt(w)[..., None] * f)[..., None]
+            * (P[:, None, :2, :3] - (q[..., :2] / z)[..., None] * P[:, None, 2:, :3])
+            / z[..., None]
+        )
+        A = np.einsum("vnki,vnkj->nij", jacobian, jacobian)
+        scale = np.trace(A, axis1=1, axis2=2)[:, None, None] + 1e-12
+        x = (
+            x
+            - np.linalg.solve(A + 1e-9 * scale * np.eye(3), np.einsum("vnki,vnk->ni", jacobian, residual)[..., None])[
+                ..., 0
+            ]
+        )
     depth = np.einsum("vj,nj->vn", P[:, 2, :3], x) + P[:, None, 2, 3]
     good = enough & ((depth > 0) | (w == 0)).all(0)
     return np.where(good[:, None], x * spread + middle, np.nan).reshape(*shape, 3)
 
 # %% ../../nbs/geometry/00_cameras.ipynb #60a6d307
-def project(points: Float[torch.Tensor, "*b J 3"], intrinsics: Float[torch.Tensor, "*b 3 3"]) -> Float[torch.Tensor, "*b J 2"]:
+def project(
+    points: Float[torch.Tensor, "*b J 3"], intrinsics: Float[torch.Tensor, "*b 3 3"]
+) -> Float[torch.Tensor, "*b J 2"]:
     "Camera-frame mm to pixels, differentiable; depth is taken as at least 1 mm."
     return (points / points[..., 2:].clamp(min=1)) @ intrinsics[..., :2, :].transpose(-1, -2)
 
 # %% ../../nbs/geometry/00_cameras.ipynb #6cc45c33
-def back_project(xy: Float[torch.Tensor, "*b J 2"], dz: Float[torch.Tensor, "*b J"], z0: Float[torch.Tensor, "*b"]) -> Float[torch.Tensor, "*b J 3"]:
+def back_project(
+    xy: Float[torch.Tensor, "*b J 2"], dz: Float[torch.Tensor, "*b J"], z0: Float[torch.Tensor, "*b"]
+) -> Float[torch.Tensor, "*b J 3"]:
     "Points at depth `dz + z0` (mm) on the rays through the normalised coordinates `xy`."
     return torch.cat([xy, torch.ones_like(xy[..., :1])], -1) * (dz + z0[..., None])[..., None]
 
@@ -216,18 +273,22 @@ def intrinsics_from_field_of_view(degrees: float, shape: tuple[int, int]) -> Flo
 
 # %% ../../nbs/geometry/00_cameras.ipynb #c6618b46
 def _rotation(angle, i: int, j: int) -> torch.Tensor:
-    angle = torch.as_tensor(angle); s, c = torch.sin(angle), torch.cos(angle)
+    angle = torch.as_tensor(angle)
+    s, c = torch.sin(angle), torch.cos(angle)
     R = torch.eye(3, dtype=s.dtype, device=s.device).expand(*angle.shape, 3, 3).clone()
     R[..., i, i], R[..., j, j], R[..., i, j], R[..., j, i] = c, c, s, -s
     return R
+
 
 def rotation_x(angle: Float[torch.Tensor, "*b"]) -> Float[torch.Tensor, "*b 3 3"]:
     "[[1, 0, 0], [0, c, s], [0, -s, c]] for angles in radians."
     return _rotation(angle, 1, 2)
 
+
 def rotation_y(angle: Float[torch.Tensor, "*b"]) -> Float[torch.Tensor, "*b 3 3"]:
     "[[c, 0, -s], [0, 1, 0], [s, 0, c]] for angles in radians."
     return _rotation(angle, 2, 0)
+
 
 def rotation_z(angle: Float[torch.Tensor, "*b"]) -> Float[torch.Tensor, "*b 3 3"]:
     "[[c, -s, 0], [s, c, 0], [0, 0, 1]] for angles in radians."

@@ -20,16 +20,20 @@ from ..people.blazepose import BlazePose, Landmarks, overlap
 @dataclass(frozen=True, eq=False)
 class People:
     "Boxes of people [n, 4] (left, top, width, height px, of the whole person) and scores [n] in 0..1, best first."
+
     boxes: Float[np.ndarray, "n 4"]
-    scores: Float[np.ndarray, "n"]
+    scores: Float[np.ndarray, " n"]
 
     def __post_init__(self):
         boxes, scores = np.asarray(self.boxes, float).reshape(-1, 4), np.asarray(self.scores, float).reshape(-1)
-        if len(boxes) != len(scores): raise ValueError(f"people: expected a score for each of {len(boxes)} boxes, found {len(scores)}")
+        if len(boxes) != len(scores):
+            raise ValueError(f"people: expected a score for each of {len(boxes)} boxes, found {len(scores)}")
         order = np.argsort(-scores, kind="stable")
-        object.__setattr__(self, "boxes", boxes[order]); object.__setattr__(self, "scores", scores[order])
+        object.__setattr__(self, "boxes", boxes[order])
+        object.__setattr__(self, "scores", scores[order])
 
-    def __len__(self): return len(self.boxes)
+    def __len__(self):
+        return len(self.boxes)
 
 
 class Detector(Protocol):
@@ -37,11 +41,12 @@ class Detector(Protocol):
         "The people in an RGB picture; none is an answer too."
 
 # %% ../../nbs/inference/01_detection.ipynb #d42884a1
-def suppress(overlaps: Float[np.ndarray, "n n"], scores: Float[np.ndarray, "n"], most: float) -> Int[np.ndarray, "k"]:
+def suppress(overlaps: Float[np.ndarray, "n n"], scores: Float[np.ndarray, " n"], most: float) -> Int[np.ndarray, " k"]:
     "Indices, best first, of the things to keep: none overlaps a better kept one by more than `most` (greedy non-maximum suppression)."
     kept = []
     for i in np.argsort(-np.asarray(scores), kind="stable"):
-        if all(overlaps[i, j] <= most for j in kept): kept.append(int(i))
+        if all(overlaps[i, j] <= most for j in kept):
+            kept.append(int(i))
     return np.array(kept, int)
 
 # %% ../../nbs/inference/01_detection.ipynb #59d77419
@@ -58,9 +63,13 @@ def tiles(image_size: tuple[int, int], counts: tuple[int, ...] = (1, 2)) -> list
     width, height = image_size
     found = []
     for count in counts:
-        if count == 1: found.append((0, 0, width, height)); continue
+        if count == 1:
+            found.append((0, 0, width, height))
+            continue
         side = -(-min(width, height) * 2 // (count + 1))
-        places = lambda length: np.linspace(0, length - side, max(2, round(2 * length / side) - 1)).round().astype(int).tolist()
+        places = lambda length: (
+            np.linspace(0, length - side, max(2, round(2 * length / side) - 1)).round().astype(int).tolist()
+        )
         found += [(x, y, side, side) for y in places(height) for x in places(width)]
     return found
 
@@ -70,14 +79,20 @@ class BlazePoseDetector:
 
     threshold: least score, the product of how surely there is a face and a body; counts: how finely the picture is cut for people far away (see `tiles`).
     Tiles cut through people, and half a person scores 0.4 to 0.5 in the sample recording, whole ones above 0.7."""
-    def __init__(self, folder: str | Path, threshold: float = 0.6, counts: tuple[int, ...] = (1, 2), most_overlap: float = 0.6):
+
+    def __init__(
+        self, folder: str | Path, threshold: float = 0.6, counts: tuple[int, ...] = (1, 2), most_overlap: float = 0.6
+    ):
         self.model, self.threshold, self.counts, self.most_overlap = BlazePose(folder), threshold, counts, most_overlap
 
     def faces(self, image: UInt8[np.ndarray, "h w 3"]) -> list[tuple[float, Float[np.ndarray, "4 2"]]]:
         "(score, four points px) of every face, each once, though several tiles show it."
         found = []
         for x, y, w, h in tiles(image.shape[1::-1], self.counts):
-            found += [(d.score, d.points + [x, y], d.box + [x, y, 0, 0]) for d in self.model.detect(image[y:y + h, x:x + w], self.threshold)]
+            found += [
+                (d.score, d.points + [x, y], d.box + [x, y, 0, 0])
+                for d in self.model.detect(image[y : y + h, x : x + w], self.threshold)
+            ]
         overlaps = np.array([[overlap(a, b) for _, _, b in found] for _, _, a in found]).reshape(len(found), len(found))
         return [found[i][:2] for i in suppress(overlaps, np.array([s for s, *_ in found]), 0.3)]
 
@@ -88,17 +103,24 @@ class BlazePoseDetector:
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> People:
         bodies = self.bodies(image)
-        return one_box_each(People(np.array([body.box for _, body in bodies]), np.array([score for score, _ in bodies])), self.most_overlap)
+        return one_box_each(
+            People(np.array([body.box for _, body in bodies]), np.array([score for score, _ in bodies])),
+            self.most_overlap,
+        )
 
 # %% ../../nbs/inference/01_detection.ipynb #e8cde8a6
 def from_corners(detect: Callable, threshold: float = 0.3, most_overlap: float = 0.6) -> Detector:
     """A Detector from a function that gives, for an RGB picture, rows [n, 5]: left, top, right, bottom (px) and score.
 
     ValueError when its answer has another shape."""
+
     def detector(image):
         rows = np.asarray(detect(image), float)
-        if rows.size == 0: rows = rows.reshape(0, 5)
-        if rows.ndim != 2 or rows.shape[1] != 5: raise ValueError(f"detector: expected rows of left, top, right, bottom, score [n, 5], found {rows.shape}")
+        if rows.size == 0:
+            rows = rows.reshape(0, 5)
+        if rows.ndim != 2 or rows.shape[1] != 5:
+            raise ValueError(f"detector: expected rows of left, top, right, bottom, score [n, 5], found {rows.shape}")
         rows = rows[(rows[:, 4] >= threshold) & (rows[:, 2:4] > rows[:, :2]).all(1)]
         return one_box_each(People(np.c_[rows[:, :2], rows[:, 2:4] - rows[:, :2]], rows[:, 4]), most_overlap)
+
     return detector

@@ -21,46 +21,60 @@ from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
 
 from ..autoencoder.acae import ACAE, load_acae
-from ..geometry.cameras import Camera, crop_camera, project_points, scale_intrinsics
-from ..examples.crops import source_region, warp_image
-from .detection import Detector
-from ..models.metrabs import load_metrabs
 from ..basics.names import near
+from ..examples.crops import source_region, warp_image
+from ..geometry.cameras import Camera, crop_camera, project_points, scale_intrinsics
+from .detection import Detector
 from .pictures import as_rgb, assumed_camera, checked_boxes
 from .plausibility import Plausibility
-from ..models.pose_model import PoseModel, load_pose_model, save_pose_model
 from .pose_results import Poses
+from ..models.metrabs import load_metrabs
+from ..models.pose_model import PoseModel, load_pose_model, save_pose_model
 from ..skeletons.joints import Skeleton, select
 
 # %% ../../nbs/inference/04_estimator.ipynb #922b19a9
 @dataclass(frozen=True)
 class Look:
     "One way to look at a person: value^gamma (below 1 brightens), roll of the crop, size of the person, mirrored."
+
     gamma: float = 1.0
     rotation_deg: float = 0.0
     scale: float = 1.0
     flip: bool = False
 
+
 ONE_LOOK = (Look(),)
 WITH_MIRROR = (Look(), Look(flip=True))
 
 
-def spread_looks(n: int = 5, gamma: tuple[float, float] = (0.6, 1.0), rotation_deg: float = 25.0, scale: tuple[float, float] = (0.8, 1.1)) -> tuple[Look, ...]:
+def spread_looks(
+    n: int = 5,
+    gamma: tuple[float, float] = (0.6, 1.0),
+    rotation_deg: float = 25.0,
+    scale: tuple[float, float] = (0.8, 1.1),
+) -> tuple[Look, ...]:
     """n looks: gamma and roll in even steps, sizes from scale[0] over 1 in the middle to scale[1], every other one mirrored, the middle one not
     (test-time augmentation of MeTRAbs-ACAE)."""
-    if n < 1: raise ValueError(f"n: expected at least one look, found {n}")
+    if n < 1:
+        raise ValueError(f"n: expected at least one look, found {n}")
     sizes = np.r_[np.linspace(scale[0], 1, n // 2, endpoint=False), np.linspace(1, scale[1], n - n // 2)]
     rolls = np.linspace(-rotation_deg, rotation_deg, n) if n > 1 else [0.0]
-    return tuple(Look(float(g), float(r), float(s), bool((k - n // 2) % 2)) for k, (g, r, s) in enumerate(zip(np.linspace(*gamma, n), rolls, sizes)))
+    return tuple(
+        Look(float(g), float(r), float(s), bool((k - n // 2) % 2))
+        for k, (g, r, s) in enumerate(zip(np.linspace(*gamma, n), rolls, sizes))
+    )
 
 # %% ../../nbs/inference/04_estimator.ipynb #1d230e86
 def trained_looks(params: dict, n: int = 5) -> tuple[Look, ...]:
     """n looks for a model with these params: 1 plain, 2 with the mirror image, more with half the rotation and scale of its training's augmentation
     (`spread_looks(n)` where the params tell of none)."""
-    if n < 1: raise ValueError(f"looks: expected at least one, found {n}")
-    if n <= 2: return (ONE_LOOK, WITH_MIRROR)[n - 1]
+    if n < 1:
+        raise ValueError(f"looks: expected at least one, found {n}")
+    if n <= 2:
+        return (ONE_LOOK, WITH_MIRROR)[n - 1]
     a = params.get("augmentation")
-    if a is None: return spread_looks(n)
+    if a is None:
+        return spread_looks(n)
     return spread_looks(n, (1.0, 1.0), a["rotation_deg"] / 2, (1 - a["scale"] / 2, 1 + a["scale"] / 2))
 
 # %% ../../nbs/inference/04_estimator.ipynb #8f67d435
@@ -69,40 +83,62 @@ def look_camera(camera: Camera, look: Look) -> Camera:
     c, s = np.cos(np.deg2rad(look.rotation_deg)), np.sin(np.deg2rad(look.rotation_deg))
     K = camera.intrinsics.copy()
     K[[0, 1], [0, 1]] *= look.scale
-    return Camera(K, None, np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ camera.rotation, camera.position, camera.world_up)
+    return Camera(
+        K, None, np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ camera.rotation, camera.position, camera.world_up
+    )
 
 
-def take_look(image: UInt8[np.ndarray, "h w 3"], camera: Camera, straight: Camera, look: Look, size: int) -> tuple[UInt8[np.ndarray, "s s 3"], Camera]:
+def take_look(
+    image: UInt8[np.ndarray, "h w 3"], camera: Camera, straight: Camera, look: Look, size: int
+) -> tuple[UInt8[np.ndarray, "s s 3"], Camera]:
     """The size x size crop of one look (not yet mirrored), and its camera. `straight`: the crop camera without augmentation."""
     target = look_camera(straight, look)
     crop = warp_image(image, camera, target, size)
-    if look.gamma != 1: crop = cv2.LUT(crop, (255 * (np.arange(256) / 255) ** look.gamma).round().astype(np.uint8))
+    if look.gamma != 1:
+        crop = cv2.LUT(crop, (255 * (np.arange(256) / 255) ** look.gamma).round().astype(np.uint8))
     return crop, target
 
 # %% ../../nbs/inference/04_estimator.ipynb #96d7bdd9
-def surroundings(image: UInt8[np.ndarray, "h w 3"], camera: Camera, straight: Camera, looks: Sequence[Look], size: int) -> tuple[UInt8[np.ndarray, "a b 3"], Camera]:
+def surroundings(
+    image: UInt8[np.ndarray, "h w 3"], camera: Camera, straight: Camera, looks: Sequence[Look], size: int
+) -> tuple[UInt8[np.ndarray, "a b 3"], Camera]:
     """The part of the picture that the looks of one person need, as coarse as they may have it, and the camera that takes this part.
 
     The picture itself for one look, and where the part is nearly nothing or not wholly before the camera."""
-    if len(looks) == 1: return image, camera
-    reach = max((abs(np.cos(r)) + abs(np.sin(r))) / look.scale for look in looks for r in [np.deg2rad(look.rotation_deg)])     # a turned square fits into a square so much larger
-    (x0, y0, x1, y1), shrink, before = source_region(camera, look_camera(straight, Look(scale=1 / reach)), size, image.shape[1::-1])
-    if not before or x1 - x0 < 2 or y1 - y0 < 2: return image, camera
+    if len(looks) == 1:
+        return image, camera
+    reach = max(
+        (abs(np.cos(r)) + abs(np.sin(r))) / look.scale for look in looks for r in [np.deg2rad(look.rotation_deg)]
+    )  # a turned square fits into a square so much larger
+    (x0, y0, x1, y1), shrink, before = source_region(
+        camera, look_camera(straight, Look(scale=1 / reach)), size, image.shape[1::-1]
+    )
+    if not before or x1 - x0 < 2 or y1 - y0 < 2:
+        return image, camera
     part, K, finest = image[y0:y1, x0:x1], camera.intrinsics.copy(), shrink / reach / max(look.scale for look in looks)
     K[:2, 2] -= x0, y0
     while finest >= 2:
-        part = cv2.copyMakeBorder(part, 0, part.shape[0] % 2, 0, part.shape[1] % 2, cv2.BORDER_REPLICATE) if part.shape[0] % 2 or part.shape[1] % 2 else part
-        part, K, finest = cv2.resize(part, (part.shape[1] // 2, part.shape[0] // 2), interpolation=cv2.INTER_AREA), scale_intrinsics(K, 0.5), finest / 2
+        part = (
+            cv2.copyMakeBorder(part, 0, part.shape[0] % 2, 0, part.shape[1] % 2, cv2.BORDER_REPLICATE)
+            if part.shape[0] % 2 or part.shape[1] % 2
+            else part
+        )
+        part, K, finest = (
+            cv2.resize(part, (part.shape[1] // 2, part.shape[0] // 2), interpolation=cv2.INTER_AREA),
+            scale_intrinsics(K, 0.5),
+            finest / 2,
+        )
     return part, Camera(K, camera.distortion, camera.rotation, camera.position, camera.world_up)
 
 # %% ../../nbs/inference/04_estimator.ipynb #e97e7f1d
 @dataclass(frozen=True, eq=False)
 class Prepared:
     "A picture with its people's crops [n * v, 3, s, s] (person by person, all looks of each) and their intrinsics and rotations (world -> crop camera)."
+
     image: UInt8[np.ndarray, "h w 3"]
     camera: Camera
     boxes: Float[np.ndarray, "n 4"]
-    scores: Float[np.ndarray, "n"]
+    scores: Float[np.ndarray, " n"]
     detected: bool
     crops: UInt8[np.ndarray, "m 3 s s"]
     intrinsics: Float[np.ndarray, "m 3 3"]
@@ -110,13 +146,29 @@ class Prepared:
     frame: int
 
 
-def prepare(image, boxes, camera: Camera | None, detector: Detector | None, looks: Sequence[Look], size: int, field_of_view_deg: float, frame: int) -> Prepared:
+def prepare(
+    image,
+    boxes,
+    camera: Camera | None,
+    detector: Detector | None,
+    looks: Sequence[Look],
+    size: int,
+    field_of_view_deg: float,
+    frame: int,
+) -> Prepared:
     "Detects people where no boxes are given, and cuts all crops. ValueError for pictures, boxes and cameras that do not do."
     image = as_rgb(image)
     image_size = image.shape[1::-1]
-    if camera is None: camera = assumed_camera(image_size, field_of_view_deg)
-    if not isinstance(camera, Camera): raise ValueError(f"camera: expected a Camera (acae_nb.geometry.cameras.Camera(intrinsics, ...)), found {type(camera).__name__}")
-    if boxes is None and detector is None: raise ValueError("boxes: expected boxes, or an estimator with a detector (detector=BlazePoseDetector(folder)), found neither")
+    if camera is None:
+        camera = assumed_camera(image_size, field_of_view_deg)
+    if not isinstance(camera, Camera):
+        raise ValueError(
+            f"camera: expected a Camera (acae_nb.geometry.cameras.Camera(intrinsics, ...)), found {type(camera).__name__}"
+        )
+    if boxes is None and detector is None:
+        raise ValueError(
+            "boxes: expected boxes, or an estimator with a detector (detector=BlazePoseDetector(folder)), found neither"
+        )
     people = detector(image) if boxes is None else None
     boxes = checked_boxes(boxes, image_size) if people is None else people.boxes
     cut = []
@@ -128,12 +180,22 @@ def prepare(image, boxes, camera: Camera | None, detector: Detector | None, look
         for look in looks:
             crop, own = taken[replace(look, flip=False)]
             K = own.intrinsics
-            if look.flip: crop, K = cv2.flip(crop, 1), mirrored_intrinsics(K, size)
+            if look.flip:
+                crop, K = cv2.flip(crop, 1), mirrored_intrinsics(K, size)
             cut.append((crop.transpose(2, 0, 1), K, own.rotation))
     crops, intrinsics, rotations = zip(*cut) if cut else ((np.zeros((3, size, size), np.uint8),) * 0,) * 3
     stack = lambda arrays, shape, kind: np.stack(arrays) if arrays else np.zeros((0, *shape), kind)
-    return Prepared(image, camera, boxes, np.ones(len(boxes)) if people is None else people.scores, people is not None, stack(crops, (3, size, size), np.uint8),
-                    stack(intrinsics, (3, 3), float), stack(rotations, (3, 3), float), frame)
+    return Prepared(
+        image,
+        camera,
+        boxes,
+        np.ones(len(boxes)) if people is None else people.scores,
+        people is not None,
+        stack(crops, (3, size, size), np.uint8),
+        stack(intrinsics, (3, 3), float),
+        stack(rotations, (3, 3), float),
+        frame,
+    )
 
 
 def mirrored_intrinsics(K: Float[np.ndarray, "3 3"], size: int) -> Float[np.ndarray, "3 3"]:
@@ -141,39 +203,53 @@ def mirrored_intrinsics(K: Float[np.ndarray, "3 3"], size: int) -> Float[np.ndar
     return np.array([[K[0, 0], -K[0, 1], size - 1 - K[0, 2]], K[1], K[2]])
 
 # %% ../../nbs/inference/04_estimator.ipynb #a13b2be2
-def statements(model: torch.nn.Module, acae: ACAE | None, crops: UInt8[np.ndarray, "m 3 s s"], intrinsics: Float[np.ndarray, "m 3 3"], precision: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
+def statements(
+    model: torch.nn.Module,
+    acae: ACAE | None,
+    crops: UInt8[np.ndarray, "m 3 s s"],
+    intrinsics: Float[np.ndarray, "m 3 3"],
+    precision: torch.dtype,
+) -> tuple[np.ndarray, np.ndarray]:
     "(joints [m, j, 3] mm in each crop camera's frame, disagreement [m, j] mm, NaN where the model makes one statement), float64."
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     with torch.inference_mode(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
         said = model(torch.from_numpy(crops).to(device), torch.from_numpy(intrinsics).float().to(device))
     joints = said.joints.float()
-    if said.direct_joints is not None and said.decoded_joints is not None: difference = said.decoded_joints - said.direct_joints
-    elif acae is not None: difference = joints - acae.to(joints.device)(joints)
-    else: difference = torch.full_like(joints, torch.nan)
+    if said.direct_joints is not None and said.decoded_joints is not None:
+        difference = said.decoded_joints - said.direct_joints
+    elif acae is not None:
+        difference = joints - acae.to(joints.device)(joints)
+    else:
+        difference = torch.full_like(joints, torch.nan)
     return joints.double().cpu().numpy(), difference.norm(dim=-1).double().cpu().numpy()
 
 # %% ../../nbs/inference/04_estimator.ipynb #8338973c
 def bytes_per_crop(model: torch.nn.Module, size: int) -> int:
     "Activation memory one crop needs at most: the largest input and output of one module, and as much again for what lives beside it."
     largest = 0
+
     def watch(module, inputs, output):
         nonlocal largest
         tensors = [t for t in (*inputs, output) if isinstance(t, torch.Tensor)]
         largest = max(largest, sum(t.numel() * t.element_size() for t in tensors))
+
     handles = [m.register_forward_hook(watch) for m in model.modules()]
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     K = torch.tensor([[[size, 0, size / 2], [0, size, size / 2], [0, 0, 1]]], device=device)
     try:
-        with torch.inference_mode(): model(torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device), K)
+        with torch.inference_mode():
+            model(torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device), K)
     finally:
-        for handle in handles: handle.remove()
+        for handle in handles:
+            handle.remove()
     return 2 * largest
 
 # %% ../../nbs/inference/04_estimator.ipynb #3387bb10
 def crops_within(megabytes: float, model: torch.nn.Module, size: int, most: int = 256) -> int:
     "How many crops to run at once to stay within a memory budget for activations (1 to `most`, also where not one fits). ValueError for a budget that is none."
-    if not megabytes > 0: raise ValueError(f"memory: expected a budget above 0 MiB, found {megabytes}")
-    return int(np.clip(megabytes * 2 ** 20 // bytes_per_crop(model, size), 1, most))
+    if not megabytes > 0:
+        raise ValueError(f"memory: expected a budget above 0 MiB, found {megabytes}")
+    return int(np.clip(megabytes * 2**20 // bytes_per_crop(model, size), 1, most))
 
 # %% ../../nbs/inference/04_estimator.ipynb #716dfa00
 class PoseEstimator:
@@ -182,18 +258,50 @@ class PoseEstimator:
     looks: how often and how it looks at each person (ONE_LOOK, WITH_MIRROR, spread_looks(5)). detector: finds people where no boxes are given.
     acae: makes the second statement that confidence comes from. formats: name -> (indices, Skeleton), default the parts of the skeleton.
     chunk: crops in one pass of the model. device, precision (float32 or bfloat16). plausibility: applied to detected people, None keeps all."""
-    def __init__(self, model: PoseModel, skeleton: Skeleton, size: int, *, looks: Sequence[Look] = WITH_MIRROR, detector: Detector | None = None, acae: ACAE | None = None,
-                 formats: dict[str, tuple[Sequence[int], Skeleton]] | None = None, chunk: int = 16, device: str | torch.device | None = None,
-                 precision: torch.dtype = torch.float32, plausibility: Plausibility | None = Plausibility(), field_of_view_deg: float = 55.0, licence: str = ""):
-        if precision not in (torch.float32, torch.bfloat16): raise ValueError(f"precision: expected torch.float32 or torch.bfloat16, found {precision}")
-        if acae is not None and len(acae.joints) != len(skeleton): raise ValueError(f"acae: expected the {len(skeleton)} joints of the model, found {len(acae.joints)}")
-        if chunk < 1 or not looks: raise ValueError(f"expected at least one crop in a chunk and one look, found {chunk} and {len(looks)}")
-        try: self.model = model.eval().to(device)
-        except (RuntimeError, AssertionError) as error: raise ValueError(f"device: expected one that torch can use here, such as cpu, found {device}: {str(error).splitlines()[0]}") from error
+
+    def __init__(
+        self,
+        model: PoseModel,
+        skeleton: Skeleton,
+        size: int,
+        *,
+        looks: Sequence[Look] = WITH_MIRROR,
+        detector: Detector | None = None,
+        acae: ACAE | None = None,
+        formats: dict[str, tuple[Sequence[int], Skeleton]] | None = None,
+        chunk: int = 16,
+        device: str | torch.device | None = None,
+        precision: torch.dtype = torch.float32,
+        plausibility: Plausibility | None = Plausibility(),
+        field_of_view_deg: float = 55.0,
+        licence: str = "",
+    ):
+        if precision not in (torch.float32, torch.bfloat16):
+            raise ValueError(f"precision: expected torch.float32 or torch.bfloat16, found {precision}")
+        if acae is not None and len(acae.joints) != len(skeleton):
+            raise ValueError(f"acae: expected the {len(skeleton)} joints of the model, found {len(acae.joints)}")
+        if chunk < 1 or not looks:
+            raise ValueError(f"expected at least one crop in a chunk and one look, found {chunk} and {len(looks)}")
+        try:
+            self.model = model.eval().to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"device: expected one that torch can use here, such as cpu, found {device}: {str(error).splitlines()[0]}"
+            ) from error
         self.skeleton, self.size = skeleton, size
-        self.looks, self.detector, self.acae, self.chunk, self.precision = tuple(looks), detector, acae, chunk, precision
+        self.looks, self.detector, self.acae, self.chunk, self.precision = (
+            tuple(looks),
+            detector,
+            acae,
+            chunk,
+            precision,
+        )
         self.plausibility, self.field_of_view_deg, self.licence = plausibility, field_of_view_deg, licence
-        self.formats = {name: (list(rows), select(skeleton, rows, name)) for name, rows in skeleton.parts.items()} if formats is None else dict(formats)
+        self.formats = (
+            {name: (list(rows), select(skeleton, rows, name)) for name, rows in skeleton.parts.items()}
+            if formats is None
+            else dict(formats)
+        )
 
     @classmethod
     def load(cls, folder: str | Path, acae: str | Path | None = None, **options) -> "PoseEstimator":
@@ -201,31 +309,55 @@ class PoseEstimator:
         `looks` may be a number (see `trained_looks`). FileNotFoundError; ValueError naming file and field."""
         model, skeleton, info = load_pose_model(folder)
         params, formats = info["params"], None
-        if not isinstance(params.get("size"), int): raise ValueError(f"{Path(folder) / 'model.json'}: params.size: expected the crop's side in px, found {params.get('size')!r}")
-        if "formats" in params: formats = {name: (f["indices"], Skeleton.from_dict(f["skeleton"])) for name, f in params["formats"].items()}
-        if isinstance(options.get("looks"), int): options["looks"] = trained_looks(params, options["looks"])
-        if acae is None and (Path(folder) / "acae.safetensors").is_file(): acae = Path(folder) / "acae.safetensors"
-        try: autoencoder = None if acae is None else load_acae(acae)
-        except SafetensorError as error: raise ValueError(f"{acae}: expected an autoencoder as save_acae writes it, found {error}") from error
-        return cls(model, skeleton, params["size"], acae=autoencoder, **{"formats": formats, "licence": params.get("licence", ""), **options})
+        if not isinstance(params.get("size"), int):
+            raise ValueError(
+                f"{Path(folder) / 'model.json'}: params.size: expected the crop's side in px, found {params.get('size')!r}"
+            )
+        if "formats" in params:
+            formats = {name: (f["indices"], Skeleton.from_dict(f["skeleton"])) for name, f in params["formats"].items()}
+        if isinstance(options.get("looks"), int):
+            options["looks"] = trained_looks(params, options["looks"])
+        if acae is None and (Path(folder) / "acae.safetensors").is_file():
+            acae = Path(folder) / "acae.safetensors"
+        try:
+            autoencoder = None if acae is None else load_acae(acae)
+        except SafetensorError as error:
+            raise ValueError(f"{acae}: expected an autoencoder as save_acae writes it, found {error}") from error
+        return cls(
+            model,
+            skeleton,
+            params["size"],
+            acae=autoencoder,
+            **{"formats": formats, "licence": params.get("licence", ""), **options},
+        )
 
     @classmethod
     def from_metrabs(cls, folder: str | Path, **options) -> "PoseEstimator":
         "From a folder in the MeTRAbs authors' PyTorch layout; warns with the licence of its weights. Raises as `metrabs.load_metrabs`."
         found = load_metrabs(folder)
-        return cls(found.model, found.skeleton, found.size, **{"formats": found.formats, "licence": found.licence, **options})
+        return cls(
+            found.model, found.skeleton, found.size, **{"formats": found.formats, "licence": found.licence, **options}
+        )
 
     def save(self, folder: str | Path) -> Path:
         "Writes model.json and model.safetensors, with the formats and the licence."
-        formats = {name: {"indices": [int(i) for i in rows], "skeleton": s.to_dict()} for name, (rows, s) in self.formats.items()}
-        return save_pose_model(folder, self.model, self.skeleton, {"size": self.size, "formats": formats, "licence": self.licence})
+        formats = {
+            name: {"indices": [int(i) for i in rows], "skeleton": s.to_dict()}
+            for name, (rows, s) in self.formats.items()
+        }
+        return save_pose_model(
+            folder, self.model, self.skeleton, {"size": self.size, "formats": formats, "licence": self.licence}
+        )
 
 # %% ../../nbs/inference/04_estimator.ipynb #ed63f7f0
 def _joints_of(self, skeleton: str) -> tuple[np.ndarray, Skeleton]:
     "Rows of the model's joints and their Skeleton; 'all' for every joint. KeyError with near names and the list."
-    if skeleton == "all": return np.arange(len(self.skeleton)), self.skeleton
+    if skeleton == "all":
+        return np.arange(len(self.skeleton)), self.skeleton
     if skeleton not in self.formats:
-        raise KeyError(f"this model has no skeleton {skeleton!r}{near(skeleton, [*self.formats, 'all'])}: it has {', '.join(self.formats)} and 'all'")
+        raise KeyError(
+            f"this model has no skeleton {skeleton!r}{near(skeleton, [*self.formats, 'all'])}: it has {', '.join(self.formats)} and 'all'"
+        )
     rows, found = self.formats[skeleton]
     return np.asarray(rows, int), found
 
@@ -233,21 +365,37 @@ def _joints_of(self, skeleton: str) -> tuple[np.ndarray, Skeleton]:
 PoseEstimator.joints_of = _joints_of
 
 # %% ../../nbs/inference/04_estimator.ipynb #91462752
-def _assemble(self, ready: Prepared, joints: Float[np.ndarray, "m j 3"], disagreement: Float[np.ndarray, "m j"], rows: np.ndarray, skeleton: Skeleton) -> Poses:
+def _assemble(
+    self,
+    ready: Prepared,
+    joints: Float[np.ndarray, "m j 3"],
+    disagreement: Float[np.ndarray, "m j"],
+    rows: np.ndarray,
+    skeleton: Skeleton,
+) -> Poses:
     "The poses of one picture from the model's answers for its crops."
     n, mirror = len(ready.boxes), list(self.skeleton.mirror)
     joints, disagreement = joints.copy(), disagreement.copy()
     for v, look in enumerate(self.looks):
         if look.flip:
-            joints[v::len(self.looks)] = joints[v::len(self.looks)][:, mirror] * [-1, 1, 1]
-            disagreement[v::len(self.looks)] = disagreement[v::len(self.looks)][:, mirror]
+            joints[v :: len(self.looks)] = joints[v :: len(self.looks)][:, mirror] * [-1, 1, 1]
+            disagreement[v :: len(self.looks)] = disagreement[v :: len(self.looks)][:, mirror]
     looks = (joints @ ready.rotations @ ready.camera.rotation.T).reshape(n, len(self.looks), len(self.skeleton), 3)
     mean, kept = looks.mean(1), slice(None)
     if ready.detected and self.plausibility is not None and n:
         px = project_points(mean, ready.camera.intrinsics, ready.camera.distortion)
         kept = self.plausibility.verdicts(looks, px, ready.boxes, ready.scores, self.skeleton)["kept"].to_numpy()
     doubt = disagreement.reshape(n, len(self.looks), len(self.skeleton)).mean(1)
-    return Poses(skeleton, mean[:, rows][kept], ready.boxes[kept], ready.scores[kept], doubt[:, rows][kept], ready.camera, ready.image, ready.frame)
+    return Poses(
+        skeleton,
+        mean[:, rows][kept],
+        ready.boxes[kept],
+        ready.scores[kept],
+        doubt[:, rows][kept],
+        ready.camera,
+        ready.image,
+        ready.frame,
+    )
 
 
 PoseEstimator.assemble = _assemble
@@ -256,43 +404,59 @@ PoseEstimator.assemble = _assemble
 def _ahead(items: Iterator, work, count: int) -> Iterator:
     "work(item) for each item, in order, computed in another thread up to `count` items ahead; taking items happens there too."
     items, done = iter(items), object()
+
     def step():
         item = next(items, done)
         return done if item is done else work(item)
+
     with ThreadPoolExecutor(1) as pool:
         waiting = deque(pool.submit(step) for _ in range(count))
         while (result := waiting.popleft().result()) is not done:
             waiting.append(pool.submit(step))
             yield result
-        for future in waiting: future.cancel()
+        for future in waiting:
+            future.cancel()
 
 
 def _stream(self, pictures: Iterable[tuple], skeleton: str = "all") -> Iterator[Poses]:
     """Poses of (image, boxes or None, camera or None) triples, one picture after the other, reading only as far ahead as a chunk needs.
     What cannot be read raises when its turn comes: the pictures before it have been given then."""
     rows, wanted = self.joints_of(skeleton)
+
     def work(item):
         k, (image, boxes, camera) = item
         return prepare(image, boxes, camera, self.detector, self.looks, self.size, self.field_of_view_deg, k)
+
     group, failure, source = [], None, _ahead(enumerate(pictures), work, max(2, self.chunk // len(self.looks)))
     while True:
-        try: ready = next(source, None)
-        except Exception as error: ready, failure = None, error
-        if ready is not None: group.append(ready)
+        try:
+            ready = next(source, None)
+        except Exception as error:
+            ready, failure = None, error
+        if ready is not None:
+            group.append(ready)
         if group and (ready is None or len(group) >= self.chunk or sum(len(r.crops) for r in group) >= self.chunk):
             yield from self.answer(group, rows, wanted)
             group = []
-        if failure is not None: raise failure
-        if ready is None: return
+        if failure is not None:
+            raise failure
+        if ready is None:
+            return
 
 
 def _answer(self, group: Sequence[Prepared], rows: np.ndarray, skeleton: Skeleton) -> Iterator[Poses]:
     "The poses of prepared pictures, the model running on at most `chunk` crops at a time."
     crops, intrinsics = (np.concatenate([getattr(r, name) for r in group]) for name in ("crops", "intrinsics"))
-    said = [statements(self.model, self.acae, crops[k:k + self.chunk], intrinsics[k:k + self.chunk], self.precision) for k in range(0, len(crops), self.chunk)]
+    said = [
+        statements(self.model, self.acae, crops[k : k + self.chunk], intrinsics[k : k + self.chunk], self.precision)
+        for k in range(0, len(crops), self.chunk)
+    ]
     j = len(self.skeleton)
-    joints, doubt = (np.concatenate([s[i] for s in said]) if said else np.zeros((0, *shape)) for i, shape in ((0, (j, 3)), (1, (j,))))
-    if joints.shape[1:] != (j, 3): raise ValueError(f"model: expected {j} joints of {self.skeleton.name}, found {joints.shape[1]}")
+    joints, doubt = (
+        np.concatenate([s[i] for s in said]) if said else np.zeros((0, *shape)) for i, shape in ((0, (j, 3)), (1, (j,)))
+    )
+    if joints.shape[1:] != (j, 3):
+        raise ValueError(f"model: expected {j} joints of {self.skeleton.name}, found {joints.shape[1]}")
     start = 0
     for ready in group:
         part = slice(start, start + len(ready.crops))
@@ -310,17 +474,24 @@ def _estimate(self, images, boxes=None, cameras: Camera | Sequence[Camera] | Non
     cameras: a Camera, or for a list one a picture; None: `assumed_camera` of field_of_view_deg. skeleton: a format's name, or 'all'.
     No person found gives Poses of length 0. ValueError for pictures, boxes and cameras that do not do (see `as_rgb`, `checked_boxes`, `Camera`); KeyError for an unknown skeleton."""
     self.joints_of(skeleton)
-    if isinstance(images, np.ndarray) and images.ndim != 4: return next(self.stream([(images, boxes, cameras)], skeleton))
+    if isinstance(images, np.ndarray) and images.ndim != 4:
+        return next(self.stream([(images, boxes, cameras)], skeleton))
     if not isinstance(images, (list, tuple, np.ndarray)):
-        if boxes is not None: images, boxes = zip(images, boxes), True
+        if boxes is not None:
+            images, boxes = zip(images, boxes), True
         return self.stream(((*image, cameras) if boxes else (image, None, cameras) for image in images), skeleton)
-    each = lambda name, values: [values] * len(images) if values is None or isinstance(values, Camera) else checked_length(name, values, len(images))
+    each = lambda name, values: (
+        [values] * len(images)
+        if values is None or isinstance(values, Camera)
+        else checked_length(name, values, len(images))
+    )
     return list(self.stream(zip(images, each("boxes", boxes), each("cameras", cameras)), skeleton))
 
 
 def checked_length(name: str, values: Sequence, length: int) -> Sequence:
     "The values, one for each picture; otherwise ValueError."
-    if len(values) != length: raise ValueError(f"{name}: expected {length}, one for each picture, found {len(values)}")
+    if len(values) != length:
+        raise ValueError(f"{name}: expected {length}, one for each picture, found {len(values)}")
     return values
 
 

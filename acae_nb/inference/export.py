@@ -20,6 +20,7 @@ from .estimator import PoseEstimator
 # %% ../../nbs/inference/06_export.ipynb #61b7bf18
 class CropModel(nn.Module):
     "uint8 crops [b, 3, s, s] and intrinsics [b, 3, 3] -> joints [b, j, 3], mm, each crop camera's frame."
+
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
@@ -34,30 +35,56 @@ def exported_program(estimator: PoseEstimator) -> torch.export.ExportedProgram:
     images = torch.zeros(2, 3, s, s, dtype=torch.uint8)
     intrinsics = torch.tensor([[1.5 * s, 0, s / 2], [0, 1.5 * s, s / 2], [0, 0, 1]]).repeat(2, 1, 1)
     batch = torch.export.Dim("batch", min=1, max=4096)
-    with torch.enable_grad():        # without gradients a backbone would run a few crops at a time, which fixes their number
-        return torch.export.export(CropModel(estimator.model.cpu().eval()), (images, intrinsics), dynamic_shapes={"images": {0: batch}, "intrinsics": {0: batch}})
+    with torch.enable_grad():  # without gradients a backbone would run a few crops at a time, which fixes their number
+        return torch.export.export(
+            CropModel(estimator.model.cpu().eval()),
+            (images, intrinsics),
+            dynamic_shapes={"images": {0: batch}, "intrinsics": {0: batch}},
+        )
 
 # %% ../../nbs/inference/06_export.ipynb #280b0dbf
 def facts(estimator: PoseEstimator) -> dict:
     "What a user of the exported model must know, as JSON-able values."
-    formats = {name: {"indices": [int(i) for i in rows], "joints": list(s.joints), "edges": [list(e) for e in s.edges]} for name, (rows, s) in estimator.formats.items()}
-    return {"size": estimator.size, "joints": list(estimator.skeleton.labels), "mirror": list(estimator.skeleton.mirror), "formats": formats, "licence": estimator.licence,
-            "inputs": {"images": "uint8 RGB crops [batch, 3, size, size]", "intrinsics": "float32 [batch, 3, 3], px, integer coordinates at pixel centres"},
-            "outputs": {"joints": "float32 [batch, joints, 3], mm, crop camera: x right, y down, z forward"}}
+    formats = {
+        name: {"indices": [int(i) for i in rows], "joints": list(s.joints), "edges": [list(e) for e in s.edges]}
+        for name, (rows, s) in estimator.formats.items()
+    }
+    return {
+        "size": estimator.size,
+        "joints": list(estimator.skeleton.labels),
+        "mirror": list(estimator.skeleton.mirror),
+        "formats": formats,
+        "licence": estimator.licence,
+        "inputs": {
+            "images": "uint8 RGB crops [batch, 3, size, size]",
+            "intrinsics": "float32 [batch, 3, 3], px, integer coordinates at pixel centres",
+        },
+        "outputs": {"joints": "float32 [batch, joints, 3], mm, crop camera: x right, y down, z forward"},
+    }
 
 
 def export_torch(estimator: PoseEstimator, path: str | Path) -> Path:
     "Writes a torch.export program (.pt2), readable by torch.export.load, with the facts as extra file `acae_nb.json`."
     program = exported_program(estimator)
-    with whole_file(path) as file: torch.export.save(program, file, extra_files={"acae_nb.json": json.dumps(facts(estimator))})
+    with whole_file(path) as file:
+        torch.export.save(program, file, extra_files={"acae_nb.json": json.dumps(facts(estimator))})
     return Path(path)
 
 
 def export_onnx(estimator: PoseEstimator, path: str | Path) -> Path:
     "Writes one ONNX file with inputs `images` and `intrinsics`, output `joints` and the facts as metadata `acae_nb`. ImportError without the extra `export`."
-    try: import onnx, onnxscript
-    except ImportError as error: raise ImportError("ONNX files need onnx and onnxscript: pip install 'acae_nb[export]'") from error
-    program = torch.onnx.export(exported_program(estimator), dynamo=True, input_names=["images", "intrinsics"], output_names=["joints"], verbose=False)
+    try:
+        import onnx
+        import onnxscript
+    except ImportError as error:
+        raise ImportError("ONNX files need onnx and onnxscript: pip install 'acae_nb[export]'") from error
+    program = torch.onnx.export(
+        exported_program(estimator),
+        dynamo=True,
+        input_names=["images", "intrinsics"],
+        output_names=["joints"],
+        verbose=False,
+    )
     model = program.model_proto
     model.metadata_props.add(key="acae_nb", value=json.dumps(facts(estimator)))
     onnx.checker.check_model(model)
@@ -65,16 +92,20 @@ def export_onnx(estimator: PoseEstimator, path: str | Path) -> Path:
     return Path(path)
 
 # %% ../../nbs/inference/06_export.ipynb #fc087973
-def largest_difference(estimator: PoseEstimator, path: str | Path, batches: tuple[int, ...] = (1, 2, 7), seed: int = 0) -> float:
+def largest_difference(
+    estimator: PoseEstimator, path: str | Path, batches: tuple[int, ...] = (1, 2, 7), seed: int = 0
+) -> float:
     "The largest difference in mm, for joints 10 m away or nearer scaled as they are and for farther ones as if at 10 m, between the ONNX file and the torch model, over batches of random crops."
     import onnxruntime
+
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     rng, s, worst = np.random.default_rng(seed), estimator.size, 0.0
     for n in batches:
         images = rng.integers(0, 256, (n, 3, s, s), dtype=np.uint8)
         K = np.array([[1.5 * s, 0, s / 2], [0, 1.5 * s, s / 2], [0, 0, 1]], np.float32) * np.ones((n, 1, 1), np.float32)
-        found, = session.run(["joints"], {"images": images, "intrinsics": K})
-        with torch.inference_mode(): expected = estimator.model(torch.from_numpy(images), torch.from_numpy(K)).joints.numpy()
+        (found,) = session.run(["joints"], {"images": images, "intrinsics": K})
+        with torch.inference_mode():
+            expected = estimator.model(torch.from_numpy(images), torch.from_numpy(K)).joints.numpy()
         scale = np.maximum(1, np.linalg.norm(expected, axis=-1, keepdims=True) / 10_000)
         worst = max(worst, float(np.abs((found - expected) / scale).max()))
     return worst

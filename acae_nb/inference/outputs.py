@@ -29,14 +29,19 @@ from ..skeletons.joints import Skeleton
 CAMERA_AXES = "camera frame: x right, y down, z forward, origin at the camera, mm"
 WORLD_AXES = "world frame of the camera's calibration (without one: the camera frame), mm"
 PIXEL_AXES = "px of the picture: u right, v down, integer coordinates at pixel centres"
-COLUMN_NOTES = (f"x_mm y_mm z_mm: {CAMERA_AXES}", f"world_*_mm: {WORLD_AXES}", f"u_px v_px: {PIXEL_AXES}",
-                "disagreement_mm: how much the model's statements about the joint differ; confidence: exp(-disagreement/50 mm); score: of the detector, 1 for given boxes")
+COLUMN_NOTES = (
+    f"x_mm y_mm z_mm: {CAMERA_AXES}",
+    f"world_*_mm: {WORLD_AXES}",
+    f"u_px v_px: {PIXEL_AXES}",
+    "disagreement_mm: how much the model's statements about the joint differ; confidence: exp(-disagreement/50 mm); score: of the detector, 1 for given boxes",
+)
 
 # %% ../../nbs/inference/05_outputs.ipynb #aa9cda96
 def _named(results: Iterable[Poses], names: Sequence[str] | None) -> pd.DataFrame:
     "`to_table`, with the files of the pictures as a first column where `names` has them (read after the results, so it may grow with them)."
     table = to_table(results).astype(np.float32)
-    if names is not None: table.insert(0, "picture", [names[frame] for frame in table.index.get_level_values("frame")])
+    if names is not None:
+        table.insert(0, "picture", [names[frame] for frame in table.index.get_level_values("frame")])
     return table
 
 
@@ -51,8 +56,11 @@ def write_csv(results: Iterable[Poses], path: str | Path, names: Sequence[str] |
 def write_parquet(results: Iterable[Poses], path: str | Path, names: Sequence[str] | None = None) -> Path:
     "The same table (numbers float32) as Parquet; axes and units are in the file's metadata `axes_and_units`."
     table = pa.Table.from_pandas(_named(results, names).reset_index(), preserve_index=False)
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"axes_and_units": "\n".join(COLUMN_NOTES).encode()})
-    with whole_file(path) as file: pq.write_table(table, file)
+    table = table.replace_schema_metadata(
+        {**(table.schema.metadata or {}), b"axes_and_units": "\n".join(COLUMN_NOTES).encode()}
+    )
+    with whole_file(path) as file:
+        pq.write_table(table, file)
     return Path(path)
 
 # %% ../../nbs/inference/05_outputs.ipynb #bd797d88
@@ -62,9 +70,18 @@ def _annotation(poses: Poses, k: int, number: int) -> dict:
     known = np.isfinite(poses.px[k]).all(-1)
     flag = np.where(known, np.where((u >= -0.5) & (v >= -0.5) & (u <= width - 0.5) & (v <= height - 0.5), 2, 1), 0)
     keypoints = np.where(known[:, None], np.stack([u, v, flag], -1), 0)
-    return {"id": number, "image_id": poses.frame, "category_id": 1, "iscrowd": 0, "score": round(float(poses.scores[k]), 4), "bbox": poses.boxes[k].round(2).tolist(),
-            "area": round(float(np.prod(poses.boxes[k, 2:])), 1), "num_keypoints": int(known.sum()), "keypoints": keypoints.round(2).ravel().tolist(),
-            "keypoints3d_mm": poses.joints3d[k].round(2).ravel().tolist()}
+    return {
+        "id": number,
+        "image_id": poses.frame,
+        "category_id": 1,
+        "iscrowd": 0,
+        "score": round(float(poses.scores[k]), 4),
+        "bbox": poses.boxes[k].round(2).tolist(),
+        "area": round(float(np.prod(poses.boxes[k, 2:])), 1),
+        "num_keypoints": int(known.sum()),
+        "keypoints": keypoints.round(2).ravel().tolist(),
+        "keypoints3d_mm": poses.joints3d[k].round(2).ravel().tolist(),
+    }
 
 # %% ../../nbs/inference/05_outputs.ipynb #9dc1caac
 def write_coco(results: Iterable[Poses], path: str | Path, names: Sequence[str] | None = None) -> Path:
@@ -75,25 +92,54 @@ def write_coco(results: Iterable[Poses], path: str | Path, names: Sequence[str] 
         size = dict(zip(("height", "width"), poses.image.shape[:2])) if poses.image is not None else {}
         images.append({"id": poses.frame, "file_name": names[n] if names is not None else f"{poses.frame:06d}", **size})
         annotations += [_annotation(poses, k, len(annotations) + k + 1) for k in range(len(poses))]
-    if skeleton is None: raise ValueError("results: expected at least one picture, found none")
-    category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(skeleton.labels), "skeleton": [[a + 1, b + 1] for a, b in skeleton.edges]}
-    info = {"description": f"poses of {skeleton.name}", "keypoints": PIXEL_AXES + ", then 2 (in the picture), 1 (outside it) or 0 (unknown)", "keypoints3d_mm": CAMERA_AXES, "bbox": "left, top, width, height px"}
-    write_whole(path, json.dumps({"info": info, "images": images, "annotations": annotations, "categories": [category]}, allow_nan=False))
+    if skeleton is None:
+        raise ValueError("results: expected at least one picture, found none")
+    category = {
+        "id": 1,
+        "name": "person",
+        "supercategory": "person",
+        "keypoints": list(skeleton.labels),
+        "skeleton": [[a + 1, b + 1] for a, b in skeleton.edges],
+    }
+    info = {
+        "description": f"poses of {skeleton.name}",
+        "keypoints": PIXEL_AXES + ", then 2 (in the picture), 1 (outside it) or 0 (unknown)",
+        "keypoints3d_mm": CAMERA_AXES,
+        "bbox": "left, top, width, height px",
+    }
+    write_whole(
+        path,
+        json.dumps(
+            {"info": info, "images": images, "annotations": annotations, "categories": [category]}, allow_nan=False
+        ),
+    )
     return Path(path)
 
 # %% ../../nbs/inference/05_outputs.ipynb #cdc7cae4
-def tracks(results: Iterable[Poses], reach_mm: float = 600.0, frame: str = "camera", forget: int = 30) -> list[Float[np.ndarray, "t j 3"]]:
+def tracks(
+    results: Iterable[Poses], reach_mm: float = 600.0, frame: str = "camera", forget: int = 30
+) -> list[Float[np.ndarray, "t j 3"]]:
     """One array of poses a person, longest first, NaN in pictures without them; a track unseen for `forget` pictures ends. `frame`: 'camera' or 'world'."""
-    if frame not in ("camera", "world"): raise ValueError(f"frame: expected 'camera' or 'world', found {frame!r}")
+    if frame not in ("camera", "world"):
+        raise ValueError(f"frame: expected 'camera' or 'world', found {frame!r}")
     found, last, seen, length, shape = [], [], [], 0, (0, 3)
     for t, poses in enumerate(results):
         joints, length = poses.joints3d if frame == "camera" else poses.world, t + 1
         shape, open_ = joints.shape[1:], [i for i in range(len(found)) if t - seen[i] <= forget]
-        cost = np.array([[np.linalg.norm(last[i] - pose, axis=-1).mean() for pose in joints] for i in open_]).reshape(len(open_), len(joints))
-        pairs = {b: open_[a] for a, b in zip(*linear_sum_assignment(np.minimum(cost, 2 * reach_mm))) if cost[a, b] <= reach_mm}
+        cost = np.array([[np.linalg.norm(last[i] - pose, axis=-1).mean() for pose in joints] for i in open_]).reshape(
+            len(open_), len(joints)
+        )
+        pairs = {
+            b: open_[a]
+            for a, b in zip(*linear_sum_assignment(np.minimum(cost, 2 * reach_mm)))
+            if cost[a, b] <= reach_mm
+        }
         for b, pose in enumerate(joints):
             i = pairs.get(b, len(found))
-            if i == len(found): found.append({}); last.append(pose); seen.append(t)
+            if i == len(found):
+                found.append({})
+                last.append(pose)
+                seen.append(t)
             found[i][t], last[i], seen[i] = pose, pose, t
     filled = [np.stack([track.get(t, np.full(shape, np.nan)) for t in range(length)]) for track in found]
     return sorted(filled, key=lambda a: np.isnan(a[:, 0, 0]).sum())
@@ -101,8 +147,10 @@ def tracks(results: Iterable[Poses], reach_mm: float = 600.0, frame: str = "came
 # %% ../../nbs/inference/05_outputs.ipynb #820cca41
 def write_c3d(results: Iterable[Poses], path: str | Path, rate: float = 30.0, frame: str = "camera") -> Path:
     "People over time in mm; the parameters POINT:UNITS and POINT:DESCRIPTIONS tell units and axes. ImportError without the extra `outputs`; ValueError where nobody was found."
-    try: import ezc3d
-    except ImportError as error: raise ImportError("C3D files need ezc3d: pip install 'acae_nb[outputs]'") from error
+    try:
+        import ezc3d
+    except ImportError as error:
+        raise ImportError("C3D files need ezc3d: pip install 'acae_nb[outputs]'") from error
     people, names = people_and_names(results, frame)
     points = np.concatenate(people, 1)
     file = ezc3d.c3d()
@@ -112,8 +160,9 @@ def write_c3d(results: Iterable[Poses], path: str | Path, rate: float = 30.0, fr
     file.add_parameter("POINT", "DESCRIPTIONS", [CAMERA_AXES if frame == "camera" else WORLD_AXES] * len(names))
     file["data"]["points"] = np.concatenate([points, np.ones((*points.shape[:2], 1))], -1).transpose(2, 1, 0)
     file["data"]["meta_points"]["residuals"] = np.where(np.isnan(points[..., 0]), -1.0, 0.0).T[None]
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as aside:      # ezc3d wants a name that ends in .c3d
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as aside:  # ezc3d wants a name that ends in .c3d
         file.write(f"{aside}/poses.c3d")
         os.replace(f"{aside}/poses.c3d", path)
     return path
@@ -121,15 +170,31 @@ def write_c3d(results: Iterable[Poses], path: str | Path, rate: float = 30.0, fr
 
 def people_and_names(results: Iterable[Poses], frame: str) -> tuple[list[Float[np.ndarray, "t j 3"]], list[str]]:
     "The tracks, and a name for each joint of each: `format_joint` for the first person, `2_format_joint` for the second."
-    results = [replace(poses, image=None) for poses in results]      # without its pictures a video's results fit into memory
+    results = [
+        replace(poses, image=None) for poses in results
+    ]  # without its pictures a video's results fit into memory
     people = tracks(results, frame=frame)
-    if not people: raise ValueError("results: expected at least one person, found none in any picture: .trc and .c3d hold nothing else")
-    labels = [label.replace("/", "_") if len(results[0].skeleton.parts) > 1 else label.split("/", 1)[1] for label in results[0].skeleton.labels]
+    if not people:
+        raise ValueError(
+            "results: expected at least one person, found none in any picture: .trc and .c3d hold nothing else"
+        )
+    labels = [
+        label.replace("/", "_") if len(results[0].skeleton.parts) > 1 else label.split("/", 1)[1]
+        for label in results[0].skeleton.labels
+    ]
     return people, [(f"{k + 1}_" if k else "") + label for k in range(len(people)) for label in labels]
 
 # %% ../../nbs/inference/05_outputs.ipynb #0e67b0f8
-TRC_AXES = {"camera": (np.array([[1, 0, 0], [0, -1, 0], [0, 0, -1.0]]), "X right, Y up, Z towards the camera (camera frame, y and z reversed)"),
-            "world": (np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0.0]]), "X as in the world, Y up, Z = -y of the world (a world with z up)")}
+TRC_AXES = {
+    "camera": (
+        np.array([[1, 0, 0], [0, -1, 0], [0, 0, -1.0]]),
+        "X right, Y up, Z towards the camera (camera frame, y and z reversed)",
+    ),
+    "world": (
+        np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0.0]]),
+        "X as in the world, Y up, Z = -y of the world (a world with z up)",
+    ),
+}
 
 
 def write_trc(results: Iterable[Poses], path: str | Path, rate: float = 30.0, frame: str = "camera") -> Path:
@@ -138,18 +203,31 @@ def write_trc(results: Iterable[Poses], path: str | Path, rate: float = 30.0, fr
     turn, axes = TRC_AXES[frame]
     points = np.concatenate(people, 1) @ turn.T
     t, j = points.shape[:2]
-    lines = [f"PathFileType\t4\t(X/Y/Z)\t{Path(path).name}\taxes: {axes}", "DataRate\tCameraRate\tNumFrames\tNumMarkers\tUnits\tOrigDataRate\tOrigDataStartFrame\tOrigNumFrames",
-             f"{rate:g}\t{rate:g}\t{t}\t{j}\tmm\t{rate:g}\t1\t{t}", "Frame#\tTime\t" + "\t\t\t".join(names) + "\t\t", "\t\t" + "\t".join(f"{axis}{k + 1}" for k in range(j) for axis in "XYZ"), ""]
+    lines = [
+        f"PathFileType\t4\t(X/Y/Z)\t{Path(path).name}\taxes: {axes}",
+        "DataRate\tCameraRate\tNumFrames\tNumMarkers\tUnits\tOrigDataRate\tOrigDataStartFrame\tOrigNumFrames",
+        f"{rate:g}\t{rate:g}\t{t}\t{j}\tmm\t{rate:g}\t1\t{t}",
+        "Frame#\tTime\t" + "\t\t\t".join(names) + "\t\t",
+        "\t\t" + "\t".join(f"{axis}{k + 1}" for k in range(j) for axis in "XYZ"),
+        "",
+    ]
     number = lambda value: "" if np.isnan(value) else f"{value:.3f}"
     lines += ["\t".join([str(k + 1), f"{k / rate:.6f}", *map(number, row.ravel())]) for k, row in enumerate(points)]
     write_whole(path, "\n".join(lines) + "\n")
     return Path(path)
 
 # %% ../../nbs/inference/05_outputs.ipynb #8361bfb9
-WRITERS: dict[str, Callable] = {".csv": write_csv, ".parquet": write_parquet, ".json": write_coco, ".c3d": write_c3d, ".trc": write_trc}
+WRITERS: dict[str, Callable] = {
+    ".csv": write_csv,
+    ".parquet": write_parquet,
+    ".json": write_coco,
+    ".c3d": write_c3d,
+    ".trc": write_trc,
+}
 
 
 def writer_of(path: str | Path) -> Callable:
     "The function that writes such a file, by its ending. ValueError that lists the endings."
-    if Path(path).suffix.lower() not in WRITERS: raise ValueError(f"{path}: expected an ending out of {' '.join(WRITERS)}, found {Path(path).suffix!r}")
+    if Path(path).suffix.lower() not in WRITERS:
+        raise ValueError(f"{path}: expected an ending out of {' '.join(WRITERS)}, found {Path(path).suffix!r}")
     return WRITERS[Path(path).suffix.lower()]

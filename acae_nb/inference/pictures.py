@@ -24,9 +24,12 @@ def as_rgb(image) -> UInt8[np.ndarray, "h w 3"]:
     image = np.asarray(image)
     shape = image.shape if image.ndim == 3 else (*image.shape, 1)
     if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or shape[2] not in (1, 3, 4) or 0 in shape:
-        raise ValueError(f"image: expected uint8 or uint16 pixels [height, width] or [height, width, 1, 3 or 4], found {image.dtype} {image.shape}")
+        raise ValueError(
+            f"image: expected uint8 or uint16 pixels [height, width] or [height, width, 1, 3 or 4], found {image.dtype} {image.shape}"
+        )
     image = image.reshape(shape)[..., :3]
-    if image.dtype == np.uint16: image = (image >> 8).astype(np.uint8)
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(image, (*shape[:2], 3)))
 
 # %% ../../nbs/inference/00_pictures.ipynb #5858b747
@@ -36,32 +39,45 @@ VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg
 
 def read_picture(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
     "RGB of a picture file, upright by its EXIF tag, as `as_rgb` turns it. FileNotFoundError, or ValueError naming the file."
-    if not Path(path).is_file(): raise FileNotFoundError(f"{path}: expected a picture, found no such file")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: expected a picture, found no such file")
     pixels = np.frombuffer(Path(path).read_bytes(), np.uint8)
     image = cv2.imdecode(pixels, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR) if len(pixels) else None
-    if image is None: raise ValueError(f"{path}: expected a picture, found {len(pixels)} bytes that cannot be decoded")
-    try: return as_rgb(image[..., ::-1])
-    except ValueError as error: raise ValueError(f"{path}: {error}") from error
+    if image is None:
+        raise ValueError(f"{path}: expected a picture, found {len(pixels)} bytes that cannot be decoded")
+    try:
+        return as_rgb(image[..., ::-1])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 # %% ../../nbs/inference/00_pictures.ipynb #09707520
 class FolderPictures:
     """The pictures of a folder, one by one in the order of their names. `names`: the files read so far; `unreadable`: what is wrong with those left out.
 
     ValueError for a folder without pictures, and at the end where none could be read."""
+
     def __init__(self, folder: str | Path):
         self.folder, self.names, self.unreadable = folder, [], []
         self.files = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in PICTURE_ENDINGS)
-        if not self.files: raise ValueError(f"{folder}: expected pictures ({' '.join(PICTURE_ENDINGS)}), found none")
+        if not self.files:
+            raise ValueError(f"{folder}: expected pictures ({' '.join(PICTURE_ENDINGS)}), found none")
 
-    def __len__(self): return len(self.files)
+    def __len__(self):
+        return len(self.files)
 
     def __iter__(self):
         for path in self.files:
-            try: picture = read_picture(path)
-            except ValueError as error: self.unreadable.append(str(error)); continue
+            try:
+                picture = read_picture(path)
+            except ValueError as error:
+                self.unreadable.append(str(error))
+                continue
             self.names.append(path.name)
             yield picture
-        if not self.names: raise ValueError(f"{self.folder}: expected a picture that can be read, found {len(self)} that cannot: {self.unreadable[0]}")
+        if not self.names:
+            raise ValueError(
+                f"{self.folder}: expected a picture that can be read, found {len(self)} that cannot: {self.unreadable[0]}"
+            )
 
 # %% ../../nbs/inference/00_pictures.ipynb #e3ec92ee
 class TruncatedVideo(ValueError):
@@ -70,9 +86,13 @@ class TruncatedVideo(ValueError):
 
 def opened_video(path: str | Path) -> cv2.VideoCapture:
     "The video, ready to be read. FileNotFoundError, or ValueError for a file that is no video (or one cut before its index, as .mp4 has it at the end)."
-    if not Path(path).is_file(): raise FileNotFoundError(f"{path}: expected a video, found no such file")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: expected a video, found no such file")
     video = cv2.VideoCapture(str(path))
-    if not video.isOpened(): raise ValueError(f"{path}: expected a video, found {Path(path).stat().st_size} bytes that cannot be opened: no video, cut short or damaged")
+    if not video.isOpened():
+        raise ValueError(
+            f"{path}: expected a video, found {Path(path).stat().st_size} bytes that cannot be opened: no video, cut short or damaged"
+        )
     return video
 
 
@@ -85,41 +105,60 @@ def video_frames(path: str | Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
         while (read := video.read())[0]:
             count += 1
             yield cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
-    finally: video.release()
-    if not count: raise ValueError(f"{path}: expected a video, found no picture that can be decoded")
-    if promised - count > max(2, promised / 100): raise TruncatedVideo(f"{path}: expected {promised:.0f} pictures as its header says, found {count}: cut short or damaged")
+    finally:
+        video.release()
+    if not count:
+        raise ValueError(f"{path}: expected a video, found no picture that can be decoded")
+    if promised - count > max(2, promised / 100):
+        raise TruncatedVideo(
+            f"{path}: expected {promised:.0f} pictures as its header says, found {count}: cut short or damaged"
+        )
 
 # %% ../../nbs/inference/00_pictures.ipynb #48c8c453
 def frame_rate(path: str | Path) -> float:
     "Pictures per second of a video as its header says. ValueError where it says nothing; as `opened_video`."
     video = opened_video(path)
-    rate = video.get(cv2.CAP_PROP_FPS); video.release()
-    if not rate > 0: raise ValueError(f"{path}: expected a frame rate in the header, found {rate}")
+    rate = video.get(cv2.CAP_PROP_FPS)
+    video.release()
+    if not rate > 0:
+        raise ValueError(f"{path}: expected a frame rate in the header, found {rate}")
     return rate
 
 
 def frame_count(path: str | Path) -> int | None:
     "The number of pictures that a video's header promises, None where it says nothing; as `opened_video`."
     video = opened_video(path)
-    count = video.get(cv2.CAP_PROP_FRAME_COUNT); video.release()
+    count = video.get(cv2.CAP_PROP_FRAME_COUNT)
+    video.release()
     return int(count) if count > 0 else None
 
 # %% ../../nbs/inference/00_pictures.ipynb #b7e4aaaa
 def assumed_camera(image_size: tuple[int, int], field_of_view_deg: float = 55.0) -> Camera:
     "A camera for a picture (width, height) of unknown origin: its longer side spans `field_of_view_deg`, no distortion, world frame = camera frame, y down."
-    if not 0 < field_of_view_deg < 180: raise ValueError(f"field_of_view_deg: expected an angle between 0 and 180, found {field_of_view_deg}")
+    if not 0 < field_of_view_deg < 180:
+        raise ValueError(f"field_of_view_deg: expected an angle between 0 and 180, found {field_of_view_deg}")
     focal = max(image_size) / 2 / np.tan(np.deg2rad(field_of_view_deg) / 2)
     middle = (np.array(image_size) - 1) / 2
-    return Camera(np.array([[focal, 0, middle[0]], [0, focal, middle[1]], [0, 0, 1]]), np.zeros(12), np.eye(3), np.zeros(3), np.array([0, -1.0, 0]))
+    return Camera(
+        np.array([[focal, 0, middle[0]], [0, focal, middle[1]], [0, 0, 1]]),
+        np.zeros(12),
+        np.eye(3),
+        np.zeros(3),
+        np.array([0, -1.0, 0]),
+    )
 
 # %% ../../nbs/inference/00_pictures.ipynb #10d304f5
 def checked_boxes(boxes, image_size: tuple[int, int]) -> np.ndarray:
     """Boxes [n, 4] or one box [4] (left, top, width, height px) as float [n, 4]; none may be empty, not finite, or wholly outside the picture
     (reaching out of it is fine). ValueError naming the box."""
     found = np.asarray(boxes, float).reshape(-1, 4) if np.size(boxes) % 4 == 0 else None
-    if found is None: raise ValueError(f"boxes: expected [n, 4] (left, top, width, height), found shape {np.shape(boxes)}")
+    if found is None:
+        raise ValueError(f"boxes: expected [n, 4] (left, top, width, height), found shape {np.shape(boxes)}")
     for k, box in enumerate(found):
-        if not np.isfinite(box).all() or (box[2:] <= 0).any(): raise ValueError(f"box {k}: expected finite left, top, width > 0, height > 0, found {box.tolist()}")
+        if not np.isfinite(box).all() or (box[2:] <= 0).any():
+            raise ValueError(f"box {k}: expected finite left, top, width > 0, height > 0, found {box.tolist()}")
         if (box[:2] >= image_size).any() or (box[:2] + box[2:] <= 0).any():
-            raise ValueError(f"box {k}: expected to lie at least partly within the {image_size[0]} x {image_size[1]} picture, found {box.tolist()}")
+            raise ValueError(
+                f"box {k}: expected to lie at least partly within the {image_size[0]} x {image_size[1]} picture, found {box.tolist()}"
+            )
     return found

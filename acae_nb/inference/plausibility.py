@@ -22,15 +22,21 @@ def bone_lengths(joints: Float[np.ndarray, "*n j 3"], skeleton: Skeleton) -> Flo
     return np.linalg.norm(joints[..., a, :] - joints[..., b, :], axis=-1)
 
 # %% ../../nbs/inference/03_plausibility.ipynb #3cb659c9
-def has_bones_of_a_person(joints: Float[np.ndarray, "n j 3"], skeleton: Skeleton, usual: Float[np.ndarray, "e"] | None = None, longest_mm: float = 1000.0) -> Bool[np.ndarray, "n"]:
+def has_bones_of_a_person(
+    joints: Float[np.ndarray, "n j 3"],
+    skeleton: Skeleton,
+    usual: Float[np.ndarray, " e"] | None = None,
+    longest_mm: float = 1000.0,
+) -> Bool[np.ndarray, " n"]:
     "Whether no bone is out of the ordinary; without `usual` lengths, whether none is longer than `longest_mm` and the body is at least 200 mm large."
     lengths = bone_lengths(joints, skeleton)
-    if usual is None: return (lengths <= longest_mm).all(-1) & (np.ptp(joints, axis=1).max(-1) >= 200)
+    if usual is None:
+        return (lengths <= longest_mm).all(-1) & (np.ptp(joints, axis=1).max(-1) >= 200)
     strange = ((lengths < 0.1 * usual) | (lengths > 3 * usual)) & (np.abs(lengths - usual) > 300)
     return ~strange.any(-1)
 
 # %% ../../nbs/inference/03_plausibility.ipynb #79bf9394
-def box_share(px: Float[np.ndarray, "n j 2"], boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n"]:
+def box_share(px: Float[np.ndarray, "n j 2"], boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
     "The share of each box (left, top, width, height px) that the joints' own bounding box covers; 0 for a pose not wholly in front of the camera."
     low, high = np.maximum(px.min(1), boxes[:, :2]), np.minimum(px.max(1), boxes[:, :2] + boxes[:, 2:])
     return np.nan_to_num(np.prod((high - low).clip(0), axis=1) / np.prod(boxes[:, 2:], axis=1))
@@ -38,11 +44,13 @@ def box_share(px: Float[np.ndarray, "n j 2"], boxes: Float[np.ndarray, "n 4"]) -
 # %% ../../nbs/inference/03_plausibility.ipynb #9e9be2f8
 def same_distance(poses: Float[np.ndarray, "*n v j 3"]) -> Float[np.ndarray, "*n v j 3"]:
     "Camera-frame poses scaled about the camera to their mean distance: their pictures stay the same."
-    square = (poses ** 2).mean((-2, -1), keepdims=True)
+    square = (poses**2).mean((-2, -1), keepdims=True)
     return poses * np.sqrt(square.mean(-3, keepdims=True) / square)
 
 # %% ../../nbs/inference/03_plausibility.ipynb #2607c8ff
-def looks_agree(looks: Float[np.ndarray, "n v j 3"], most_mm: float = 200.0, least_share: float = 0.25) -> Bool[np.ndarray, "n"]:
+def looks_agree(
+    looks: Float[np.ndarray, "n v j 3"], most_mm: float = 200.0, least_share: float = 0.25
+) -> Bool[np.ndarray, " n"]:
     "Whether at least a share of the joints scatters (root mean square over the v looks, mm) by less than `most_mm`. One look always agrees with itself."
     scaled = same_distance(looks)
     scatter = np.sqrt(((scaled - scaled.mean(1, keepdims=True)) ** 2).sum(-1).mean(1))
@@ -56,7 +64,7 @@ def pose_overlaps(joints: Float[np.ndarray, "n j 3"], reach_mm: float = 300.0) -
     for a in range(n):
         for b in range(a):
             x, y = same_distance(joints[[a, b]])
-            worst = np.sort(np.linalg.norm(x - y, axis=-1))[-max(1, j // 4):]
+            worst = np.sort(np.linalg.norm(x - y, axis=-1))[-max(1, j // 4) :]
             overlaps[a, b] = overlaps[b, a] = (1 - worst / reach_mm).clip(0).mean()
     return overlaps
 
@@ -64,20 +72,33 @@ def pose_overlaps(joints: Float[np.ndarray, "n j 3"], reach_mm: float = 300.0) -
 @dataclass(frozen=True, eq=False)
 class Plausibility:
     "What a pose must be like to be kept, and how similar two kept poses may be."
-    usual_bones: Float[np.ndarray, "e"] | None = None   # mm of every bone; None: only the bounds that hold for everyone
+
+    usual_bones: Float[np.ndarray, " e"] | None = None  # mm of every bone; None: only the bounds that hold for everyone
     longest_bone_mm: float = 1000.0
-    least_box_share: float = 0.1                        # of the box: a pose a third as wide and high as its box is kept
+    least_box_share: float = 0.1  # of the box: a pose a third as wide and high as its box is kept
     most_scatter_mm: float = 200.0
     most_overlap: float = 0.4
 
-    def verdicts(self, looks: Float[np.ndarray, "n v j 3"], px: Float[np.ndarray, "n j 2"], boxes: Float[np.ndarray, "n 4"], scores: Float[np.ndarray, "n"],
-                 skeleton: Skeleton) -> pd.DataFrame:
+    def verdicts(
+        self,
+        looks: Float[np.ndarray, "n v j 3"],
+        px: Float[np.ndarray, "n j 2"],
+        boxes: Float[np.ndarray, "n 4"],
+        scores: Float[np.ndarray, " n"],
+        skeleton: Skeleton,
+    ) -> pd.DataFrame:
         """One row a pose: `bones`, `in front`, `box`, `looks`, `only one` (no better pose of the same person among the plausible ones) and `kept` (all of these).
 
         looks: the answers of the v looks in the camera frame, mm; px: their mean, projected."""
         joints = looks.mean(1)
-        table = pd.DataFrame({"bones": has_bones_of_a_person(joints, skeleton, self.usual_bones, self.longest_bone_mm), "in front": (joints[..., 2] > 0).all(-1),
-                              "box": box_share(px, boxes) >= self.least_box_share, "looks": looks_agree(looks, self.most_scatter_mm)})
+        table = pd.DataFrame(
+            {
+                "bones": has_bones_of_a_person(joints, skeleton, self.usual_bones, self.longest_bone_mm),
+                "in front": (joints[..., 2] > 0).all(-1),
+                "box": box_share(px, boxes) >= self.least_box_share,
+                "looks": looks_agree(looks, self.most_scatter_mm),
+            }
+        )
         table["only one"], good = True, np.flatnonzero(table.all(axis=1))
         kept = good[suppress(pose_overlaps(joints[good]), scores[good], self.most_overlap)]
         table.loc[np.setdiff1d(good, kept), "only one"] = False

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, UInt8
 
-from ..geometry.cameras import Camera, project_points
 from ..basics.names import near
+from ..geometry.cameras import Camera, project_points
 from ..reporting.plots import overlay, pose_figure
 from ..skeletons.joints import Skeleton, select
 
 # %% ../../nbs/inference/02_pose_results.ipynb #4df8e36e
-DOUBTFUL_MM = 50.0      # a disagreement of so many mm halves the trust and more: confidence exp(-1)
+DOUBTFUL_MM = 50.0  # a disagreement of so many mm halves the trust and more: confidence exp(-1)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -29,10 +29,11 @@ class Poses:
 
     joints3d: mm, frame of `camera` (x right, y down, z forward). scores: of the detector (1 for boxes that were given). disagreement: mm, how much the model's
     statements about each joint differ (NaN where it makes only one). frame: number of the picture in its video or list."""
+
     skeleton: Skeleton
     joints3d: Float[np.ndarray, "n j 3"]
     boxes: Float[np.ndarray, "n 4"]
-    scores: Float[np.ndarray, "n"]
+    scores: Float[np.ndarray, " n"]
     disagreement: Float[np.ndarray, "n j"]
     camera: Camera
     image: UInt8[np.ndarray, "h w 3"] | None = None
@@ -42,10 +43,16 @@ class Poses:
         n, j = len(self.boxes), len(self.skeleton)
         for name, shape in dict(joints3d=(n, j, 3), boxes=(n, 4), scores=(n,), disagreement=(n, j)).items():
             found = np.shape(getattr(self, name))
-            if found != shape: raise ValueError(f"poses: {name}: expected shape {shape} ({n} people, {j} joints of {self.skeleton.name}), found {found}")
+            if found != shape:
+                raise ValueError(
+                    f"poses: {name}: expected shape {shape} ({n} people, {j} joints of {self.skeleton.name}), found {found}"
+                )
 
-    def __len__(self): return len(self.boxes)
-    def __repr__(self): return f"Poses({len(self)} {'person' if len(self) == 1 else 'people'}, {len(self.skeleton)} joints of {', '.join(self.skeleton.parts)})"
+    def __len__(self):
+        return len(self.boxes)
+
+    def __repr__(self):
+        return f"Poses({len(self)} {'person' if len(self) == 1 else 'people'}, {len(self.skeleton)} joints of {', '.join(self.skeleton.parts)})"
 
     @cached_property
     def world(self) -> Float[np.ndarray, "n j 3"]:
@@ -66,15 +73,28 @@ class Poses:
 def _people(self, which) -> Poses:
     "Some of the people: an index, a slice, a list of indices or a mask."
     rows = np.atleast_1d(np.arange(len(self))[which])
-    return replace(self, joints3d=self.joints3d[rows], boxes=self.boxes[rows], scores=self.scores[rows], disagreement=self.disagreement[rows])
+    return replace(
+        self,
+        joints3d=self.joints3d[rows],
+        boxes=self.boxes[rows],
+        scores=self.scores[rows],
+        disagreement=self.disagreement[rows],
+    )
 
 
 def _of(self, format: str) -> Poses:
     "The joints of one format of the skeleton. KeyError with near names and the list."
     if format not in self.skeleton.parts:
-        raise KeyError(f"no format {format!r}{near(format, self.skeleton.parts)}: there are {', '.join(self.skeleton.parts)}")
+        raise KeyError(
+            f"no format {format!r}{near(format, self.skeleton.parts)}: there are {', '.join(self.skeleton.parts)}"
+        )
     rows = list(self.skeleton.parts[format])
-    return replace(self, skeleton=select(self.skeleton, rows, format), joints3d=self.joints3d[:, rows], disagreement=self.disagreement[:, rows])
+    return replace(
+        self,
+        skeleton=select(self.skeleton, rows, format),
+        joints3d=self.joints3d[:, rows],
+        disagreement=self.disagreement[:, rows],
+    )
 
 
 Poses.__getitem__, Poses.of = _people, _of
@@ -83,10 +103,33 @@ Poses.__getitem__, Poses.of = _people, _of
 def _to_pandas(self) -> pd.DataFrame:
     "One row a joint, indexed by frame, person, format and joint: x, y, z (camera, mm), world x, y, z (mm), u, v (px), disagreement (mm), confidence, score."
     n, labels = len(self), [label.split("/", 1) for label in self.skeleton.labels]
-    index = pd.MultiIndex.from_tuples([(self.frame, k, *label) for k in range(n) for label in labels], names=["frame", "person", "format", "joint"])
-    values = np.concatenate([self.joints3d, self.world, self.px, self.disagreement[..., None], self.confidence[..., None],
-                             np.broadcast_to(self.scores[:, None, None], (*self.disagreement.shape, 1))], -1)
-    columns = ["x_mm", "y_mm", "z_mm", "world_x_mm", "world_y_mm", "world_z_mm", "u_px", "v_px", "disagreement_mm", "confidence", "score"]
+    index = pd.MultiIndex.from_tuples(
+        [(self.frame, k, *label) for k in range(n) for label in labels], names=["frame", "person", "format", "joint"]
+    )
+    values = np.concatenate(
+        [
+            self.joints3d,
+            self.world,
+            self.px,
+            self.disagreement[..., None],
+            self.confidence[..., None],
+            np.broadcast_to(self.scores[:, None, None], (*self.disagreement.shape, 1)),
+        ],
+        -1,
+    )
+    columns = [
+        "x_mm",
+        "y_mm",
+        "z_mm",
+        "world_x_mm",
+        "world_y_mm",
+        "world_z_mm",
+        "u_px",
+        "v_px",
+        "disagreement_mm",
+        "confidence",
+        "score",
+    ]
     return pd.DataFrame(values.reshape(-1, len(columns)), index, columns)
 
 
@@ -96,19 +139,22 @@ Poses.to_pandas = _to_pandas
 def to_table(results: Iterable[Poses]) -> pd.DataFrame:
     "The tables of many pictures, one below the other; empty (with its columns) where nobody was found. Takes results one by one, so a video need not fit into memory."
     tables = [poses.to_pandas() for poses in results]
-    if not tables: raise ValueError("results: expected at least one picture, found none")
+    if not tables:
+        raise ValueError("results: expected at least one picture, found none")
     return pd.concat([t for t in tables if len(t)] or tables[:1])
 
 # %% ../../nbs/inference/02_pose_results.ipynb #c958f502
 def _overlay(self, title: str = "", size: float = 5.0):
     "The joints on the picture, a matplotlib Figure. ValueError where there is no picture."
-    if self.image is None: raise ValueError("poses: expected a picture to draw on, found none")
+    if self.image is None:
+        raise ValueError("poses: expected a picture to draw on, found none")
     return overlay(self.image, [(self.skeleton, px) for px in self.px], title, size)
 
 
 def _figure(self, frame: str = "camera", title: str = ""):
     "All people in 3D, a plotly Figure; `frame`: 'camera' (y down) or 'world' (z up). ValueError where nobody was found."
-    if not len(self): raise ValueError("poses: expected at least one person to show, found none")
+    if not len(self):
+        raise ValueError("poses: expected at least one person to show, found none")
     joints = self.joints3d if frame == "camera" else self.world
     return pose_figure({f"person {k}": (self.skeleton, pose) for k, pose in enumerate(joints)}, frame, title)
 
@@ -116,9 +162,12 @@ def _figure(self, frame: str = "camera", title: str = ""):
 def _display(self):
     "What Jupyter shows: the overlay, the 3D view, and in text what was found."
     from IPython.display import display
+
     print(self)
-    if self.image is not None: display(self.overlay())
-    if len(self): display(self.figure())
+    if self.image is not None:
+        display(self.overlay())
+    if len(self):
+        display(self.figure())
 
 
 Poses.overlay, Poses.figure, Poses._ipython_display_ = _overlay, _figure, _display

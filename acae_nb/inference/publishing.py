@@ -14,22 +14,34 @@ from pathlib import Path
 from ..basics.files import write_whole
 
 # %% ../../nbs/inference/07_publishing.ipynb #f8c246a7
-LAYOUTS = {"SeparateJoints": "every joint of every format is an output of its own", "DecodedPoints": "a few points, decoded to all joints by a fixed affine matrix",
-           "HybridPoints": "latent points and all joints; the answer is decoded from the latent points"}
-LIMITS = ("Distances need the camera's focal length; without calibration they are as good as the guess of 55 degrees field of view.",
-          "One person a crop: people who hide each other, or boxes that hold two, give mixed poses.",
-          "Depth is less certain than what the picture shows: expect two to three times the error along the viewing direction.",
-          "Joints outside the picture are guesses. Confidence orders joints by trust; it is not a probability.",
-          "No identity, no tracking, no face or finger detail. Not for medical or safety decisions.")
+LAYOUTS = {
+    "SeparateJoints": "every joint of every format is an output of its own",
+    "DecodedPoints": "a few points, decoded to all joints by a fixed affine matrix",
+    "HybridPoints": "latent points and all joints; the answer is decoded from the latent points",
+}
+LIMITS = (
+    "Distances need the camera's focal length; without calibration they are as good as the guess of 55 degrees field of view.",
+    "One person a crop: people who hide each other, or boxes that hold two, give mixed poses.",
+    "Depth is less certain than what the picture shows: expect two to three times the error along the viewing direction.",
+    "Joints outside the picture are guesses. Confidence orders joints by trust; it is not a probability.",
+    "No identity, no tracking, no face or finger detail. Not for medical or safety decisions.",
+)
 
 
 def training_text(params: Mapping) -> list[str]:
     "Sentences about the training from the model's params; empty where they tell nothing."
     said = []
-    if params.get("recipe"): said.append(f"Recipe `{params['recipe']}`, {params.get('steps', '?')} steps, learning rate {params.get('learning_rate', '?')}, seed {params.get('seed', '?')}.")
+    if params.get("recipe"):
+        said.append(
+            f"Recipe `{params['recipe']}`, {params.get('steps', '?')} steps, learning rate {params.get('learning_rate', '?')}, seed {params.get('seed', '?')}."
+        )
     if params.get("quotas"):
         total = sum(params["quotas"].values())
-        said.append(f"Each batch of {total} crops holds, of every data set: " + ", ".join(f"{name} {share}" for name, share in params["quotas"].items()) + ".")
+        said.append(
+            f"Each batch of {total} crops holds, of every data set: "
+            + ", ".join(f"{name} {share}" for name, share in params["quotas"].items())
+            + "."
+        )
     return said
 
 
@@ -37,19 +49,27 @@ def results_table(results: Mapping[str, Mapping[str, float]], measures: tuple[st
     "Markdown table: a row a benchmark, the chosen measures as columns; measures that no benchmark has are left out."
     columns = [m for m in measures if any(m in r for r in results.values())]
     lines = ["| benchmark | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
-    return lines + [f"| {name} | " + " | ".join(f"{r[m]:.1f}" if m in r else "" for m in columns) + " |" for name, r in results.items()]
+    return lines + [
+        f"| {name} | " + " | ".join(f"{r[m]:.1f}" if m in r else "" for m in columns) + " |"
+        for name, r in results.items()
+    ]
 
 # %% ../../nbs/inference/07_publishing.ipynb #663950e6
 def benchmarks_of(numbers: Mapping) -> dict[str, dict[str, float]]:
     """benchmark -> measure -> number. From {benchmark: {measure: number}}, where 'part: measure' is of a benchmark's part; `protocol` may hold a hash for benchmarks,
     and a number on its own is named 'benchmark measure'. ValueError for anything else."""
-    if not isinstance(numbers, Mapping): raise ValueError(f"results: expected {{benchmark: {{measure: number}}}}, found {str(numbers)[:80]}")
+    if not isinstance(numbers, Mapping):
+        raise ValueError(f"results: expected {{benchmark: {{measure: number}}}}, found {str(numbers)[:80]}")
     hashes, found = numbers.get("protocol", {}), {}
     for name, values in numbers.items():
-        if name == "protocol": continue
+        if name == "protocol":
+            continue
         alone = isinstance(values, (int, float))
-        if alone: name, _, measure = name.rpartition(" "); values = {measure: values}
-        if not isinstance(values, Mapping) or not all(isinstance(v, (int, float)) for v in values.values()): raise ValueError(f"results: {name}: expected {{measure: number}}, found {str(values)[:80]}")
+        if alone:
+            name, _, measure = name.rpartition(" ")
+            values = {measure: values}
+        if not isinstance(values, Mapping) or not all(isinstance(v, (int, float)) for v in values.values()):
+            raise ValueError(f"results: {name}: expected {{measure: number}}, found {str(values)[:80]}")
         for measure, value in values.items():
             part, _, measure = measure.rpartition(": ")
             row = (name or measure) + (f", {part}" if part else "") + (f" [{hashes[name]}]" if name in hashes else "")
@@ -57,32 +77,83 @@ def benchmarks_of(numbers: Mapping) -> dict[str, dict[str, float]]:
     return found
 
 # %% ../../nbs/inference/07_publishing.ipynb #6868e0a1
-MEASURES = ("MPJPE", "PA-MPJPE", "A-MPJPE", "PCK@100", "PCK@150", "AUC@150", "CPS@200", "pair disagreement", "reprojection px")
+MEASURES = (
+    "MPJPE",
+    "PA-MPJPE",
+    "A-MPJPE",
+    "PCK@100",
+    "PCK@150",
+    "AUC@150",
+    "CPS@200",
+    "pair disagreement",
+    "reprojection px",
+)
 
 
-def model_card(folder: str | Path, results: Mapping[str, Mapping[str, float]], training: Sequence[str] = (), limits: Sequence[str] = LIMITS) -> str:
+def model_card(
+    folder: str | Path,
+    results: Mapping[str, Mapping[str, float]],
+    training: Sequence[str] = (),
+    limits: Sequence[str] = LIMITS,
+) -> str:
     """Writes folder/README.md, where hubs look for it, and returns it: Markdown for the model in `folder` and its measured `results` (benchmark -> measure -> value, mm and %).
     `training`: sentences beside those that the model's own params give.
 
     FileNotFoundError without model.json; ValueError for one that is none."""
     path = Path(folder) / "model.json"
-    if not path.is_file(): raise FileNotFoundError(f"{path}: expected a model's description, found no such file")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a model's description, found no such file")
     try:
         info = json.loads(path.read_text())
         layout, backbone, params, parts = info["layout"], info["backbone"], info["params"], info["skeleton"]["parts"]
-    except (ValueError, KeyError, TypeError) as error: raise ValueError(f"{path}: expected a model's description as save_pose_model writes it, found {type(error).__name__}: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: expected a model's description as save_pose_model writes it, found {type(error).__name__}: {error}"
+        ) from error
     weights = Path(folder) / "model.safetensors"
     size = f", {weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else ""
     formats = params.get("formats") or {name: {"indices": range(*rows)} for name, rows in parts.items()}
-    lines = [f"# Pose model {Path(folder).name}", "", "A crop of one person in, the 3D joints of several skeleton formats out (mm, the camera's frame: x right, y down, z forward).", "",
-             f"- Network: {backbone['name']}, crops of {params.get('size', '?')} px, {layout['n_joints']} joints{size}.", f"- Outputs: {LAYOUTS.get(layout['kind'], layout['kind'])}.",
-             "- Formats: " + ", ".join(f"{name} ({len(f['indices'])} joints)" for name, f in formats.items()) + ".", f"- Made by acae_nb {info['code_version']}; weights sha256 `{info['weights_sha256'][:16]}…`."]
-    if params.get("licence"): lines.append(f"- Licence: {params['licence']}.")
-    lines += ["", "## Training", ""] + ([f"- {text}" for text in (*training_text(params), *training)] or ["- Not recorded in the model."])
-    lines += ["", "## Measured", "", "mm, smaller is better; PCK, AUC and CPS in %, larger is better. In brackets the protocol: see acae_nb.evaluation.protocols for each benchmark's rules.", ""]
-    lines += (results_table(results, MEASURES) if results else ["Not measured."]) + ["", "## Limits", ""] + [f"- {limit}" for limit in limits]
-    lines += ["", "## Use", "", "```python", "from acae_nb.inference.estimator import PoseEstimator", "from acae_nb.inference.pictures import read_picture", "",
-              f'estimator = PoseEstimator.load("{Path(folder).as_posix()}")', 'poses = estimator.estimate(read_picture("picture.jpg"), boxes=[[120, 40, 200, 400]])', "poses.to_pandas()", "```", ""]
+    lines = [
+        f"# Pose model {Path(folder).name}",
+        "",
+        "A crop of one person in, the 3D joints of several skeleton formats out (mm, the camera's frame: x right, y down, z forward).",
+        "",
+        f"- Network: {backbone['name']}, crops of {params.get('size', '?')} px, {layout['n_joints']} joints{size}.",
+        f"- Outputs: {LAYOUTS.get(layout['kind'], layout['kind'])}.",
+        "- Formats: " + ", ".join(f"{name} ({len(f['indices'])} joints)" for name, f in formats.items()) + ".",
+        f"- Made by acae_nb {info['code_version']}; weights sha256 `{info['weights_sha256'][:16]}…`.",
+    ]
+    if params.get("licence"):
+        lines.append(f"- Licence: {params['licence']}.")
+    lines += ["", "## Training", ""] + (
+        [f"- {text}" for text in (*training_text(params), *training)] or ["- Not recorded in the model."]
+    )
+    lines += [
+        "",
+        "## Measured",
+        "",
+        "mm, smaller is better; PCK, AUC and CPS in %, larger is better. In brackets the protocol: see acae_nb.evaluation.protocols for each benchmark's rules.",
+        "",
+    ]
+    lines += (
+        (results_table(results, MEASURES) if results else ["Not measured."])
+        + ["", "## Limits", ""]
+        + [f"- {limit}" for limit in limits]
+    )
+    lines += [
+        "",
+        "## Use",
+        "",
+        "```python",
+        "from acae_nb.inference.estimator import PoseEstimator",
+        "from acae_nb.inference.pictures import read_picture",
+        "",
+        f'estimator = PoseEstimator.load("{Path(folder).as_posix()}")',
+        'poses = estimator.estimate(read_picture("picture.jpg"), boxes=[[120, 40, 200, 400]])',
+        "poses.to_pandas()",
+        "```",
+        "",
+    ]
     write_whole(Path(folder) / "README.md", card := "\n".join(lines))
     return card
 
@@ -91,15 +162,20 @@ PUBLISHED_FILES, AUTOENCODER = ("model.json", "model.safetensors", "README.md"),
 
 
 def _hub():
-    try: import huggingface_hub
-    except ImportError as error: raise ImportError("sharing models on a hub needs huggingface-hub: pip install 'acae_nb[hub]'") from error
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ImportError("sharing models on a hub needs huggingface-hub: pip install 'acae_nb[hub]'") from error
     return huggingface_hub
 
 
 def push_model(folder: str | Path, repository: str) -> str:
     "Uploads model.json, model.safetensors, README.md and, if it is there, acae.safetensors to `repository` (owner/name, made if absent); gives the commit's address. FileNotFoundError names what is missing, such as a card."
     for name in PUBLISHED_FILES:
-        if not (Path(folder) / name).is_file(): raise FileNotFoundError(f"{Path(folder) / name}: expected {', '.join(PUBLISHED_FILES)} (the card is written by model_card)")
+        if not (Path(folder) / name).is_file():
+            raise FileNotFoundError(
+                f"{Path(folder) / name}: expected {', '.join(PUBLISHED_FILES)} (the card is written by model_card)"
+            )
     files = [*PUBLISHED_FILES, *[AUTOENCODER] * (Path(folder) / AUTOENCODER).is_file()]
     hub = _hub().HfApi()
     hub.create_repo(repository, exist_ok=True)

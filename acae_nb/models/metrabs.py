@@ -8,25 +8,26 @@ __all__ = ['LICENCE', 'MetrabsConfig', 'read_config', 'mirror_by_first_letter', 
 
 # %% ../../nbs/models/04_metrabs.ipynb #fc0298d2
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..basics.safe_pickle import load_pickle
 from .backbones import backbone_from
 from .pose_model import DecodedPoints, PoseModel, SeparateJoints
-from ..basics.safe_pickle import load_pickle
 from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/models/04_metrabs.ipynb #922b19a9
 @dataclass(frozen=True)
 class MetrabsConfig:
     "What `config.yaml` says of the crop model."
-    proc_side: int                              # side of the crop, px
-    efficientnet_size: str = ""                 # s, m or l
+
+    proc_side: int  # side of the crop, px
+    efficientnet_size: str = ""  # s, m or l
     stride_test: int = 32
     centered_stride: bool = True
     legacy_centered_stride_bug: bool = False
@@ -36,18 +37,37 @@ class MetrabsConfig:
 
 def read_config(path: str | Path) -> MetrabsConfig:
     """The flags of `config.yaml`. FileNotFoundError; ValueError naming the file and the flag that is missing, or has a value this model cannot honour."""
-    try: import yaml
-    except ImportError as error: raise ImportError("published models need PyYAML: pip install 'acae_nb[metrabs]'") from error
+    try:
+        import yaml
+    except ImportError as error:
+        raise ImportError("published models need PyYAML: pip install 'acae_nb[metrabs]'") from error
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"{path}: expected the model's flags, found no such file")
-    try: flags = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error: raise ValueError(f"{path}: expected YAML, found {error}") from error
-    def refuse(name, expected): raise ValueError(f"{path}: {name}: expected {expected}, found {flags.get(name) if isinstance(flags, dict) else flags!r}")
-    if not isinstance(flags, dict) or not isinstance(flags.get("proc_side"), int): refuse("proc_side", "the crop's side in px")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected the model's flags, found no such file")
+    try:
+        flags = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: expected YAML, found {error}") from error
+
+    def refuse(name, expected):
+        raise ValueError(
+            f"{path}: {name}: expected {expected}, found {flags.get(name) if isinstance(flags, dict) else flags!r}"
+        )
+
+    if not isinstance(flags, dict) or not isinstance(flags.get("proc_side"), int):
+        refuse("proc_side", "the crop's side in px")
     size = flags.get("efficientnet_size") or str(flags.get("backbone", "")).removeprefix("efficientnetv2-")
-    if size not in ("s", "m", "l"): refuse("efficientnet_size", "s, m or l (or a backbone efficientnetv2-s, -m or -l)")
-    for name, only in (("weak_perspective", (False,)), ("mix_3d_inside_fov", (0.5,)), ("affine_weights", (None, "")), ("transform_coords", (False,)), ("predict_all_and_latents", (False,))):
-        if flags.get(name, only[0]) not in only: refuse(name, f"{only[0]}, the only value of published models")
+    if size not in ("s", "m", "l"):
+        refuse("efficientnet_size", "s, m or l (or a backbone efficientnetv2-s, -m or -l)")
+    for name, only in (
+        ("weak_perspective", (False,)),
+        ("mix_3d_inside_fov", (0.5,)),
+        ("affine_weights", (None, "")),
+        ("transform_coords", (False,)),
+        ("predict_all_and_latents", (False,)),
+    ):
+        if flags.get(name, only[0]) not in only:
+            refuse(name, f"{only[0]}, the only value of published models")
     known = {name: flags[name] for name in MetrabsConfig.__dataclass_fields__ if flags.get(name) is not None}
     return MetrabsConfig(**known | {"efficientnet_size": size})
 
@@ -62,7 +82,14 @@ def skeleton_of_names(name: str, names: Sequence[str], edges: Sequence[tuple[int
     "A Skeleton of the authors' names and edges; left and right by the first letter. ValueError where they contradict themselves."
     mirror = mirror_by_first_letter(names)
     left = tuple(i for i, j in enumerate(mirror) if i != j and names[i].startswith("l"))
-    return Skeleton(name, tuple(names), tuple((int(a), int(b)) for a, b in edges), mirror, source="github.com/isarandi/metrabs", left=left)
+    return Skeleton(
+        name,
+        tuple(names),
+        tuple((int(a), int(b)) for a, b in edges),
+        mirror,
+        source="github.com/isarandi/metrabs",
+        left=left,
+    )
 
 # %% ../../nbs/models/04_metrabs.ipynb #1f9a59bf
 def read_skeletons(folder: str | Path, n_joints: int) -> dict[str, tuple[list[int], Skeleton]]:
@@ -71,28 +98,56 @@ def read_skeletons(folder: str | Path, n_joints: int) -> dict[str, tuple[list[in
     Raises UnsafePickle for a pickle that asks for more than data, ValueError naming format and field."""
     path = Path(folder) / "skeleton_infos.pkl"
     infos, found = load_pickle(path), {}
-    if not isinstance(infos, dict): raise ValueError(f"{path}: expected a dictionary of skeletons, found {type(infos).__name__}")
+    if not isinstance(infos, dict):
+        raise ValueError(f"{path}: expected a dictionary of skeletons, found {type(infos).__name__}")
     for name, info in infos.items():
-        if not isinstance(info, dict) or not {"indices", "names", "edges"} <= info.keys(): raise ValueError(f"{path}: {name!r}: expected indices, names and edges, found {sorted(info) if isinstance(info, dict) else type(info).__name__}")
-        indices, names = [int(i) for i in info["indices"]], [n.decode() if isinstance(n, bytes) else str(n) for n in info["names"]]
-        if len(indices) != len(names) or not all(0 <= i < n_joints for i in indices): raise ValueError(f"{path}: {name!r}: indices: expected {len(names)} in 0..{n_joints - 1}, found {indices[:8]} ...")
-        try: found[str(name)] = indices, skeleton_of_names(str(name) or "all", names, info["edges"])
-        except ValueError as error: raise ValueError(f"{path}: {name!r}: {error}") from error
+        if not isinstance(info, dict) or not {"indices", "names", "edges"} <= info.keys():
+            raise ValueError(
+                f"{path}: {name!r}: expected indices, names and edges, found {sorted(info) if isinstance(info, dict) else type(info).__name__}"
+            )
+        indices, names = (
+            [int(i) for i in info["indices"]],
+            [n.decode() if isinstance(n, bytes) else str(n) for n in info["names"]],
+        )
+        if len(indices) != len(names) or not all(0 <= i < n_joints for i in indices):
+            raise ValueError(
+                f"{path}: {name!r}: indices: expected {len(names)} in 0..{n_joints - 1}, found {indices[:8]} ..."
+            )
+        try:
+            found[str(name)] = indices, skeleton_of_names(str(name) or "all", names, info["edges"])
+        except ValueError as error:
+            raise ValueError(f"{path}: {name!r}: {error}") from error
     return found
 
 # %% ../../nbs/models/04_metrabs.ipynb #4b287e40
 def fill_weights(model: PoseModel, path: str | Path) -> None:
     "Loads the crop model's weights. FileNotFoundError; ValueError listing every unknown, missing or misshapen tensor, or for a file that holds more than tensors."
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"{path}: expected the model's weights, found no such file")
-    try: state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error: raise ValueError(f"{path}: expected a dictionary of tensors and nothing else, found {type(error).__name__}: {str(error)[:300]}") from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()): raise ValueError(f"{path}: expected a dictionary of tensors, found {type(state).__name__}")
-    theirs = {name.replace("backbone.1.", "backbone.features.", 1) if name.startswith("backbone.1.") else name: name for name in state}
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected the model's weights, found no such file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path}: expected a dictionary of tensors and nothing else, found {type(error).__name__}: {str(error)[:300]}"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"{path}: expected a dictionary of tensors, found {type(state).__name__}")
+    theirs = {
+        name.replace("backbone.1.", "backbone.features.", 1) if name.startswith("backbone.1.") else name: name
+        for name in state
+    }
     ours = {name: v for name, v in model.state_dict().items() if not name.startswith("layout.")}
-    faults = [f"{name}: missing" for name in ours if name not in theirs] + [f"{theirs[name]}: unknown" for name in theirs if name not in ours]
-    faults += [f"{theirs[name]}: expected shape {tuple(v.shape)}, found {tuple(state[theirs[name]].shape)}" for name, v in ours.items() if name in theirs and state[theirs[name]].shape != v.shape]
-    if faults: raise ValueError(f"{path}: {len(faults)} tensors do not fit:\n  " + "\n  ".join(faults))
+    faults = [f"{name}: missing" for name in ours if name not in theirs] + [
+        f"{theirs[name]}: unknown" for name in theirs if name not in ours
+    ]
+    faults += [
+        f"{theirs[name]}: expected shape {tuple(v.shape)}, found {tuple(state[theirs[name]].shape)}"
+        for name, v in ours.items()
+        if name in theirs and state[theirs[name]].shape != v.shape
+    ]
+    if faults:
+        raise ValueError(f"{path}: {len(faults)} tensors do not fit:\n  " + "\n  ".join(faults))
     model.load_state_dict({name: state[source] for name, source in theirs.items()}, strict=False)
 
 # %% ../../nbs/models/04_metrabs.ipynb #a5669c1f
@@ -106,6 +161,7 @@ class LicenceNotice(UserWarning):
 @dataclass(frozen=True, eq=False)
 class PublishedModel:
     "A model with its joints, the formats they make up (name -> indices, Skeleton), the side of its crops (px), and its licence."
+
     model: PoseModel
     skeleton: Skeleton
     formats: dict[str, tuple[list[int], Skeleton]]
@@ -120,18 +176,42 @@ def load_metrabs(folder: str | Path, batch_coupled: bool = False) -> PublishedMo
     Without joint_transform_matrix.npy the model's own points are its joints. Raises as `read_config`, `read_skeletons` and `fill_weights`."""
     folder = Path(folder)
     config = read_config(folder / "config.yaml")
-    with np.load(folder / "joint_info.npz", allow_pickle=False) as info: names, edges = [str(n) for n in info["joint_names"]], info["joint_edges"]
+    with np.load(folder / "joint_info.npz", allow_pickle=False) as info:
+        names, edges = [str(n) for n in info["joint_names"]], info["joint_edges"]
     matrix = folder / "joint_transform_matrix.npy"
     layout = DecodedPoints(np.load(matrix, allow_pickle=False).T) if matrix.is_file() else SeparateJoints(len(names))
-    if layout.n_points != len(names): raise ValueError(f"{matrix}: expected {len(names)} rows, one for each name of joint_info.npz, found {layout.n_points}")
+    if layout.n_points != len(names):
+        raise ValueError(
+            f"{matrix}: expected {len(names)} rows, one for each name of joint_info.npz, found {layout.n_points}"
+        )
     formats = read_skeletons(folder, layout.n_joints)
     if "" in formats and len(formats[""][0]) == layout.n_joints:
         order, every = formats.pop("")
-        if order != list(range(layout.n_joints)): raise ValueError(f"{folder / 'skeleton_infos.pkl'}: '': expected the indices 0..{layout.n_joints - 1} in order, found {order[:8]} ...")
-    elif layout.n_joints == len(names): every = skeleton_of_names("all", names, edges)
-    else: raise ValueError(f"{folder / 'skeleton_infos.pkl'}: expected the format '' with names for all {layout.n_joints} joints, found {sorted(formats)}")
-    backbone = backbone_from({"name": f"efficientnet_v2_{config.efficientnet_size}", "options": {"stride": config.stride_test, "centered": config.centered_stride}})
-    model = PoseModel(backbone, layout, config.depth, config.box_size_mm, config.centered_stride, config.legacy_centered_stride_bug, batch_coupled)
+        if order != list(range(layout.n_joints)):
+            raise ValueError(
+                f"{folder / 'skeleton_infos.pkl'}: '': expected the indices 0..{layout.n_joints - 1} in order, found {order[:8]} ..."
+            )
+    elif layout.n_joints == len(names):
+        every = skeleton_of_names("all", names, edges)
+    else:
+        raise ValueError(
+            f"{folder / 'skeleton_infos.pkl'}: expected the format '' with names for all {layout.n_joints} joints, found {sorted(formats)}"
+        )
+    backbone = backbone_from(
+        {
+            "name": f"efficientnet_v2_{config.efficientnet_size}",
+            "options": {"stride": config.stride_test, "centered": config.centered_stride},
+        }
+    )
+    model = PoseModel(
+        backbone,
+        layout,
+        config.depth,
+        config.box_size_mm,
+        config.centered_stride,
+        config.legacy_centered_stride_bug,
+        batch_coupled,
+    )
     fill_weights(model, folder / "ckpt.pt")
     warnings.warn(LICENCE, LicenceNotice, stacklevel=2)
     return PublishedModel(model.eval(), every, formats, config.proc_side)

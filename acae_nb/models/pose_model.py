@@ -12,9 +12,9 @@ __all__ = ['soft_argmax', 'heatmap_to_image', 'heatmap_to_metric', 'image_to_hea
 # %% ../../nbs/models/03_pose_model.ipynb #a5c21399
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +24,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from .. import __version__
-from .backbones import backbone_from
-from ..geometry.cameras import project
 from ..basics.files import write_whole
+from ..geometry.cameras import project
+from .backbones import backbone_from
 from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/models/03_pose_model.ipynb #48f1c4a2
@@ -45,9 +45,10 @@ def soft_argmax(logits: Float[Tensor, "b d j h w"]) -> Float[Tensor, "b j 3"]:
         return torch.stack([sums[..., 1].sum(1), sums[..., 2].sum(1), z], -1) / total[..., None]
 
 # %% ../../nbs/models/03_pose_model.ipynb #215e993a
-def _positions(n: int, like: Tensor) -> Float[Tensor, "n"]:
+def _positions(n: int, like: Tensor) -> Float[Tensor, " n"]:
     "n positions from 0 to 1, both ends included; a single cell is at 0."
     return torch.linspace(0, 1 if n > 1 else 0, n, dtype=like.dtype, device=like.device)
+
 
 def _moments(h: int, w: int, like: Tensor) -> Float[Tensor, "hw 3"]:
     "Columns 1, x, y for the cells of an image, row by row."
@@ -55,15 +56,22 @@ def _moments(h: int, w: int, like: Tensor) -> Float[Tensor, "hw 3"]:
     return torch.stack([torch.ones_like(x), x, y], -1).reshape(h * w, 3)
 
 # %% ../../nbs/models/03_pose_model.ipynb #4ebb0744
-def heatmap_to_image(coords: Float[Tensor, "*b c"], size: int, stride: int, centered: bool = True,
-                     legacy_shift: bool = False) -> Float[Tensor, "*b 2"]:
+def heatmap_to_image(
+    coords: Float[Tensor, "*b c"], size: int, stride: int, centered: bool = True, legacy_shift: bool = False
+) -> Float[Tensor, "*b 2"]:
     "Crop pixels of heatmap coordinates 0..1 (x, y first) for a `size` x `size` crop seen at `stride`."
     last_center = (size - 1) // stride * stride
     return coords[..., :2] * last_center + stride // 2 * (int(centered) + int(legacy_shift))
 
 # %% ../../nbs/models/03_pose_model.ipynb #dad78457
-def heatmap_to_metric(coords: Float[Tensor, "*b 3"], size: int, stride: int, box_mm: float = 2200., centered: bool = True,
-                      legacy_shift: bool = False) -> Float[Tensor, "*b 3"]:
+def heatmap_to_metric(
+    coords: Float[Tensor, "*b 3"],
+    size: int,
+    stride: int,
+    box_mm: float = 2200.0,
+    centered: bool = True,
+    legacy_shift: bool = False,
+) -> Float[Tensor, "*b 3"]:
     "Millimetres, up to an unknown shift, of heatmap coordinates 0..1: the crop is `box_mm` wide, and so is the depth range."
     xy = heatmap_to_image(coords, size, stride, centered, legacy_shift) * (box_mm / size)
     return torch.cat([xy, coords[..., 2:] * box_mm], -1)
@@ -74,8 +82,9 @@ def image_to_heatmap(px: Float[Tensor, "*b 2"], size: int, stride: int, centered
     return (px - stride // 2 * int(centered)) / ((size - 1) // stride * stride)
 
 # %% ../../nbs/models/03_pose_model.ipynb #56d164bc
-def is_within_view(px: Float[Tensor, "*b 2"], size: int, stride: int, border: float = 0.75,
-                   centered: bool = True) -> Bool[Tensor, "*b"]:
+def is_within_view(
+    px: Float[Tensor, "*b 2"], size: int, stride: int, border: float = 0.75, centered: bool = True
+) -> Bool[Tensor, "*b"]:
     "Whether a crop pixel lies at least `border` strides inside the crop (negative: within so many strides outside)."
     shift = 0 if centered else -stride / 2
     low, high = stride * border + shift, size - stride * border + shift
@@ -95,15 +104,20 @@ def rms_per_example(x: Float[Tensor, "b j 2"]) -> Float[Tensor, "b 1"]:
     square = x.square().mean((1, 2))[:, None]
     return torch.where(square > 1e-18, square, 1).sqrt()
 
+
 def rms_over_batch(x: Float[Tensor, "b j 2"]) -> Float[Tensor, "b 1"]:
     "Root mean square over the whole batch, as the published checkpoints were trained: examples influence each other."
     square = x.square().mean()
     return torch.where(square > 1e-18, square, 1).sqrt().expand(len(x), 1)
 
 # %% ../../nbs/models/03_pose_model.ipynb #f2847cf1
-def reference_full_perspective(directions: Float[Tensor, "b j 2"], relative: Float[Tensor, "b j 3"],
-                               weights: Float[Tensor, "b j"], rms: Callable = rms_per_example,
-                               regularizer: float = 1e-2) -> Float[Tensor, "b 3"]:
+def reference_full_perspective(
+    directions: Float[Tensor, "b j 2"],
+    relative: Float[Tensor, "b j 3"],
+    weights: Float[Tensor, "b j"],
+    rms: Callable = rms_per_example,
+    regularizer: float = 1e-2,
+) -> Float[Tensor, "b 3"]:
     """Shift r (mm) that brings `relative` + r onto the rays: least squares with each equation times its point's weight,
     pulled to zero by `regularizer`. MeTRAbs, section 3.3; the normalisation is per example unless `rms` says otherwise."""
     b = directions * relative[..., 2:] - relative[..., :2]
@@ -115,14 +129,16 @@ def reference_full_perspective(directions: Float[Tensor, "b j 2"], relative: Flo
     squares = (w * centered.square()).sum((1, 2))[:, None]
     products = (w * centered * (b - (sum_b / n)[:, None])).sum((1, 2))[:, None]
     pull = regularizer / (n * (n + regularizer))
-    z = -(products + pull * (sum_a * sum_b).sum(1, keepdim=True)) \
-        / (squares + regularizer + pull * sum_a.square().sum(1, keepdim=True))
+    z = -(products + pull * (sum_a * sum_b).sum(1, keepdim=True)) / (
+        squares + regularizer + pull * sum_a.square().sum(1, keepdim=True)
+    )
     xy = (sum_b + sum_a * z) / (n + regularizer)
     return torch.cat([xy, z / scale_a], 1) * scale_b
 
 # %% ../../nbs/models/03_pose_model.ipynb #76133e33
-def reference_weak_perspective(directions: Float[Tensor, "b j 2"], relative: Float[Tensor, "b j 3"],
-                               weights: Float[Tensor, "b j"]) -> Float[Tensor, "b 3"]:
+def reference_weak_perspective(
+    directions: Float[Tensor, "b j 2"], relative: Float[Tensor, "b j 3"], weights: Float[Tensor, "b j"]
+) -> Float[Tensor, "b 3"]:
     "Shift r (mm) from the ratio of metric and image spread of the points, as if all had the same depth."
     w = (weights / weights.sum(1, keepdim=True))[..., None]
     mean3d, mean2d = (w * relative).sum(1, keepdim=True), (w * directions).sum(1, keepdim=True)
@@ -135,12 +151,18 @@ def reference_weak_perspective(directions: Float[Tensor, "b j 2"], relative: Flo
 def view_weights(inside: Bool[Tensor, "b j"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "b j"]:
     "1e-4 for every point and 1 more for those in view (as MeTRAbs); all 1 where no point of the example is in view."
     none = ~inside.any(1, keepdim=True)
-    return torch.where(none, 1., inside.to(dtype) + 1e-4)
+    return torch.where(none, 1.0, inside.to(dtype) + 1e-4)
 
 # %% ../../nbs/models/03_pose_model.ipynb #214f9cbb
-def reconstruct_absolute(px: Float[Tensor, "b j 2"], relative: Float[Tensor, "b j 3"], intrinsics: Float[Tensor, "b 3 3"],
-                         inside: Bool[Tensor, "b j"], mix: float | Float[Tensor, "b"] = 0.5, weak_perspective: bool = False,
-                         rms: Callable = rms_per_example) -> Float[Tensor, "b j 3"]:
+def reconstruct_absolute(
+    px: Float[Tensor, "b j 2"],
+    relative: Float[Tensor, "b j 3"],
+    intrinsics: Float[Tensor, "b 3 3"],
+    inside: Bool[Tensor, "b j"],
+    mix: float | Float[Tensor, " b"] = 0.5,
+    weak_perspective: bool = False,
+    rms: Callable = rms_per_example,
+) -> Float[Tensor, "b j 3"]:
     """Camera-frame points (mm) from image points and metric points known up to a shift.
 
     `mix` is the share of the shifted 3D answer for points `inside` the view (0: all on their rays); the others are
@@ -160,12 +182,15 @@ def reconstruct_absolute(px: Float[Tensor, "b j 2"], relative: Float[Tensor, "b 
 @dataclass
 class PoseOutput:
     "What the pose model says: points in mm in the crop camera's frame, image points in crop px."
-    joints: Float[Tensor, "b j 3"]                        # the answer
-    joints2d: Float[Tensor, "b j 2"]                      # the answer, projected
-    latents: Float[Tensor, "b l 3"] | None = None         # the points that were decoded
-    direct_joints: Float[Tensor, "b j 3"] | None = None   # joints predicted without the decoder
+
+    joints: Float[Tensor, "b j 3"]  # the answer
+    joints2d: Float[Tensor, "b j 2"]  # the answer, projected
+    latents: Float[Tensor, "b l 3"] | None = None  # the points that were decoded
+    direct_joints: Float[Tensor, "b j 3"] | None = None  # joints predicted without the decoder
     decoded_joints: Float[Tensor, "b j 3"] | None = None  # joints decoded from `latents`
-    heatmaps: Float[Tensor, "b d p h w"] | None = None    # the head's logits: each point's image heatmap, then its depth bins
+    heatmaps: Float[Tensor, "b d p h w"] | None = (
+        None  # the head's logits: each point's image heatmap, then its depth bins
+    )
 
 # %% ../../nbs/models/03_pose_model.ipynb #f9e93027
 def combine_points(matrix: Float[Tensor, "out in"], points: Float[Tensor, "*b in c"]) -> Float[Tensor, "*b out c"]:
@@ -177,6 +202,7 @@ def combine_points(matrix: Float[Tensor, "out in"], points: Float[Tensor, "*b in
 # %% ../../nbs/models/03_pose_model.ipynb #da95fcea
 class SeparateJoints(nn.Module):
     "Every point of the head is a joint."
+
     def __init__(self, n_joints: int):
         super().__init__()
         self.n_points = self.n_joints = n_joints
@@ -199,6 +225,7 @@ def _affine(matrix, name: str) -> Float[Tensor, "out in"]:
 # %% ../../nbs/models/03_pose_model.ipynb #d8ae0c07
 class DecodedPoints(nn.Module):
     "The head's points are decoded to joints by a fixed affine matrix [joints, points], part of the model's state."
+
     def __init__(self, decoder: Float[Tensor, "j l"]):
         super().__init__()
         self.register_buffer("decoder", _affine(decoder, "decoder"))
@@ -212,14 +239,17 @@ class DecodedPoints(nn.Module):
 # %% ../../nbs/models/03_pose_model.ipynb #38d1bd54
 class HybridPoints(nn.Module):
     "Latent points first, then all joints; each made absolute on its own. The answer is decoded from the latents."
+
     def __init__(self, encoder: Float[Tensor, "l j"], decoder: Float[Tensor, "j l"]):
         super().__init__()
         self.register_buffer("encoder", _affine(encoder, "encoder"))
         self.register_buffer("decoder", _affine(decoder, "decoder"))
         self.n_joints, self.n_latents = self.decoder.shape
         if self.encoder.shape != (self.n_latents, self.n_joints):
-            raise ValueError(f"encoder: expected shape {(self.n_latents, self.n_joints)} to fit the decoder, "
-                             f"found {tuple(self.encoder.shape)}")
+            raise ValueError(
+                f"encoder: expected shape {(self.n_latents, self.n_joints)} to fit the decoder, "
+                f"found {tuple(self.encoder.shape)}"
+            )
         self.n_points = self.n_latents + self.n_joints
 
     def forward(self, px, relative, absolute: Callable) -> dict:
@@ -231,14 +261,19 @@ class HybridPoints(nn.Module):
 # %% ../../nbs/models/03_pose_model.ipynb #78b69333
 class HeatmapHead(nn.Module):
     "Features [b, c, h, w] -> logits [b, 1 + depth, points, h, w]: each point's image heatmap, then the bins of its metric one."
+
     def __init__(self, in_channels: int, n_points: int, depth: int = 8):
         super().__init__()
         self.n_points, self.depth = n_points, depth
         self.conv_final = nn.Conv2d(in_channels, (1 + depth) * n_points, 1)
 
     def forward(self, features: Float[Tensor, "b c h w"]):
-        weight = self.conv_final.weight.flatten(1)[..., None, None]        # with both so laid out, each heatmap's cells are neighbours
-        logits = F.conv2d(features.contiguous(), weight, self.conv_final.bias)     # in memory, which soft-argmax needs to be fast
+        weight = self.conv_final.weight.flatten(1)[
+            ..., None, None
+        ]  # with both so laid out, each heatmap's cells are neighbours
+        logits = F.conv2d(
+            features.contiguous(), weight, self.conv_final.bias
+        )  # in memory, which soft-argmax needs to be fast
         return logits.unflatten(1, (1 + self.depth, self.n_points))
 
 # %% ../../nbs/models/03_pose_model.ipynb #f7020025
@@ -253,35 +288,60 @@ class PoseModel(nn.Module):
     backbone: has out_channels, stride, normalise(images) and gives features [b, c, h/stride, w/stride].
     layout: SeparateJoints, DecodedPoints or HybridPoints.
     batch_coupled and legacy_shift: only for published checkpoints trained with those faults."""
-    def __init__(self, backbone: nn.Module, layout: nn.Module, depth: int = 8, box_mm: float = 2200.,
-                 centered: bool = True, legacy_shift: bool = False, batch_coupled: bool = False):
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        layout: nn.Module,
+        depth: int = 8,
+        box_mm: float = 2200.0,
+        centered: bool = True,
+        legacy_shift: bool = False,
+        batch_coupled: bool = False,
+    ):
         super().__init__()
         self.backbone, self.layout = backbone, layout
         self.heatmap_heads = HeatmapHead(backbone.out_channels, layout.n_points, depth)
-        self.geometry = {"depth": depth, "box_mm": box_mm, "centered": centered, "legacy_shift": legacy_shift,
-                         "batch_coupled": batch_coupled}
+        self.geometry = {
+            "depth": depth,
+            "box_mm": box_mm,
+            "centered": centered,
+            "legacy_shift": legacy_shift,
+            "batch_coupled": batch_coupled,
+        }
 
     def heatmaps(self, images: Tensor) -> Float[Tensor, "b d p h w"]:
         "The head's logits."
         return self.heatmap_heads(self.backbone(self.backbone.normalise(images)))
 
-    def points(self, heatmaps: Float[Tensor, "b d p h w"], size: int) -> tuple[Float[Tensor, "b p 2"], Float[Tensor, "b p 3"]]:
+    def points(
+        self, heatmaps: Float[Tensor, "b d p h w"], size: int
+    ) -> tuple[Float[Tensor, "b p 2"], Float[Tensor, "b p 3"]]:
         "The head's points: crop px, and mm up to a shift."
         g, stride = self.geometry, self.backbone.stride
         image_coords, metric_coords = heatmap_coordinates(heatmaps)
-        return (heatmap_to_image(image_coords, size, stride, g["centered"], g["legacy_shift"]),
-                heatmap_to_metric(metric_coords, size, stride, g["box_mm"], g["centered"], g["legacy_shift"]))
+        return (
+            heatmap_to_image(image_coords, size, stride, g["centered"], g["legacy_shift"]),
+            heatmap_to_metric(metric_coords, size, stride, g["box_mm"], g["centered"], g["legacy_shift"]),
+        )
 
-    def forward(self, images: Tensor, intrinsics: Float[Tensor, "b 3 3"], mix: float | Float[Tensor, "b"] = 0.5,
-                weak_perspective: bool = False) -> PoseOutput:
+    def forward(
+        self,
+        images: Tensor,
+        intrinsics: Float[Tensor, "b 3 3"],
+        mix: float | Float[Tensor, " b"] = 0.5,
+        weak_perspective: bool = False,
+    ) -> PoseOutput:
         g, size = self.geometry, _square(images)
         rms = rms_over_batch if g["batch_coupled"] else rms_per_example
         heatmaps = self.heatmaps(images)
         px, relative = self.points(heatmaps, size)
         intrinsics = intrinsics.to(px.dtype)
+
         def absolute(px, relative):
             inside = is_within_view(px, size, self.backbone.stride, centered=g["centered"])
             return reconstruct_absolute(px, relative, intrinsics, inside, mix, weak_perspective, rms)
+
         with torch.autocast(px.device.type, enabled=False):
             answer = self.layout(px, relative, absolute)
             return PoseOutput(joints2d=project(answer["joints"], intrinsics), heatmaps=heatmaps, **answer)
@@ -303,20 +363,34 @@ def start_from(model: PoseModel, trained: PoseModel, encoder: Float[Tensor, "l j
     model.backbone.load_state_dict(trained.backbone.state_dict())
     source, target = trained.heatmap_heads, model.heatmap_heads
     n_latents = target.n_points - (0 if isinstance(model.layout, DecodedPoints) else source.n_points)
-    for old, new in ((source.conv_final.weight, target.conv_final.weight), (source.conv_final.bias, target.conv_final.bias)):
+    for old, new in (
+        (source.conv_final.weight, target.conv_final.weight),
+        (source.conv_final.bias, target.conv_final.bias),
+    ):
         old, new = old.unflatten(0, (1 + source.depth, -1)), new.unflatten(0, (1 + target.depth, -1))
-        if n_latents < target.n_points: new[:, n_latents:] = old
-        if n_latents and encoder is not None: new[:, :n_latents] = torch.einsum("lj,dj...->dl...", encoder.to(old), old)
+        if n_latents < target.n_points:
+            new[:, n_latents:] = old
+        if n_latents and encoder is not None:
+            new[:, :n_latents] = torch.einsum("lj,dj...->dl...", encoder.to(old), old)
     return model
 
 # %% ../../nbs/models/03_pose_model.ipynb #4771a572
 def save_pose_model(folder: str | Path, model: PoseModel, skeleton: Skeleton, params: dict) -> Path:
     "Writes model.safetensors and model.json into `folder` (made if absent). ValueError if skeleton and model disagree."
     if len(skeleton) != model.layout.n_joints:
-        raise ValueError(f"skeleton {skeleton.name}: expected {model.layout.n_joints} joints as the model has, found {len(skeleton)}")
+        raise ValueError(
+            f"skeleton {skeleton.name}: expected {model.layout.n_joints} joints as the model has, found {len(skeleton)}"
+        )
     layout = {"kind": type(model.layout).__name__, "n_joints": model.layout.n_joints, "n_points": model.layout.n_points}
-    info = {"format": 1, "code_version": __version__, "skeleton": skeleton.to_dict(), "backbone": model.backbone.description,
-            "layout": layout, "geometry": model.geometry, "params": params}
+    info = {
+        "format": 1,
+        "code_version": __version__,
+        "skeleton": skeleton.to_dict(),
+        "backbone": model.backbone.description,
+        "layout": layout,
+        "geometry": model.geometry,
+        "params": params,
+    }
     weights = save({k: v.contiguous() for k, v in model.state_dict().items()})
     text = json.dumps(info | {"weights_sha256": hashlib.sha256(weights).hexdigest()}, indent=1, allow_nan=False)
     write_whole(Path(folder) / "model.safetensors", weights)
@@ -327,8 +401,10 @@ def save_pose_model(folder: str | Path, model: PoseModel, skeleton: Skeleton, pa
 def _empty_layout(path: Path, kind: str, n_joints: int, n_points: int) -> nn.Module:
     "A layout of the given sizes, its matrices to be filled from the state."
     first = lambda rows, columns: torch.eye(1, columns).expand(rows, -1)
-    if kind == "SeparateJoints": return SeparateJoints(n_joints)
-    if kind == "DecodedPoints": return DecodedPoints(first(n_joints, n_points))
+    if kind == "SeparateJoints":
+        return SeparateJoints(n_joints)
+    if kind == "DecodedPoints":
+        return DecodedPoints(first(n_joints, n_points))
     if kind == "HybridPoints":
         n = n_points - n_joints
         return HybridPoints(first(n, n_joints), first(n_joints, n))
@@ -339,15 +415,26 @@ def _read_weights(path: Path, sha256: str, expected: dict[str, Tensor]) -> dict[
     "Tensors of a safetensors file, checked against its sum and the expected names and shapes; ValueError names all that differ."
     content = path.read_bytes()
     if (found := hashlib.sha256(content).hexdigest()) != sha256:
-        raise ValueError(f"{path}: expected sha256 {sha256} as model.json says, found {found} ({len(content)} bytes): "
-                         "cut short, changed, or of another model.json")
-    try: state = load(content)
-    except SafetensorError as error: raise ValueError(f"{path}: not a safetensors file ({error})") from error
-    faults = [f"{k}: missing" for k in expected if k not in state] + [f"{k}: unknown" for k in state if k not in expected]
-    faults += [f"{k}: expected shape {tuple(expected[k].shape)}, found {tuple(v.shape)}" for k, v in state.items()
-               if k in expected and v.shape != expected[k].shape]
+        raise ValueError(
+            f"{path}: expected sha256 {sha256} as model.json says, found {found} ({len(content)} bytes): "
+            "cut short, changed, or of another model.json"
+        )
+    try:
+        state = load(content)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file ({error})") from error
+    faults = [f"{k}: missing" for k in expected if k not in state] + [
+        f"{k}: unknown" for k in state if k not in expected
+    ]
+    faults += [
+        f"{k}: expected shape {tuple(expected[k].shape)}, found {tuple(v.shape)}"
+        for k, v in state.items()
+        if k in expected and v.shape != expected[k].shape
+    ]
     if faults:
-        raise ValueError(f"{path}: {len(faults)} tensors do not fit the model of model.json:\n  " + "\n  ".join(faults[:20]))
+        raise ValueError(
+            f"{path}: {len(faults)} tensors do not fit the model of model.json:\n  " + "\n  ".join(faults[:20])
+        )
     return state
 
 # %% ../../nbs/models/03_pose_model.ipynb #b399d211
@@ -356,13 +443,19 @@ def load_pose_model(folder: str | Path) -> tuple[PoseModel, Skeleton, dict]:
     ValueError the key or tensor that does not fit."""
     weights, sidecar = Path(folder) / "model.safetensors", Path(folder) / "model.json"
     for path in (sidecar, weights):
-        if not path.is_file(): raise FileNotFoundError(f"{path}: no such file; a pose model is model.json and model.safetensors")
-    try: info = json.loads(sidecar.read_text())
-    except ValueError as error: raise ValueError(f"{sidecar}: not JSON ({error})") from error
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; a pose model is model.json and model.safetensors")
+    try:
+        info = json.loads(sidecar.read_text())
+    except ValueError as error:
+        raise ValueError(f"{sidecar}: not JSON ({error})") from error
     keys = {"format", "code_version", "skeleton", "backbone", "layout", "geometry", "params", "weights_sha256"}
     if not isinstance(info, dict) or info.keys() != keys:
-        raise ValueError(f"{sidecar}: expected the keys {sorted(keys)}, found {sorted(info) if isinstance(info, dict) else type(info)}")
-    if info["format"] != 1: raise ValueError(f"{sidecar}: format: expected 1, found {info['format']!r}")
+        raise ValueError(
+            f"{sidecar}: expected the keys {sorted(keys)}, found {sorted(info) if isinstance(info, dict) else type(info)}"
+        )
+    if info["format"] != 1:
+        raise ValueError(f"{sidecar}: format: expected 1, found {info['format']!r}")
     model = PoseModel(backbone_from(info["backbone"]), _empty_layout(sidecar, **info["layout"]), **info["geometry"])
     model.load_state_dict(_read_weights(weights, info["weights_sha256"], model.state_dict()))
     return model.eval(), Skeleton.from_dict(info["skeleton"]), info

@@ -15,14 +15,21 @@ from jaxtyping import Float
 # %% ../../nbs/models/00_tflite.ipynb #1b84c701
 def read_graph(path: str | Path):
     """The flatbuffer of a tflite file as objects. ImportError without the `detect` extra; FileNotFoundError or ValueError names a file that is missing or broken."""
-    try: from ai_edge_litert.schema_py_generated import ModelT
-    except ImportError as e: raise ImportError("reading a tflite file needs LiteRT: pip install 'acae_nb[detect]'") from e
-    if not Path(path).is_file(): raise FileNotFoundError(f"{path}: expected a tflite network; run `python -m acae_nb.people.sample_data data`")
+    try:
+        from ai_edge_litert.schema_py_generated import ModelT
+    except ImportError as e:
+        raise ImportError("reading a tflite file needs LiteRT: pip install 'acae_nb[detect]'") from e
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: expected a tflite network; run `python -m acae_nb.people.sample_data data`")
     content = Path(path).read_bytes()
-    if content[4:8] != b"TFL3": raise ValueError(f"{path}: expected a tflite network (TFL3 at byte 4), found {content[4:8]!r}")
-    try: graph = ModelT.InitFromPackedBuf(content)
-    except Exception as e: raise ValueError(f"{path}: expected a whole tflite network, found a broken one ({e})") from e
-    if not graph.subgraphs: raise ValueError(f"{path}: expected a network, found a file without one")
+    if content[4:8] != b"TFL3":
+        raise ValueError(f"{path}: expected a tflite network (TFL3 at byte 4), found {content[4:8]!r}")
+    try:
+        graph = ModelT.InitFromPackedBuf(content)
+    except Exception as e:
+        raise ValueError(f"{path}: expected a whole tflite network, found a broken one ({e})") from e
+    if not graph.subgraphs:
+        raise ValueError(f"{path}: expected a network, found a file without one")
     return graph
 
 # %% ../../nbs/models/00_tflite.ipynb #c7a6b818
@@ -31,17 +38,24 @@ def constant(graph, producers: dict, tensor: int) -> Float[np.ndarray, "..."]:
     widened = producers.get(tensor)
     found = graph.subgraphs[0].tensors[tensor if widened is None else widened.inputs[0]]
     content, kinds = graph.buffers[found.buffer].data, {0: np.float32, 1: np.float16}
-    if content is None or found.type not in kinds: raise ValueError(f"tensor {tensor}: expected constant floats, found {'no content' if content is None else f'type {found.type}'}")
+    if content is None or found.type not in kinds:
+        raise ValueError(
+            f"tensor {tensor}: expected constant floats, found {'no content' if content is None else f'type {found.type}'}"
+        )
     return np.frombuffer(bytes(content), kinds[found.type]).reshape(found.shape).astype(np.float32)
 
 # %% ../../nbs/models/00_tflite.ipynb #535c2f3c
 class Convolution(NamedTuple):
     "A kernel [outputs, inputs of a group, k, k] and a bias [outputs], as torch lays them out."
+
     kernel: Float[np.ndarray, "o i k k"]
-    bias: Float[np.ndarray, "o"]
+    bias: Float[np.ndarray, " o"]
 
 # %% ../../nbs/models/00_tflite.ipynb #1d26bae7
-MAX_POOL, AXES = 17, {3: (0, 3, 1, 2), 4: (3, 0, 1, 2)}      # numbers of operators in tflite's schema; axes of the kernels of CONV_2D and DEPTHWISE_CONV_2D
+MAX_POOL, AXES = (
+    17,
+    {3: (0, 3, 1, 2), 4: (3, 0, 1, 2)},
+)  # numbers of operators in tflite's schema; axes of the kernels of CONV_2D and DEPTHWISE_CONV_2D
 
 # %% ../../nbs/models/00_tflite.ipynb #1e5317a4
 def trunk(path: str | Path) -> list[Convolution]:
@@ -51,12 +65,15 @@ def trunk(path: str | Path) -> list[Convolution]:
     producers = {int(output): op for op in operators for output in op.outputs}
     codes = lambda op: graph.operatorCodes[op.opcodeIndex].deprecatedBuiltinCode
     pooled = [int(op.inputs[0]) for op in operators if codes(op) == MAX_POOL]
-    if not pooled: raise ValueError(f"{path}: expected a network with max pooling, found none")
+    if not pooled:
+        raise ValueError(f"{path}: expected a network with max pooling, found none")
     op = producers.get(pooled[0])
     while op is not None:
         if codes(op) in AXES:
-            try: kernel, bias = (constant(graph, producers, int(i)) for i in op.inputs[1:3])
-            except ValueError as e: raise ValueError(f"{path}: {e}") from e
+            try:
+                kernel, bias = (constant(graph, producers, int(i)) for i in op.inputs[1:3])
+            except ValueError as e:
+                raise ValueError(f"{path}: {e}") from e
             found.append(Convolution(kernel.transpose(AXES[codes(op)]), bias))
         op = producers.get(int(op.inputs[0]))
     return found[::-1]

@@ -8,8 +8,8 @@ __all__ = ['SHOULDER', 'ELBOW', 'WRIST', 'HIP', 'KNEE', 'ANKLE', 'SOLE', 'in_arm
            'Shoe', 'Layer', 'prune', 'Surfaces', 'surfaces', 'layer', 'Part', 'Look', 'dress', 'paint']
 
 # %% ../../nbs/people/appearance.ipynb #54a06b47
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Callable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -23,12 +23,12 @@ HIP, KNEE, ANKLE = np.float32([115, -4, 158]), np.float32([152, -39, -286]), np.
 SOLE = -818.0
 
 # %% ../../nbs/people/appearance.ipynb #e8cb7e70
-def in_arm(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+def in_arm(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, " N"]:
     "Above 0 on the arms, beyond a line from the shoulder's top through the armpit (mm)."
-    return abs(p[:, 0]) - 165 - .7 * np.maximum(560 - p[:, 2], 0) - .25 * np.maximum(p[:, 2] - 560, 0)
+    return abs(p[:, 0]) - 165 - 0.7 * np.maximum(560 - p[:, 2], 0) - 0.25 * np.maximum(p[:, 2] - 560, 0)
 
 # %% ../../nbs/people/appearance.ipynb #15ce2308
-def along_arm(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+def along_arm(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, " N"]:
     "Distance down the arm from the shoulder joint (mm); below 0 on the trunk."
     mirrored = p * np.where(p[:, :1] < 0, np.float32([-1, 1, 1]), np.float32(1))
     upper, fore = (ELBOW - SHOULDER), (WRIST - ELBOW)
@@ -42,42 +42,61 @@ def along_arm(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
 def neckline(p, kind: str):
     "Distance (mm) below a neckline: crew, wide, v, high."
     x, y, z = abs(p[:, 0]), p[:, 1], p[:, 2]
-    ball = np.sqrt(x ** 2 + (y + 25) ** 2 + (z - 768) ** 2)
-    if kind == "high": return 785 - z
-    if kind == "crew": return np.minimum(ball - 88, 800 - z)
-    if kind == "wide": return np.minimum(ball - 112, 800 - z)
-    if kind == "v": return np.minimum(np.minimum(ball - 88, 800 - z), np.where(y < -20, (x - .42 * (z - 610)) * .9, 50))
+    ball = np.sqrt(x**2 + (y + 25) ** 2 + (z - 768) ** 2)
+    if kind == "high":
+        return 785 - z
+    if kind == "crew":
+        return np.minimum(ball - 88, 800 - z)
+    if kind == "wide":
+        return np.minimum(ball - 112, 800 - z)
+    if kind == "v":
+        return np.minimum(np.minimum(ball - 88, 800 - z), np.where(y < -20, (x - 0.42 * (z - 610)) * 0.9, 50))
     raise ValueError(f"neckline: expected crew, wide, v or high, found {kind!r}")
+
 
 def top(sleeve: float, hem: float, neck: str) -> Callable:
     "A top with sleeves of that many mm (below 0: none), its lower edge at height `hem`."
-    return lambda p: np.minimum(np.minimum(sleeve - along_arm(p), np.where(in_arm(p) > 0, 60, p[:, 2] - hem)), neckline(p, neck))
+    return lambda p: np.minimum(
+        np.minimum(sleeve - along_arm(p), np.where(in_arm(p) > 0, 60, p[:, 2] - hem)), neckline(p, neck)
+    )
+
 
 def bottom(waist: float, end: float) -> Callable:
     "Trousers or shorts from height `waist` down to height `end`."
     return lambda p: np.minimum(np.minimum(waist - p[:, 2], p[:, 2] - end), 330 - abs(p[:, 0]))
 
+
 def jacket(sleeve: float, hem: float, opening: float) -> Callable:
     "A top open at the front by `opening` mm on either side, more at the hem."
     closed = top(sleeve, hem, "crew")
-    return lambda p: np.minimum(closed(p), np.where((p[:, 1] < 0) & (in_arm(p) < 0), abs(p[:, 0]) - opening - .06 * np.maximum(600 - p[:, 2], 0), 80))
+    return lambda p: np.minimum(
+        closed(p),
+        np.where((p[:, 1] < 0) & (in_arm(p) < 0), abs(p[:, 0]) - opening - 0.06 * np.maximum(600 - p[:, 2], 0), 80),
+    )
+
 
 def footwear(height: float) -> Callable:
     "A shoe, boot or sock that ends at `height` mm above the sole, lower at the instep."
-    return lambda p: np.minimum(SOLE + height - .25 * np.minimum(p[:, 1] + 60, 0) * (height < 150) - p[:, 2], 330 - abs(p[:, 0]))
+    return lambda p: np.minimum(
+        SOLE + height - 0.25 * np.minimum(p[:, 1] + 60, 0) * (height < 150) - p[:, 2], 330 - abs(p[:, 0])
+    )
 
 # %% ../../nbs/people/appearance.ipynb #c168f10a
 def bump(x, middle: float, width: float):
     "A smooth hill of height 1 around `middle`."
-    return np.exp(-((x - middle) / width) ** 2)
+    return np.exp(-(((x - middle) / width) ** 2))
+
 
 def loose_top(fit: float) -> Callable:
     "Stand-off (mm) of a top: hangs free over the waist and at the sleeves' ends."
-    return lambda p: 4 + fit * (1 + .8 * bump(p[:, 2], 330, 140) * (in_arm(p) < 0) + .25 * np.clip(along_arm(p) / 300, 0, 1))
+    return lambda p: (
+        4 + fit * (1 + 0.8 * bump(p[:, 2], 330, 140) * (in_arm(p) < 0) + 0.25 * np.clip(along_arm(p) / 300, 0, 1))
+    )
+
 
 def loose_bottom(fit: float, flare: float) -> Callable:
     "Stand-off (mm) of trousers: close at the waist, wider towards the hem."
-    return lambda p: 3 + fit * np.clip((230 - p[:, 2]) / 200, .3, 1) + flare * np.clip((100 - p[:, 2]) / 800, 0, 1)
+    return lambda p: 3 + fit * np.clip((230 - p[:, 2]) / 200, 0.3, 1) + flare * np.clip((100 - p[:, 2]) / 800, 0, 1)
 
 # %% ../../nbs/people/appearance.ipynb #9d6a4f82
 def cloth_coordinates(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 2"]:
@@ -99,30 +118,38 @@ def cloth_coordinates(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 2"]:
 @dataclass
 class Paint:
     "What N fragments look like: `albedo` [N, 3], `gloss` [N, 2] (strength, exponent), `wrap` [N], `normals` [N, 3]."
+
     albedo: Float[np.ndarray, "N 3"]
     gloss: Float[np.ndarray, "N 2"]
-    wrap: Float[np.ndarray, "N"]
+    wrap: Float[np.ndarray, " N"]
     normals: Float[np.ndarray, "N 3"]
+
 
 def matte(albedo, normals, strength=0.0, exponent=20.0, wrap=0.0) -> Paint:
     "A `Paint` of one gloss and wrap everywhere."
     n = len(albedo)
-    return Paint(albedo.astype(np.float32), np.tile(np.float32([strength, exponent]), (n, 1)), np.full(n, wrap, np.float32), normals.astype(np.float32))
+    return Paint(
+        albedo.astype(np.float32),
+        np.tile(np.float32([strength, exponent]), (n, 1)),
+        np.full(n, wrap, np.float32),
+        normals.astype(np.float32),
+    )
 
 # %% ../../nbs/people/appearance.ipynb #fcb934b9
 @dataclass
 class Cloth:
     "A garment's material: a pattern, another one for the sleeves, folds, and what is sewn or printed on it."
+
     pattern: Texture
     sleeves: Texture | None = None
-    folds: float = .3
-    gloss: float = .02
-    hem: float = .75                                        # lightness of the stitched edge
-    trim: Float[np.ndarray, "3"] | None = None              # colour of cuffs, collar and hem band
-    stripe: Float[np.ndarray, "3"] | None = None            # colour of a line down the outside of arms and legs
-    placket: Float[np.ndarray, "3"] | None = None           # colour of buttons or a zip down the front
-    graphic: Texture | None = None                          # a picture on the chest (and back), black where the cloth shows
-    size: float = 95.0                                      # half width of the picture
+    folds: float = 0.3
+    gloss: float = 0.02
+    hem: float = 0.75  # lightness of the stitched edge
+    trim: Float[np.ndarray, " 3"] | None = None  # colour of cuffs, collar and hem band
+    stripe: Float[np.ndarray, " 3"] | None = None  # colour of a line down the outside of arms and legs
+    placket: Float[np.ndarray, " 3"] | None = None  # colour of buttons or a zip down the front
+    graphic: Texture | None = None  # a picture on the chest (and back), black where the cloth shows
+    size: float = 95.0  # half width of the picture
 
     def paint(self, p, cut, normals, footprint) -> Paint:
         xy = cloth_coordinates(p)
@@ -131,53 +158,63 @@ class Cloth:
             arm = in_arm(p) > 0
             albedo[arm] = sample(self.sleeves, xy[arm], footprint[arm])
         fine, coarse = solid_noise(p, (60, 60, 22)), solid_noise(p, (130, 110, 75))
-        albedo = albedo * (1 + .03 * coarse[:, :1])
+        albedo = albedo * (1 + 0.03 * coarse[:, :1])
         if self.stripe is not None:
-            side = np.where(p[:, 2] < 230, abs(xy[:, 0] / 80 - 1.5) * 80, np.where(in_arm(p) > 0, abs(xy[:, 0]) - 3, 99))
+            side = np.where(
+                p[:, 2] < 230, abs(xy[:, 0] / 80 - 1.5) * 80, np.where(in_arm(p) > 0, abs(xy[:, 0]) - 3, 99)
+            )
             albedo = np.where((abs(side) < 9)[:, None], self.stripe, albedo)
         if self.placket is not None:
             front = (p[:, 1] < 0) & (abs(p[:, 0]) < 7) & (in_arm(p) < 0)
             button = front & (abs(p[:, 0]) < 6) & (p[:, 2] % 85 < 12)
-            albedo = np.where(front[:, None] & (abs(p[:, :1]) > 5), albedo * .6, albedo)
+            albedo = np.where(front[:, None] & (abs(p[:, :1]) > 5), albedo * 0.6, albedo)
             albedo = np.where(button[:, None], self.placket, albedo)
         if self.graphic is not None:
             inside = (abs(p[:, 0]) < self.size) & (abs(p[:, 2] - 545) < self.size) & (in_arm(p) < 0)
             uv = np.stack([np.where(p[:, 1] < 0, p[:, 0], -p[:, 0]) + self.size, 545 + self.size - p[:, 2]], 1)[inside]
             ink = sample(self.graphic, uv, footprint[inside])
-            albedo[inside] = np.where(ink.max(1, keepdims=True) > .01, ink, albedo[inside])
-        if self.trim is not None: albedo = np.where((cut < 22)[:, None], self.trim, albedo)
-        seam = np.clip(1 - abs(cut - 20) / 3, 0, 1) * (1 - self.hem) + np.clip(1 - cut / 4, 0, 1) * .35
-        bent = normals + self.folds * (.45 * coarse + .28 * fine)
-        return matte(albedo * (1 - seam[:, None]), bent, self.gloss, 12, .08)
+            albedo[inside] = np.where(ink.max(1, keepdims=True) > 0.01, ink, albedo[inside])
+        if self.trim is not None:
+            albedo = np.where((cut < 22)[:, None], self.trim, albedo)
+        seam = np.clip(1 - abs(cut - 20) / 3, 0, 1) * (1 - self.hem) + np.clip(1 - cut / 4, 0, 1) * 0.35
+        bent = normals + self.folds * (0.45 * coarse + 0.28 * fine)
+        return matte(albedo * (1 - seam[:, None]), bent, self.gloss, 12, 0.08)
 
 # %% ../../nbs/people/appearance.ipynb #6228bd94
 @dataclass
 class Shoe:
     "Leather or fabric with a sole."
-    upper: Float[np.ndarray, "3"]
-    sole: Float[np.ndarray, "3"]
-    accent: Float[np.ndarray, "3"]
-    gloss: float = .08
+
+    upper: Float[np.ndarray, " 3"]
+    sole: Float[np.ndarray, " 3"]
+    accent: Float[np.ndarray, " 3"]
+    gloss: float = 0.08
 
     def paint(self, p, cut, normals, footprint) -> Paint:
         albedo = np.tile(self.upper, (len(p), 1))
-        lace = (p[:, 1] < -70) & (p[:, 1] > -165) & (abs(abs(p[:, 0]) - 200) < 16) & (p[:, 1] % 18 < 8) & (p[:, 2] > -790)
-        flash = (abs(p[:, 1] + 55 + .6 * (p[:, 2] + 770)) < 12) & (p[:, 2] < -745)
+        lace = (
+            (p[:, 1] < -70) & (p[:, 1] > -165) & (abs(abs(p[:, 0]) - 200) < 16) & (p[:, 1] % 18 < 8) & (p[:, 2] > -790)
+        )
+        flash = (abs(p[:, 1] + 55 + 0.6 * (p[:, 2] + 770)) < 12) & (p[:, 2] < -745)
         albedo = np.where((lace | flash)[:, None], self.accent, albedo)
         albedo = np.where((p[:, 2] < SOLE + 14)[:, None], self.sole, albedo)
-        albedo = albedo * np.where(cut < 5, .5, 1)[:, None]
-        return matte(albedo * (1 + .06 * solid_noise(p, 20)[:, :1]), normals + .12 * solid_noise(p, 30), self.gloss, 20, .05)
+        albedo = albedo * np.where(cut < 5, 0.5, 1)[:, None]
+        return matte(
+            albedo * (1 + 0.06 * solid_noise(p, 20)[:, :1]), normals + 0.12 * solid_noise(p, 30), self.gloss, 20, 0.05
+        )
 
 # %% ../../nbs/people/appearance.ipynb #ac01eae1
 @dataclass
 class Layer:
     "A surface over rig vertices `index` [V]: `faces` [F, 3] over them, `offset` [V] mm along the normal, `cut` [V] mm, painted by `material`."
-    index: Int[np.ndarray, "V"]
+
+    index: Int[np.ndarray, " V"]
     faces: Int[np.ndarray, "F 3"]
     canonical: Float[np.ndarray, "V 3"]
-    offset: Float[np.ndarray, "V"]
-    cut: Float[np.ndarray, "V"]
+    offset: Float[np.ndarray, " V"]
+    cut: Float[np.ndarray, " V"]
     material: int
+
 
 def prune(one: Layer) -> Layer:
     "A layer without the triangles that its `cut` removes whole."
@@ -192,6 +229,7 @@ def prune(one: Layer) -> Layer:
 @dataclass(frozen=True)
 class Surfaces:
     "The rig's surfaces that looks are made of, whole and uncut, and the `template` [V, 3] mm: every vertex's canonical position."
+
     template: Float[np.ndarray, "V 3"]
     skin: Layer
     scalp: Layer
@@ -200,21 +238,41 @@ class Surfaces:
     skirt: Layer
     hair: Layer
 
+
 def surfaces(rig) -> Surfaces:
     "Surfaces of a `Rig`."
     template = rig.template.astype(np.float32)
+
     def whole(faces):
         index, local = np.unique(faces, return_inverse=True)
         nothing, everywhere = np.zeros(len(index), np.float32), np.full(len(index), 99, np.float32)
-        return Layer(index.astype(np.int32), local.reshape(-1, 3).astype(np.int32), template[index], nothing, everywhere, 0)
+        return Layer(
+            index.astype(np.int32), local.reshape(-1, 3).astype(np.int32), template[index], nothing, everywhere, 0
+        )
+
     among = lambda *names: rig.faces[np.isin(rig.faces, np.concatenate([rig.groups[n] for n in names])).all(1)]
     skin = among("body")
-    return Surfaces(template, whole(skin), whole(skin[(template[skin][:, :, 2] > 780).all(1)]), whole(among("helper-l-eye", "helper-r-eye")),
-                    *(whole(rig.helpers[name][0]) for name in ("tights", "skirt", "hair")))
+    return Surfaces(
+        template,
+        whole(skin),
+        whole(skin[(template[skin][:, :, 2] > 780).all(1)]),
+        whole(among("helper-l-eye", "helper-r-eye")),
+        *(whole(rig.helpers[name][0]) for name in ("tights", "skirt", "hair")),
+    )
+
 
 def layer(surface: Layer, inside: Callable, offset: Callable, material: int) -> Layer:
     "The part of a surface where `inside` is positive, standing off by `offset`, both functions of canonical points."
-    part = prune(Layer(surface.index, surface.faces, surface.canonical, surface.offset, np.float32(inside(surface.canonical)), material))
+    part = prune(
+        Layer(
+            surface.index,
+            surface.faces,
+            surface.canonical,
+            surface.offset,
+            np.float32(inside(surface.canonical)),
+            material,
+        )
+    )
     part.offset = np.broadcast_to(np.float32(offset(part.canonical)), len(part.index))
     return part
 
@@ -222,13 +280,16 @@ def layer(surface: Layer, inside: Callable, offset: Callable, material: int) -> 
 @dataclass
 class Part:
     "A small surface fixed to the skull (bun, peak of a cap): `points` [V, 3] canonical mm, `faces`, `material`."
+
     points: Float[np.ndarray, "V 3"]
     faces: Int[np.ndarray, "F 3"]
     material: int
 
+
 @dataclass
 class Look:
     "Layers from the skin outwards, parts, the materials they name, and words that describe it."
+
     layers: list[Layer] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     materials: list = field(default_factory=list)
@@ -237,13 +298,16 @@ class Look:
     def wear(self, surface: Layer, inside: Callable, offset: Callable, material, margin: float = 30.0):
         "Put a surface over all earlier layers; what lies more than `margin` mm inside its edge is not drawn (the skin: 16 mm)."
         for one in self.layers if margin < 1e5 else ():
-            one.cut = np.minimum(one.cut, (min(16.0, margin) if one is self.layers[0] else margin) - inside(one.canonical)).astype(np.float32)
+            one.cut = np.minimum(
+                one.cut, (min(16.0, margin) if one is self.layers[0] else margin) - inside(one.canonical)
+            ).astype(np.float32)
         self.layers.append(layer(surface, inside, offset, self.number(material)))
 
     def number(self, material) -> int:
         "The number of a material of this look; a new one is added."
         known = [k for k, m in enumerate(self.materials) if m is material]
-        if not known: self.materials.append(material)
+        if not known:
+            self.materials.append(material)
         return known[0] if known else len(self.materials) - 1
 
 # %% ../../nbs/people/appearance.ipynb #7a2379e5
@@ -253,10 +317,13 @@ def dress(look: Look, vertices: Float[np.ndarray, "V 3"], template: Float[np.nda
     for one in look.layers:
         place = vertices[one.index]
         normals = vertex_normals(place, one.faces)
-        if one.offset.any(): place = place + normals * one.offset[:, None]
-        meshes.append(Mesh(place, one.faces, normals, one.canonical, one.cut, np.full(len(one.faces), one.material, np.int32)))
+        if one.offset.any():
+            place = place + normals * one.offset[:, None]
+        meshes.append(
+            Mesh(place, one.faces, normals, one.canonical, one.cut, np.full(len(one.faces), one.material, np.int32))
+        )
     if look.parts:
-        skull = np.flatnonzero((template[:13380, 2] > 930))[::20]
+        skull = np.flatnonzero(template[:13380, 2] > 930)[::20]
         to_world, *_ = np.linalg.lstsq(np.c_[template[skull], np.ones(len(skull))], vertices[skull], rcond=None)
         for part in look.parts:
             place = np.float32(np.c_[part.points, np.ones(len(part.points))] @ to_world)
@@ -265,13 +332,26 @@ def dress(look: Look, vertices: Float[np.ndarray, "V 3"], template: Float[np.nda
     return join(meshes)
 
 # %% ../../nbs/people/appearance.ipynb #ced6a879
-def paint(materials: list, kind: Int[np.ndarray, "N"], p: Float[np.ndarray, "N 3"], cut: Float[np.ndarray, "N"],
-          normals: Float[np.ndarray, "N 3"], footprint: Float[np.ndarray, "N"]) -> Paint:
+def paint(
+    materials: list,
+    kind: Int[np.ndarray, " N"],
+    p: Float[np.ndarray, "N 3"],
+    cut: Float[np.ndarray, " N"],
+    normals: Float[np.ndarray, "N 3"],
+    footprint: Float[np.ndarray, " N"],
+) -> Paint:
     "`Paint` of N fragments, each by its material `kind` [N] (increasing); `footprint` [N] mm is the width of surface that a sub-pixel sees."
     edges = np.searchsorted(kind, np.arange(len(materials) + 1))
-    out = Paint(np.zeros((len(p), 3), np.float32), np.zeros((len(p), 2), np.float32), np.zeros(len(p), np.float32), np.empty((len(p), 3), np.float32))
+    out = Paint(
+        np.zeros((len(p), 3), np.float32),
+        np.zeros((len(p), 2), np.float32),
+        np.zeros(len(p), np.float32),
+        np.empty((len(p), 3), np.float32),
+    )
     for material, start, end in zip(materials, edges, edges[1:]):
-        if start == end: continue
+        if start == end:
+            continue
         part = material.paint(p[start:end], cut[start:end], normals[start:end], footprint[start:end])
-        for name in ("albedo", "gloss", "wrap", "normals"): getattr(out, name)[start:end] = getattr(part, name)
+        for name in ("albedo", "gloss", "wrap", "normals"):
+            getattr(out, name)[start:end] = getattr(part, name)
     return out

@@ -23,25 +23,38 @@ def landmark_skeleton() -> Skeleton:
     "`mediapipe_33` with bones between its body joints."
     s = load_skeleton("mediapipe_33")
     arm, leg = ("shoulder", "elbow", "wrist", "index_1"), ("hip", "knee", "ankle", "foot")
-    chains = [[f"{side}_{j}" for j in chain] for side in ("left", "right") for chain in (arm, leg, ("shoulder", "hip"), ("ankle", "heel"), ("ear", "eye"))]
+    chains = [
+        [f"{side}_{j}" for j in chain]
+        for side in ("left", "right")
+        for chain in (arm, leg, ("shoulder", "hip"), ("ankle", "heel"), ("ear", "eye"))
+    ]
     chains += [["left_shoulder", "right_shoulder"], ["left_hip", "right_hip"], ["left_eye", "nose", "right_eye"]]
     return replace(s, edges=tuple((s.index(a), s.index(b)) for chain in chains for a, b in zip(chain, chain[1:])))
 
 # %% ../../nbs/people/blazepose.ipynb #df2ed896
 class Network:
     "A tflite file. Raises ImportError without the `detect` extra, FileNotFoundError or ValueError naming a file that is missing or broken."
+
     def __init__(self, path: str | Path):
-        try: from ai_edge_litert.interpreter import Interpreter
-        except ImportError as e: raise ImportError("BlazePose needs the LiteRT interpreter: pip install 'acae_nb[detect]'") from e
-        if not Path(path).is_file(): raise FileNotFoundError(f"{path}: expected a BlazePose network; run `python -m acae_nb.people.sample_data data`")
-        try: self.interpreter = Interpreter(str(path), num_threads=1)
-        except Exception as e: raise ValueError(f"{path}: expected a tflite network, found a file LiteRT cannot read ({e})") from e
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as e:
+            raise ImportError("BlazePose needs the LiteRT interpreter: pip install 'acae_nb[detect]'") from e
+        if not Path(path).is_file():
+            raise FileNotFoundError(
+                f"{path}: expected a BlazePose network; run `python -m acae_nb.people.sample_data data`"
+            )
+        try:
+            self.interpreter = Interpreter(str(path), num_threads=1)
+        except Exception as e:
+            raise ValueError(f"{path}: expected a tflite network, found a file LiteRT cannot read ({e})") from e
         self.interpreter.allocate_tensors()
         self.input, self.outputs = self.interpreter.get_input_details()[0], self.interpreter.get_output_details()
 
     def __call__(self, image: Float[np.ndarray, "h w 3"]) -> dict[tuple, np.ndarray]:
         "Outputs by shape, which is what tells them apart."
-        self.interpreter.set_tensor(self.input["index"], image[None].astype(np.float32)); self.interpreter.invoke()
+        self.interpreter.set_tensor(self.input["index"], image[None].astype(np.float32))
+        self.interpreter.invoke()
         return {tuple(o["shape"][1:]): self.interpreter.get_tensor(o["index"])[0] for o in self.outputs}
 
 # %% ../../nbs/people/blazepose.ipynb #2febe8ef
@@ -49,26 +62,27 @@ class Network:
 def anchors() -> Float[np.ndarray, "2254 2"]:
     "Centres of the detector's anchors in units of the image side: 2 a cell at strides 8 and 16, 6 at stride 32."
     grids = [(28, 2), (14, 2), (7, 6)]
-    cells = lambda n: np.stack(np.meshgrid(*[(np.arange(n) + .5) / n] * 2), -1).reshape(-1, 2)
+    cells = lambda n: np.stack(np.meshgrid(*[(np.arange(n) + 0.5) / n] * 2), -1).reshape(-1, 2)
     return np.concatenate([np.repeat(cells(n), k, axis=0) for n, k in grids])
 
 # %% ../../nbs/people/blazepose.ipynb #e97e7f1d
 @dataclass(frozen=True, eq=False)
 class Detection:
     "A person: score in 0..1, the box of the face (left, top, width, height) px, and four points px (mid hip, circle of the body, mid shoulder, circle of the upper body)."
+
     score: float
-    box: Float[np.ndarray, "4"]
+    box: Float[np.ndarray, " 4"]
     points: Float[np.ndarray, "4 2"]
 
 # %% ../../nbs/people/blazepose.ipynb #7e7c6b62
-def overlap(a: Float[np.ndarray, "4"], b: Float[np.ndarray, "4"]) -> float:
+def overlap(a: Float[np.ndarray, " 4"], b: Float[np.ndarray, " 4"]) -> float:
     "Intersection over union of two boxes left, top, width, height."
     side = np.minimum(a[:2] + a[2:], b[:2] + b[2:]) - np.maximum(a[:2], b[:2])
     inner = np.prod(side.clip(0))
     return float(inner / (a[2] * a[3] + b[2] * b[3] - inner))
 
 # %% ../../nbs/people/blazepose.ipynb #52c133e9
-def box_around(joints2d: Float[np.ndarray, "j 2"]) -> Float[np.ndarray, "4"]:
+def box_around(joints2d: Float[np.ndarray, "j 2"]) -> Float[np.ndarray, " 4"]:
     "Box of the whole person (left, top, width, height) px: the joints and an eighth of their extent around, for the head, hands and feet and some room."
     low, high = joints2d.min(0), joints2d.max(0)
     margin = (high - low).max() / 8
@@ -78,46 +92,59 @@ def box_around(joints2d: Float[np.ndarray, "j 2"]) -> Float[np.ndarray, "4"]:
 @dataclass(frozen=True, eq=False)
 class Landmarks:
     "33 joints px (rows of `landmark_skeleton`), their visibility 0..1, presence of a person 0..1, and two points to look for the person in the next frame."
+
     joints2d: Float[np.ndarray, "33 2"]
-    visibility: Float[np.ndarray, "33"]
+    visibility: Float[np.ndarray, " 33"]
     presence: float
     points: Float[np.ndarray, "2 2"]
 
     @property
-    def box(self) -> Float[np.ndarray, "4"]:
+    def box(self) -> Float[np.ndarray, " 4"]:
         "Box of the whole person, see `box_around`."
         return box_around(self.joints2d)
 
 # %% ../../nbs/people/blazepose.ipynb #e70fd4dd
 class BlazePose:
     "The detector and the landmark model from a folder holding `pose_detection.tflite` and `pose_landmark_full.tflite`. Raises as `Network`."
+
     def __init__(self, folder: str | Path):
-        self.detector, self.landmarker = Network(Path(folder) / "pose_detection.tflite"), Network(Path(folder) / "pose_landmark_full.tflite")
+        self.detector, self.landmarker = (
+            Network(Path(folder) / "pose_detection.tflite"),
+            Network(Path(folder) / "pose_landmark_full.tflite"),
+        )
 
     def detect(self, image: UInt8[np.ndarray, "H W 3"], threshold: float = 0.5) -> list[Detection]:
         "People in an RGB image, best first; of overlapping faces (IoU > 0.3) only the best. ValueError for another kind of picture."
-        h, w = checked_image(image).shape[:2]; side = max(h, w); pad = np.array([(side - w) // 2, (side - h) // 2])
-        square = np.zeros((side, side, 3), np.uint8); square[pad[1]:pad[1] + h, pad[0]:pad[0] + w] = image
+        h, w = checked_image(image).shape[:2]
+        side = max(h, w)
+        pad = np.array([(side - w) // 2, (side - h) // 2])
+        square = np.zeros((side, side, 3), np.uint8)
+        square[pad[1] : pad[1] + h, pad[0] : pad[0] + w] = image
         out = self.detector(cv2.resize(square, (224, 224), interpolation=cv2.INTER_AREA) / 127.5 - 1)
         score = 1 / (1 + np.exp(-out[2254, 1][:, 0].clip(-50, 50)))
-        raw = out[2254, 12].reshape(-1, 6, 2) / 224                              # centre, size, four points; relative to the anchor
+        raw = out[2254, 12].reshape(-1, 6, 2) / 224  # centre, size, four points; relative to the anchor
         found = []
         for i in np.argsort(-score, kind="stable"):
-            if score[i] < threshold: break
+            if score[i] < threshold:
+                break
             to_px = lambda p: (p + anchors()[i]) * side - pad - 0.5
             box = np.r_[to_px(raw[i, 0] - raw[i, 1] / 2), raw[i, 1] * side]
-            if all(overlap(box, d.box) <= 0.3 for d in found): found.append(Detection(float(score[i]), box, to_px(raw[i, 2:])))
+            if all(overlap(box, d.box) <= 0.3 for d in found):
+                found.append(Detection(float(score[i]), box, to_px(raw[i, 2:])))
         return found
 
     def landmarks(self, image: UInt8[np.ndarray, "H W 3"], points: Float[np.ndarray, "p 2"]) -> Landmarks:
         "Joints of the person whose mid hip and body circle are the first two `points` (of a Detection, or of its Landmarks in an earlier frame)."
         centre, up = points[0], points[1] - points[0]
         radius = np.linalg.norm(up)
-        if not radius > 0: raise ValueError(f"points: expected two different places, found {points[:2].tolist()}")
-        x, y = np.array([-up[1], up[0]]) / radius, -up / radius                  # right and down of the upright crop, in the image
+        if not radius > 0:
+            raise ValueError(f"points: expected two different places, found {points[:2].tolist()}")
+        x, y = np.array([-up[1], up[0]]) / radius, -up / radius  # right and down of the upright crop, in the image
         to_image = np.stack([x, y], 1) * (2.5 * radius / 256)
         offset = centre - to_image @ [127.5, 127.5]
-        crop = cv2.warpAffine(checked_image(image), np.c_[to_image, offset], (256, 256), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        crop = cv2.warpAffine(
+            checked_image(image), np.c_[to_image, offset], (256, 256), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        )
         out = self.landmarker(crop / 255)
         rows = out[195,].reshape(39, 5).astype(float)
         px = (rows[:, :2] - 0.5) @ to_image.T + offset

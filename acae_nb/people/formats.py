@@ -6,13 +6,15 @@
 __all__ = ['rig_formats', 'rig_skeleton', 'parse_recipe', 'regressor']
 
 # %% ../../nbs/people/formats.ipynb #61fed1f2
-import json, re
+import json
+import re
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
-from typing import Mapping
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
+
 from ..basics.names import near
 from ..skeletons.joints import Skeleton, load_skeleton
 
@@ -20,6 +22,7 @@ from ..skeletons.joints import Skeleton, load_skeleton
 @cache
 def _tables() -> dict:
     return json.loads(files("acae_nb").joinpath("data/rig_skeletons.json").read_text("utf-8"))
+
 
 def rig_formats() -> tuple[str, ...]:
     "Names of the skeleton formats that the embedded body can be labelled with."
@@ -30,9 +33,12 @@ def rig_formats() -> tuple[str, ...]:
 def rig_skeleton(name: str) -> Skeleton:
     "Skeleton of one of `rig_formats`. Raises KeyError that suggests near names and lists all."
     if name not in rig_formats():
-        raise KeyError(f"no rig format {name!r}{near(name, rig_formats())}: there are {len(rig_formats())}: {', '.join(rig_formats())}")
+        raise KeyError(
+            f"no rig format {name!r}{near(name, rig_formats())}: there are {len(rig_formats())}: {', '.join(rig_formats())}"
+        )
     own = _tables()["skeletons"].get(name)
-    if own is None: return load_skeleton(name)
+    if own is None:
+        return load_skeleton(name)
     return Skeleton.from_dict(dict(name=name, **{k: own[k] for k in Skeleton.__dataclass_fields__ if k in own}))
 
 # %% ../../nbs/people/formats.ipynb #10cf53f6
@@ -42,7 +48,9 @@ def parse_recipe(recipe: str) -> dict[str, float]:
     weights, pending = {}, 1.0
     for word in words:
         number = re.fullmatch(r"[+-]?\d*\.?\d+", word)
-        if number: pending = float(word); continue
+        if number:
+            pending = float(word)
+            continue
         name = word.lstrip("+")
         weights[name] = weights.get(name, 0) + pending
         pending = 1.0
@@ -52,15 +60,21 @@ def parse_recipe(recipe: str) -> dict[str, float]:
 
 # %% ../../nbs/people/formats.ipynb #520ee39d
 def regressor(
-    format: str,                      # one of `rig_formats`
+    format: str,  # one of `rig_formats`
     points: Mapping[str, csr_array],  # [1, V] row of every named point, except single vertices
     n_vertices: int,
-) -> csr_array:                       # [J, V], rows sum to 1
+) -> csr_array:  # [J, V], rows sum to 1
     "Vertex regressor of a format. Raises KeyError naming format and joint where a recipe uses an unknown point."
+
     def row(joint, name):
-        if name.startswith("#"): return csr_array(([1.0], ([0], [int(name[1:])])), shape=(1, n_vertices))
-        if name not in points: raise KeyError(f"{format}/{joint}: no point {name!r}{near(name, points)}")
+        if name.startswith("#"):
+            return csr_array(([1.0], ([0], [int(name[1:])])), shape=(1, n_vertices))
+        if name not in points:
+            raise KeyError(f"{format}/{joint}: no point {name!r}{near(name, points)}")
         return points[name]
-    rows = [sum(weight * row(joint, name) for name, weight in parse_recipe(recipe).items())
-            for joint, recipe in _tables()["points"][format].items()]
+
+    rows = [
+        sum(weight * row(joint, name) for name, weight in parse_recipe(recipe).items())
+        for joint, recipe in _tables()["points"][format].items()
+    ]
     return csr_array(vstack(rows).tocsr())

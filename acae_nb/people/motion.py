@@ -9,10 +9,11 @@ __all__ = ['LIMBS', 'MOTION_JOINTS', 'ROW', 'FLESH', 'HOLOSOMA_JOINTS', 'MIRROR'
            'split_clips', 'clip_weight', 'Poses', 'sample_poses']
 
 # %% ../../nbs/people/motion.ipynb #61fed1f2
-import json, re
+import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -23,20 +24,45 @@ LIMBS = ("shoulder", "elbow", "wrist", "hand", "hip", "knee", "ankle", "toe")
 MOTION_JOINTS = ("pelvis", "chest", "neck", "head", "face", *("l" + j for j in LIMBS), *("r" + j for j in LIMBS))
 ROW = {name: i for i, name in enumerate(MOTION_JOINTS)}
 
+
 @dataclass(frozen=True, repr=False)
 class Motion:
     "A clip: positions [T, 21, 3] mm of MOTION_JOINTS, world z up; `face` lies in front of the head; contact marks frames that stand on something."
+
     name: str
     fps: float
     positions: Float[np.ndarray, "T J 3"]
-    contact: Bool[np.ndarray, "T"]
+    contact: Bool[np.ndarray, " T"]
     joints: tuple[str, ...] = MOTION_JOINTS
-    def __len__(self): return len(self.positions)
-    def __repr__(self): return f"Motion({self.name!r}, {len(self)} frames, {len(self) / self.fps:.1f} s at {self.fps:.0f} Hz, {self.contact.mean():.0%} in contact)"
+
+    def __len__(self):
+        return len(self.positions)
+
+    def __repr__(self):
+        return f"Motion({self.name!r}, {len(self)} frames, {len(self) / self.fps:.1f} s at {self.fps:.0f} Hz, {self.contact.mean():.0%} in contact)"
 
 # %% ../../nbs/people/motion.ipynb #81fd5f84
-FLESH = np.array([{"pelvis": 110, "chest": 120, "neck": 70, "head": 90, "face": 0, "shoulder": 60, "elbow": 40, "wrist": 30, "hand": 20,
-                   "hip": 100, "knee": 60, "ankle": 75, "toe": 25}[n if n in ("pelvis", "chest", "neck", "head", "face") else n[1:]] for n in MOTION_JOINTS])  # mm from a joint to the skin below
+FLESH = np.array(
+    [
+        {
+            "pelvis": 110,
+            "chest": 120,
+            "neck": 70,
+            "head": 90,
+            "face": 0,
+            "shoulder": 60,
+            "elbow": 40,
+            "wrist": 30,
+            "hand": 20,
+            "hip": 100,
+            "knee": 60,
+            "ankle": 75,
+            "toe": 25,
+        }[n if n in ("pelvis", "chest", "neck", "head", "face") else n[1:]]
+        for n in MOTION_JOINTS
+    ]
+)  # mm from a joint to the skin below
+
 
 def make_motion(name: str, fps: float, positions: Float[np.ndarray, "T 21 3"]) -> Motion:
     "Put the floor at z = 0 and find the frames in contact: lowest part within 60 mm of it, or slower than 0.25 m/s over a tenth of a second."
@@ -52,21 +78,39 @@ def make_motion(name: str, fps: float, positions: Float[np.ndarray, "T 21 3"]) -
 # %% ../../nbs/people/motion.ipynb #f4fbe309
 def _check_frames(path: Path, text: str) -> Float[np.ndarray, "T 44"]:
     "Frames of a DeepMimic file. Raises ValueError naming file, field, expected and found."
-    def refuse(name, expected, found): raise ValueError(f"{path}: field `{name}`: expected {expected}, found {found}")
-    try: clip = json.loads(text)
-    except json.JSONDecodeError as e: raise ValueError(f"{path}: expected a JSON file, found broken text: {e}") from e
+
+    def refuse(name, expected, found):
+        raise ValueError(f"{path}: field `{name}`: expected {expected}, found {found}")
+
+    try:
+        clip = json.loads(text)
+    except json.JSONDecodeError as e:
+        raise ValueError(f"{path}: expected a JSON file, found broken text: {e}") from e
     rows = clip.get("Frames") if isinstance(clip, dict) else None
-    if not isinstance(rows, list) or not rows: refuse("Frames", "a list of frames", type(rows).__name__ if not rows else rows)
+    if not isinstance(rows, list) or not rows:
+        refuse("Frames", "a list of frames", type(rows).__name__ if not rows else rows)
     for i, row in enumerate(rows):
-        if not isinstance(row, list) or len(row) != 44: refuse(f"Frames[{i}]", "44 numbers", len(row) if isinstance(row, list) else row)
-    try: frames = np.array(rows, float)
-    except (TypeError, ValueError) as e: refuse("Frames", "numbers", e)
+        if not isinstance(row, list) or len(row) != 44:
+            refuse(f"Frames[{i}]", "44 numbers", len(row) if isinstance(row, list) else row)
+    try:
+        frames = np.array(rows, float)
+    except (TypeError, ValueError) as e:
+        refuse("Frames", "numbers", e)
     bad = np.argwhere(~np.isfinite(frames))
-    if len(bad): refuse(f"Frames[{bad[0][0]}][{bad[0][1]}]", "a finite number", frames[tuple(bad[0])])
+    if len(bad):
+        refuse(f"Frames[{bad[0][0]}][{bad[0][1]}]", "a finite number", frames[tuple(bad[0])])
     for start in (4, 8, 12, 16, 21, 25, 30, 35, 39):
-        length = np.linalg.norm(frames[:, start:start + 4], axis=1)   # of unit length but for linear interpolation (0.6 in the kick)
-        if length.min() < 0.3: refuse(f"Frames[{length.argmin()}][{start}:{start + 4}]", "a quaternion", frames[length.argmin(), start:start + 4])
-    if not (frames[0, 0] > 0): refuse("Frames[0][0]", "a positive duration in seconds", frames[0, 0])
+        length = np.linalg.norm(
+            frames[:, start : start + 4], axis=1
+        )  # of unit length but for linear interpolation (0.6 in the kick)
+        if length.min() < 0.3:
+            refuse(
+                f"Frames[{length.argmin()}][{start}:{start + 4}]",
+                "a quaternion",
+                frames[length.argmin(), start : start + 4],
+            )
+    if not (frames[0, 0] > 0):
+        refuse("Frames[0][0]", "a positive duration in seconds", frames[0, 0])
     return frames
 
 # %% ../../nbs/people/motion.ipynb #c415af7a
@@ -78,46 +122,93 @@ def read_deepmimic(path: Path) -> Motion:
     hinge = lambda i: Rotation.from_rotvec(np.outer(frames[:, i], [0, 0, 1]))
     bone = lambda rotation, *offset: rotation.apply(offset)
     at, root = {"pelvis": frames[:, 1:4]}, turn(4)
-    chest = root * turn(8); neck = chest * turn(12)
-    at["chest"] = at["pelvis"] + bone(root, 0, .236151, 0)
-    at["neck"] = at["chest"] + bone(chest, 0, .223894, 0)
-    at["head"] = at["neck"] + bone(neck, 0, .175, 0)
-    at["face"] = at["head"] + bone(neck, .2, 0, 0)
-    for side, sign, i in (("r", 1, 16), ("l", -1, 30)):  # first column of the side's hip; its shoulder comes 9 columns later
-        thigh = root * turn(i); shin = thigh * hinge(i + 4); foot = shin * turn(i + 5)
-        arm = chest * turn(i + 9); forearm = arm * hinge(i + 13)
-        steps = [("hip", "pelvis", root, (0, 0, .084887 * sign)), ("knee", side + "hip", thigh, (0, -.421546, 0)), ("ankle", side + "knee", shin, (0, -.40987, 0)),
-                 ("toe", side + "ankle", foot, (.15, -.055, 0)), ("shoulder", "chest", chest, (-.02405, .2435, .18311 * sign)),
-                 ("elbow", side + "shoulder", arm, (0, -.274788, 0)), ("wrist", side + "elbow", forearm, (0, -.258947, 0)), ("hand", side + "wrist", forearm, (0, -.09, 0))]
-        for joint, parent, rotation, offset in steps: at[side + joint] = at[parent] + bone(rotation, *offset)
+    chest = root * turn(8)
+    neck = chest * turn(12)
+    at["chest"] = at["pelvis"] + bone(root, 0, 0.236151, 0)
+    at["neck"] = at["chest"] + bone(chest, 0, 0.223894, 0)
+    at["head"] = at["neck"] + bone(neck, 0, 0.175, 0)
+    at["face"] = at["head"] + bone(neck, 0.2, 0, 0)
+    for side, sign, i in (
+        ("r", 1, 16),
+        ("l", -1, 30),
+    ):  # first column of the side's hip; its shoulder comes 9 columns later
+        thigh = root * turn(i)
+        shin = thigh * hinge(i + 4)
+        foot = shin * turn(i + 5)
+        arm = chest * turn(i + 9)
+        forearm = arm * hinge(i + 13)
+        steps = [
+            ("hip", "pelvis", root, (0, 0, 0.084887 * sign)),
+            ("knee", side + "hip", thigh, (0, -0.421546, 0)),
+            ("ankle", side + "knee", shin, (0, -0.40987, 0)),
+            ("toe", side + "ankle", foot, (0.15, -0.055, 0)),
+            ("shoulder", "chest", chest, (-0.02405, 0.2435, 0.18311 * sign)),
+            ("elbow", side + "shoulder", arm, (0, -0.274788, 0)),
+            ("wrist", side + "elbow", forearm, (0, -0.258947, 0)),
+            ("hand", side + "wrist", forearm, (0, -0.09, 0)),
+        ]
+        for joint, parent, rotation, offset in steps:
+            at[side + joint] = at[parent] + bone(rotation, *offset)
     z_up = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]])
     positions = np.stack([at[j] for j in MOTION_JOINTS], 1) @ z_up.T * 1000
     return make_motion(path.stem.removeprefix("humanoid3d_"), 1 / np.median(frames[:, 0]), positions)
 
 # %% ../../nbs/people/motion.ipynb #d8c8a7e5
 HOLOSOMA_JOINTS = {  # our joint: row of the array
-    "pelvis": 0, "chest": 2, "neck": 3, "head": 4, "lshoulder": 6, "lelbow": 7, "lwrist": 8, "lhand": 15, "rshoulder": 25, "relbow": 26, "rwrist": 27, "rhand": 34,
-    "lhip": 43, "lknee": 44, "lankle": 45, "ltoe": 46, "rhip": 47, "rknee": 48, "rankle": 49, "rtoe": 50}
+    "pelvis": 0,
+    "chest": 2,
+    "neck": 3,
+    "head": 4,
+    "lshoulder": 6,
+    "lelbow": 7,
+    "lwrist": 8,
+    "lhand": 15,
+    "rshoulder": 25,
+    "relbow": 26,
+    "rwrist": 27,
+    "rhand": 34,
+    "lhip": 43,
+    "lknee": 44,
+    "lankle": 45,
+    "ltoe": 46,
+    "rhip": 47,
+    "rknee": 48,
+    "rankle": 49,
+    "rtoe": 50,
+}
+
 
 def read_holosoma(path: Path, fps: float = 120) -> Motion:
     "Read a *_joint_positions_*.npy array [T, 53, 3] of metres. Raises ValueError (file, field, expected, found)."
     path = Path(path)
-    try: array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as e: raise ValueError(f"{path}: expected an npy array of numbers, found {e}") from e
-    if array.ndim != 3 or array.shape[1:] != (53, 3) or len(array) == 0: raise ValueError(f"{path}: field `shape`: expected (frames, 53, 3), found {array.shape}")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as e:
+        raise ValueError(f"{path}: expected an npy array of numbers, found {e}") from e
+    if array.ndim != 3 or array.shape[1:] != (53, 3) or len(array) == 0:
+        raise ValueError(f"{path}: field `shape`: expected (frames, 53, 3), found {array.shape}")
     bad = np.argwhere(~np.isfinite(array))
-    if len(bad): raise ValueError(f"{path}: field `frame {bad[0][0]}, joint {bad[0][1]}`: expected finite metres, found {array[tuple(bad[0])]}")
+    if len(bad):
+        raise ValueError(
+            f"{path}: field `frame {bad[0][0]}, joint {bad[0][1]}`: expected finite metres, found {array[tuple(bad[0])]}"
+        )
     at = {joint: array[:, row].astype(float) * 1000 for joint, row in HOLOSOMA_JOINTS.items()}
     unit = lambda v: v / np.linalg.norm(v, axis=1, keepdims=True)
-    up = unit(at["head"] - at["neck"]); forward = unit(np.cross(at["lshoulder"] - at["rshoulder"], up))
+    up = unit(at["head"] - at["neck"])
+    forward = unit(np.cross(at["lshoulder"] - at["rshoulder"], up))
     at["face"] = at["head"] + 200 * (np.cos(np.radians(16)) * forward + np.sin(np.radians(16)) * up)
-    return make_motion(path.stem.split("_joint_positions")[0].removeprefix("mocap_"), fps, np.stack([at[j] for j in MOTION_JOINTS], 1))
+    return make_motion(
+        path.stem.split("_joint_positions")[0].removeprefix("mocap_"), fps, np.stack([at[j] for j in MOTION_JOINTS], 1)
+    )
 
 # %% ../../nbs/people/motion.ipynb #933fe0bd
 def read_motions(folder: Path) -> list[Motion]:
     "Every DeepMimic *.txt and Holosoma *_joint_positions_*.npy below a folder, by file name. Raises FileNotFoundError when there is none."
     files = sorted([*Path(folder).rglob("*.txt"), *Path(folder).rglob("*_joint_positions_*.npy")], key=lambda f: f.name)
-    if not files: raise FileNotFoundError(f"{folder}: expected motion clips (*.txt, *_joint_positions_*.npy) below it, found none")
+    if not files:
+        raise FileNotFoundError(
+            f"{folder}: expected motion clips (*.txt, *_joint_positions_*.npy) below it, found none"
+        )
     return [read_deepmimic(f) if f.suffix == ".txt" else read_holosoma(f) for f in files]
 
 # %% ../../nbs/people/motion.ipynb #16a84330
@@ -125,16 +216,16 @@ def two_bones(start, target, first: float, second: float, pole) -> tuple[np.ndar
     "Middle joint and end [N, 3] of two bones (lengths mm) from start towards target [N, 3], bent towards pole [N, 3]; out of reach, the limb is stretched."
     unit = lambda v: v / np.linalg.norm(v, axis=-1, keepdims=True)
     reach = np.linalg.norm(target - start, axis=1, keepdims=True)
-    d, direction = np.clip(reach, abs(first - second) + 10, (first + second) * .999), unit(target - start)
-    along = (first ** 2 - second ** 2 + d ** 2) / (2 * d)
+    d, direction = np.clip(reach, abs(first - second) + 10, (first + second) * 0.999), unit(target - start)
+    along = (first**2 - second**2 + d**2) / (2 * d)
     side = unit(pole - (pole * direction).sum(1, keepdims=True) * direction)
-    return start + along * direction + np.sqrt(np.maximum(first ** 2 - along ** 2, 0)) * side, start + d * direction
+    return start + along * direction + np.sqrt(np.maximum(first**2 - along**2, 0)) * side, start + d * direction
 
 # %% ../../nbs/people/motion.ipynb #845a2643
 def everyday_poses(
     n: int,
     rng: np.random.Generator,
-    kinds: dict[str, float] = {"stand": .45, "reach": .25, "sit": .2, "squat": .1},  # share of each
+    kinds: dict[str, float] = {"stand": 0.45, "reach": 0.25, "sit": 0.2, "squat": 0.1},  # share of each
 ) -> Motion:
     "A Motion of n unrelated poses of people standing, reaching, sitting and squatting; faces +x, floor z = 0, all in contact."
     kind = rng.choice(list(kinds), n, p=np.array(list(kinds.values())) / sum(kinds.values()))
@@ -143,34 +234,71 @@ def everyday_poses(
     pick = lambda sit, squat, other: np.where(sits, sit, np.where(squats, squat, other))
     height = pick(u(430, 560), u(380, 680), u(850, 905))
     lean = np.radians(pick(u(-15, 35), u(10, 60), np.where(kind == "reach", u(-8, 55), u(-5, 12))))
-    pelvis = Rotation.from_euler("zyx", np.stack([np.radians(rng.normal(0, 8, n)), np.clip(lean * .4, 0, 1), np.radians(rng.normal(0, 3, n))], 1))
-    torso = Rotation.from_euler("zyx", np.stack([np.radians(rng.normal(0, 12, n)), lean, np.radians(rng.normal(0, 5, n))], 1))
-    gaze = torso * Rotation.from_euler("zyx", np.stack([np.radians(rng.normal(0, 28, n)), np.radians(rng.normal(5, 14, n)) - lean * .5, np.radians(rng.normal(0, 6, n))], 1))
+    pelvis = Rotation.from_euler(
+        "zyx",
+        np.stack([np.radians(rng.normal(0, 8, n)), np.clip(lean * 0.4, 0, 1), np.radians(rng.normal(0, 3, n))], 1),
+    )
+    torso = Rotation.from_euler(
+        "zyx", np.stack([np.radians(rng.normal(0, 12, n)), lean, np.radians(rng.normal(0, 5, n))], 1)
+    )
+    gaze = torso * Rotation.from_euler(
+        "zyx",
+        np.stack(
+            [
+                np.radians(rng.normal(0, 28, n)),
+                np.radians(rng.normal(5, 14, n)) - lean * 0.5,
+                np.radians(rng.normal(0, 6, n)),
+            ],
+            1,
+        ),
+    )
     at = {"pelvis": np.stack([0 * height, 0 * height, height], 1)}
-    at["chest"] = at["pelvis"] + pelvis.apply([0, 0, 236]); at["neck"] = at["chest"] + torso.apply([0, 0, 224])
-    at["head"] = at["neck"] + gaze.apply([20, 0, 170]); at["face"] = at["head"] + gaze.apply([200, 0, 0])
+    at["chest"] = at["pelvis"] + pelvis.apply([0, 0, 236])
+    at["neck"] = at["chest"] + torso.apply([0, 0, 224])
+    at["head"] = at["neck"] + gaze.apply([20, 0, 170])
+    at["face"] = at["head"] + gaze.apply([200, 0, 0])
     heading = Rotation.from_euler("z", pelvis.as_euler("zyx")[:, :1])
     for side, sign in (("l", 1), ("r", -1)):
         at[side + "hip"] = at["pelvis"] + pelvis.apply([0, 85 * sign, 0])
-        forward = pick(u(250, 480), u(-80, 160), u(-90, 90)); width = pick(u(60, 230), u(100, 260), u(75, 180))
+        forward = pick(u(250, 480), u(-80, 160), u(-90, 90))
+        width = pick(u(60, 230), u(100, 260), u(75, 180))
         ankle = heading.apply(np.stack([forward, sign * width, 0 * height + 75], 1))
-        pole = heading.apply(np.stack([np.ones(n), sign * pick(u(-.2, .6), u(.1, .8), u(-.05, .3)), pick(.8, .2, .1) * np.ones(n)], 1))
+        pole = heading.apply(
+            np.stack(
+                [np.ones(n), sign * pick(u(-0.2, 0.6), u(0.1, 0.8), u(-0.05, 0.3)), pick(0.8, 0.2, 0.1) * np.ones(n)], 1
+            )
+        )
         at[side + "knee"], at[side + "ankle"] = two_bones(at[side + "hip"], ankle, 421, 410, pole)
         splay = Rotation.from_euler("z", np.radians(sign * rng.normal(10, 9, (n, 1))))
         at[side + "toe"] = at[side + "ankle"] + (heading * splay).apply(np.array([[145, 0, -50]]) + 0 * ankle)
         at[side + "shoulder"] = at["chest"] + torso.apply([-15, 183 * sign, 240])
-        where = rng.choice(6, n, p=[.42, .1, .12, .12, .12, .12])            # hanging, on the hip, before the chest, at the face, forward, anywhere
-        where = np.where((kind == "reach") & (rng.random(n) < .75), np.where(rng.random(n) < .5, 4, 5), where)
-        where = np.where(sits & (where == 0), 6, where)                       # hands on the thighs
-        anywhere = rng.normal(size=(n, 3)) + [.8, .6 * sign, .2]
+        where = rng.choice(
+            6, n, p=[0.42, 0.1, 0.12, 0.12, 0.12, 0.12]
+        )  # hanging, on the hip, before the chest, at the face, forward, anywhere
+        where = np.where((kind == "reach") & (rng.random(n) < 0.75), np.where(rng.random(n) < 0.5, 4, 5), where)
+        where = np.where(sits & (where == 0), 6, where)  # hands on the thighs
+        anywhere = rng.normal(size=(n, 3)) + [0.8, 0.6 * sign, 0.2]
         anywhere = anywhere / np.linalg.norm(anywhere, axis=1, keepdims=True) * u(330, 530)[:, None]
         box = lambda *ranges: np.stack([u(*r) for r in ranges], 1)
-        targets = np.stack([box((-60, 140), (60, 160), (-535, -480)), box((0, 60), (-10, 30), (-420, -360)), box((200, 330), (-190, -60), (-240, -60)),
-                            box((130, 220), (-150, -60), (20, 130)), box((330, 520), (-120, 80), (-200, 250)), anywhere * [1, sign, 1], box((230, 380), (-60, 40), (-420, -300))])
+        targets = np.stack(
+            [
+                box((-60, 140), (60, 160), (-535, -480)),
+                box((0, 60), (-10, 30), (-420, -360)),
+                box((200, 330), (-190, -60), (-240, -60)),
+                box((130, 220), (-150, -60), (20, 130)),
+                box((330, 520), (-120, 80), (-200, 250)),
+                anywhere * [1, sign, 1],
+                box((230, 380), (-60, 40), (-420, -300)),
+            ]
+        )
         offset = np.take_along_axis(targets, where[None, :, None], 0)[0] * [1, sign, 1]
-        frame = lambda v: np.where((where == 0)[:, None], heading.apply(v), torso.apply(v))       # hanging arms follow gravity, others the torso
-        pole = torso.apply(np.stack([u(-.9, -.3), sign * np.where(where == 1, 1.5, u(.1, .9)), u(-.9, -.2)], 1))
-        at[side + "elbow"], at[side + "wrist"] = two_bones(at[side + "shoulder"], at[side + "shoulder"] + frame(offset), 275, 259, pole)
+        frame = lambda v: np.where(
+            (where == 0)[:, None], heading.apply(v), torso.apply(v)
+        )  # hanging arms follow gravity, others the torso
+        pole = torso.apply(np.stack([u(-0.9, -0.3), sign * np.where(where == 1, 1.5, u(0.1, 0.9)), u(-0.9, -0.2)], 1))
+        at[side + "elbow"], at[side + "wrist"] = two_bones(
+            at[side + "shoulder"], at[side + "shoulder"] + frame(offset), 275, 259, pole
+        )
         forearm = (at[side + "wrist"] - at[side + "elbow"]) / 259
         at[side + "hand"] = at[side + "wrist"] + 90 * forearm + rng.normal(0, 18, (n, 3))
     return Motion("everyday", 1.0, np.stack([at[j] for j in MOTION_JOINTS], 1).astype(np.float32), np.ones(n, bool))
@@ -178,23 +306,35 @@ def everyday_poses(
 # %% ../../nbs/people/motion.ipynb #f65c0897
 MIRROR = np.array([ROW[{"l": "r", "r": "l"}[n[0]] + n[1:]] if n[1:] in LIMBS else ROW[n] for n in MOTION_JOINTS])
 
+
 def mirror_poses(positions: Float[np.ndarray, "N J 3"]) -> Float[np.ndarray, "N J 3"]:
     "Mirror image (x to -x) with left and right exchanged."
     return positions[:, MIRROR] * np.array([-1, 1, 1], positions.dtype)
 
-def turn_poses(positions: Float[np.ndarray, "N J 3"], degrees: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N J 3"]:
+
+def turn_poses(positions: Float[np.ndarray, "N J 3"], degrees: Float[np.ndarray, " N"]) -> Float[np.ndarray, "N J 3"]:
     "Turn about the vertical through the pelvis and put the pelvis over the origin; heights stay."
     turns = Rotation.from_euler("z", np.asarray(degrees)[:, None], degrees=True).as_matrix()
     return np.einsum("nij,nkj->nki", turns, positions - positions[:, :1] * [1, 1, 0])
 
 # %% ../../nbs/people/motion.ipynb #d12f2c67
-UPPER = np.array([ROW[n] for n in MOTION_JOINTS if n in ("chest", "neck", "head", "face") or n[1:] in ("shoulder", "elbow", "wrist", "hand")])
+UPPER = np.array(
+    [
+        ROW[n]
+        for n in MOTION_JOINTS
+        if n in ("chest", "neck", "head", "face") or n[1:] in ("shoulder", "elbow", "wrist", "hand")
+    ]
+)
 
-def is_upright(positions: Float[np.ndarray, "N J 3"]) -> Bool[np.ndarray, "N"]:
+
+def is_upright(positions: Float[np.ndarray, "N J 3"]) -> Bool[np.ndarray, " N"]:
     "Trunk within 40 degrees of vertical, and the pelvis above the knees."
     trunk = positions[:, ROW["neck"]] - positions[:, ROW["pelvis"]]
     knees = np.maximum(positions[:, ROW["lknee"], 2], positions[:, ROW["rknee"], 2])
-    return (trunk[:, 2] > np.cos(np.radians(40)) * np.linalg.norm(trunk, axis=1)) & (positions[:, ROW["pelvis"], 2] > knees)
+    return (trunk[:, 2] > np.cos(np.radians(40)) * np.linalg.norm(trunk, axis=1)) & (
+        positions[:, ROW["pelvis"], 2] > knees
+    )
+
 
 def mix_poses(lower: Float[np.ndarray, "N J 3"], upper: Float[np.ndarray, "N J 3"]) -> Float[np.ndarray, "N J 3"]:
     "Legs of `lower` with the trunk, arms and head of `upper`, which is moved to the pelvis and turned to the hips' heading."
@@ -208,23 +348,28 @@ def mix_poses(lower: Float[np.ndarray, "N J 3"], upper: Float[np.ndarray, "N J 3
 def _turned(positions, about: str, moved: Sequence[str], rotvec: Float[np.ndarray, "N 3"]):
     "Positions with some joints turned about another."
     out, rows, centre = positions.copy(), [ROW[j] for j in moved], positions[:, ROW[about], None]
-    out[:, rows] = centre + np.einsum("nij,nkj->nki", Rotation.from_rotvec(rotvec).as_matrix(), positions[:, rows] - centre)
+    out[:, rows] = centre + np.einsum(
+        "nij,nkj->nki", Rotation.from_rotvec(rotvec).as_matrix(), positions[:, rows] - centre
+    )
     return out
 
-def in_trunk(positions, joint: str, radius: float = 125) -> Bool[np.ndarray, "N"]:
+
+def in_trunk(positions, joint: str, radius: float = 125) -> Bool[np.ndarray, " N"]:
     "Whether a joint is within `radius` mm of the line from pelvis to neck."
     a, b, p = positions[:, ROW["pelvis"]], positions[:, ROW["neck"]], positions[:, ROW[joint]]
     t = np.clip(((p - a) * (b - a)).sum(1) / ((b - a) ** 2).sum(1), 0, 1)
     return np.linalg.norm(p - a - t[:, None] * (b - a), axis=1) < radius
 
 # %% ../../nbs/people/motion.ipynb #29a1899a
-def jitter_poses(positions: Float[np.ndarray, "N J 3"], rng: np.random.Generator, degrees: float = 8) -> Float[np.ndarray, "N J 3"]:
+def jitter_poses(
+    positions: Float[np.ndarray, "N J 3"], rng: np.random.Generator, degrees: float = 8
+) -> Float[np.ndarray, "N J 3"]:
     "Turn shoulders, elbows, hips, knees, wrists, ankles and the neck by normal noise of the given size, within limits; lengths of bones stay."
     n, sigma = len(positions), np.radians(degrees)
     p = _turned(positions, "neck", ("head", "face"), rng.normal(0, sigma, (n, 3)))
     for s in "lr":
         for a, b, c, end in (("shoulder", "elbow", "wrist", "hand"), ("hip", "knee", "ankle", "toe")):
-            size = sigma * (1 if a == "shoulder" else .6)
+            size = sigma * (1 if a == "shoulder" else 0.6)
             q = _turned(p, s + a, (s + b, s + c, s + end), rng.normal(0, size, (n, 3)))
             first, second = q[:, ROW[s + b]] - q[:, ROW[s + a]], q[:, ROW[s + c]] - q[:, ROW[s + b]]
             hinge = np.cross(first, second)
@@ -233,14 +378,22 @@ def jitter_poses(positions: Float[np.ndarray, "N J 3"], rng: np.random.Generator
             step = np.clip(bend + rng.normal(0, sigma, n), np.radians(2), np.radians(150)) - bend
             q = _turned(q, s + b, (s + c, s + end), axis * np.where(bend > np.radians(3), step, 0)[:, None])
             q = _turned(q, s + c, (s + end,), rng.normal(0, size, (n, 3)))
-            enters = np.zeros(n, bool) if a == "hip" else sum(in_trunk(q, s + j) & ~in_trunk(p, s + j) for j in ("elbow", "wrist", "hand")).astype(bool)
+            enters = (
+                np.zeros(n, bool)
+                if a == "hip"
+                else sum(in_trunk(q, s + j) & ~in_trunk(p, s + j) for j in ("elbow", "wrist", "hand")).astype(bool)
+            )
             p = np.where(enters[:, None, None], p, q)
     return p
 
 # %% ../../nbs/people/motion.ipynb #8eab6b03
-HELD_OUT = {"validation": ("climb_seq_1", "roll", "punch", "turn_left1"), "test": ("climb_seq_4", "dance_b", "getup_faceup", "spinkick", "turn_right0")}
-IN_PARTS = {"walk": 2, "run": 2}                                     # clip: repetitions of what a mirror cannot tell apart
-PARTS = {"train": (0, .6), "validation": (.6, .75), "test": (.75, 1)}
+HELD_OUT = {
+    "validation": ("climb_seq_1", "roll", "punch", "turn_left1"),
+    "test": ("climb_seq_4", "dance_b", "getup_faceup", "spinkick", "turn_right0"),
+}
+IN_PARTS = {"walk": 2, "run": 2}  # clip: repetitions of what a mirror cannot tell apart
+PARTS = {"train": (0, 0.6), "validation": (0.6, 0.75), "test": (0.75, 1)}
+
 
 def split_clips(clips: Sequence[Motion]) -> dict[str, list[Motion]]:
     "Clips of train, validation and test; no frame is in two of them. A clip of another name is training material."
@@ -251,24 +404,44 @@ def split_clips(clips: Sequence[Motion]) -> dict[str, list[Motion]]:
             for name, (low, high) in PARTS.items():
                 rows = (phase >= low) & (phase < high - step)
                 splits[name].append(replace(m, positions=m.positions[rows], contact=m.contact[rows]))
-        else: splits[next((s for s, names in HELD_OUT.items() if m.name in names), "train")].append(m)
+        else:
+            splits[next((s for s, names in HELD_OUT.items() if m.name in names), "train")].append(m)
     return splits
 
 # %% ../../nbs/people/motion.ipynb #a2a202cc
-CLIP_WEIGHTS = {"everyday": 10, "walk": 3, "0walk_forward": 1, "turn_left": 1, "turn_right": 1, "run": 1.5, "dance_a": 2, "dance_b": 2, "climb": 1.2, "punch": 1.5, "kick": 1.5, "jump": 1, "spin": 1}
+CLIP_WEIGHTS = {
+    "everyday": 10,
+    "walk": 3,
+    "0walk_forward": 1,
+    "turn_left": 1,
+    "turn_right": 1,
+    "run": 1.5,
+    "dance_a": 2,
+    "dance_b": 2,
+    "climb": 1.2,
+    "punch": 1.5,
+    "kick": 1.5,
+    "jump": 1,
+    "spin": 1,
+}
+
 
 def clip_weight(name: str) -> float:
     "Default weight of a clip: 0.4 for what CLIP_WEIGHTS does not list (acrobatics, crawling, getting up)."
     return CLIP_WEIGHTS.get(re.sub(r"_seq_\d+$|(?<=turn_left|urn_right)\d$", "", name), 0.4)
 
+
 @dataclass(frozen=True)
 class Poses:
     "N single poses: positions [N, 21, 3] mm with the pelvis over the origin; whether each stands on something; where it comes from."
+
     positions: Float[np.ndarray, "N J 3"]
-    contact: Bool[np.ndarray, "N"]
+    contact: Bool[np.ndarray, " N"]
     clip: tuple[str, ...]
-    frame: Int[np.ndarray, "N"]
-    def __len__(self): return len(self.positions)
+    frame: Int[np.ndarray, " N"]
+
+    def __len__(self):
+        return len(self.positions)
 
 # %% ../../nbs/people/motion.ipynb #400151fa
 def sample_poses(
@@ -276,17 +449,20 @@ def sample_poses(
     n: int,
     rng: np.random.Generator,
     weights: Sequence[float] | None = None,  # of the clips; their `clip_weight` when not given
-    mix: float = 0.35,                       # share of upright poses that get the upper body of another
-    jitter: float = 7,                       # joint-angle noise, degrees
+    mix: float = 0.35,  # share of upright poses that get the upper body of another
+    jitter: float = 7,  # joint-angle noise, degrees
 ) -> Poses:
     "Draw n poses: mirrored half of the time, turned to any side, mixed and jittered. Raises ValueError when weights do not fit the clips."
     weights = np.array([clip_weight(m.name) for m in clips] if weights is None else weights, float)
-    if weights.shape != (len(clips),) or not (weights >= 0).all() or weights.sum() <= 0: raise ValueError(f"weights: expected {len(clips)} numbers >= 0 with a positive sum, found {weights}")
+    if weights.shape != (len(clips),) or not (weights >= 0).all() or weights.sum() <= 0:
+        raise ValueError(f"weights: expected {len(clips)} numbers >= 0 with a positive sum, found {weights}")
+
     def draw():
         which = rng.choice(len(clips), n, p=weights / weights.sum())
         frame = np.array([rng.integers(len(clips[i])) for i in which])
         p = np.stack([clips[i].positions[t] for i, t in zip(which, frame)]).astype(float)
-        return which, frame, np.where(rng.random(n)[:, None, None] < .5, mirror_poses(p), p)
+        return which, frame, np.where(rng.random(n)[:, None, None] < 0.5, mirror_poses(p), p)
+
     which, frame, positions = draw()
     _, _, other = draw()
     mixes = is_upright(positions) & is_upright(other) & (rng.random(n) < mix)

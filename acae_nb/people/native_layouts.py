@@ -16,31 +16,48 @@ from pathlib import Path
 
 import numpy as np
 
-from ..geometry.cameras import Camera
 from ..examples.tables import ExampleTable, replace_folder
+from ..geometry.cameras import Camera
 from ..skeletons.joints import load_skeleton
 
 # %% ../../nbs/people/native_layouts.ipynb #192a55bb
 def turned(camera: Camera, turn) -> Camera:
     "The same camera in a world whose axes are turned by `turn` [3, 3]."
-    return Camera(camera.intrinsics, camera.distortion, camera.rotation @ np.transpose(turn), turn @ camera.position, turn @ camera.world_up)
+    return Camera(
+        camera.intrinsics,
+        camera.distortion,
+        camera.rotation @ np.transpose(turn),
+        turn @ camera.position,
+        turn @ camera.world_up,
+    )
+
 
 def write_mjpeg(path: Path, jpegs: list[bytes], size: tuple[int, int]) -> None:
     "A video (AVI or MP4 by its name) whose frames are these JPEG files."
-    try: import av
-    except ImportError: raise ImportError("writing videos needs PyAV: pip install acae_nb[datasets]") from None
+    try:
+        import av
+    except ImportError:
+        raise ImportError("writing videos needs PyAV: pip install acae_nb[datasets]") from None
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as file:
         stream = file.add_stream("mjpeg", rate=25)
         stream.width, stream.height, stream.pix_fmt = *size, "yuvj420p"
         for k, data in enumerate(jpegs):
             packet = av.Packet(data)
-            packet.stream, packet.pts, packet.dts, packet.time_base, packet.is_keyframe = stream, k, k, Fraction(1, 25), True
+            packet.stream, packet.pts, packet.dts, packet.time_base, packet.is_keyframe = (
+                stream,
+                k,
+                k,
+                Fraction(1, 25),
+                True,
+            )
             file.mux(packet)
+
 
 def write_json(path: Path, value) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,14 +73,27 @@ def write_coco(table: ExampleTable, folder: Path) -> dict[str, list]:
         boxes[f"train2017/{name}"] = example.box
         triples = np.where(known[:, None], np.c_[example.joints2d, np.full(len(known), 2.0)], 0)
         images.append(dict(id=k, file_name=name, width=width, height=height))
-        people.append(dict(id=k, image_id=k, category_id=1, iscrowd=0, area=float(example.box[2:].prod()), bbox=list(map(float, example.box)),
-                           keypoints=triples.ravel().tolist(), num_keypoints=int(known.sum())))
-    write_json(folder / "annotations" / "person_keypoints_train2017.json",
-               dict(images=images, annotations=people, categories=[dict(id=1, name="person", keypoints=names, skeleton=[])]))
+        people.append(
+            dict(
+                id=k,
+                image_id=k,
+                category_id=1,
+                iscrowd=0,
+                area=float(example.box[2:].prod()),
+                bbox=list(map(float, example.box)),
+                keypoints=triples.ravel().tolist(),
+                num_keypoints=int(known.sum()),
+            )
+        )
+    write_json(
+        folder / "annotations" / "person_keypoints_train2017.json",
+        dict(images=images, annotations=people, categories=[dict(id=1, name="person", keypoints=names, skeleton=[])]),
+    )
     return boxes
 
 # %% ../../nbs/people/native_layouts.ipynb #cda1847c
 Y_DOWN = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+
 
 def write_panoptic(table: ExampleTable, folder: Path) -> dict[str, list]:
     "Example table of `cmu_panoptic_19` as calibrations, one file of bodies a frame, and HD images. Returns the box of each picture by its path."
@@ -71,46 +101,82 @@ def write_panoptic(table: ExampleTable, folder: Path) -> dict[str, list]:
     for k, example in enumerate(table):
         sequence, name = f"{table.dataset}_{k // 100:03d}", f"00_{k % 100:02d}"
         camera = turned(example.camera, Y_DOWN)
-        if camera.distortion[5:].any(): raise ValueError(f"{example.example_id}: distortion: expected five coefficients, found {camera.distortion}")
-        cameras.setdefault(sequence, []).append(dict(
-            name=name, type="hd", resolution=list(example.image_size), panel=0, node=k % 100, K=camera.intrinsics.tolist(), distCoef=camera.distortion[:5].tolist(),
-            R=camera.rotation.tolist(), t=(-camera.rotation @ camera.position / 10)[:, None].tolist()))
+        if camera.distortion[5:].any():
+            raise ValueError(f"{example.example_id}: distortion: expected five coefficients, found {camera.distortion}")
+        cameras.setdefault(sequence, []).append(
+            dict(
+                name=name,
+                type="hd",
+                resolution=list(example.image_size),
+                panel=0,
+                node=k % 100,
+                K=camera.intrinsics.tolist(),
+                distCoef=camera.distortion[:5].tolist(),
+                R=camera.rotation.tolist(),
+                t=(-camera.rotation @ camera.position / 10)[:, None].tolist(),
+            )
+        )
         known = np.isfinite(example.joints3d).all(-1)
         joints = np.c_[np.where(known[:, None], example.joints3d @ Y_DOWN.T / 10, 0), np.where(known, 1.0, -1.0)]
         person = int(example.subject.rsplit("-s")[-1])
-        write_json(folder / sequence / "hdPose3d_stage1_coco19" / f"body3DScene_{k % 100:08d}.json", dict(version=0.7, bodies=[dict(id=person, joints19=joints.ravel().tolist())]))
+        write_json(
+            folder / sequence / "hdPose3d_stage1_coco19" / f"body3DScene_{k % 100:08d}.json",
+            dict(version=0.7, bodies=[dict(id=person, joints19=joints.ravel().tolist())]),
+        )
         picture = f"{sequence}/hdImgs/{name}/{name}_{k % 100:08d}.jpg"
         write_bytes(folder / picture, table.image_bytes(k))
         boxes[picture] = example.box
-    for sequence, found in cameras.items(): write_json(folder / sequence / f"calibration_{sequence}.json", dict(calibDataSource="rendered", cameras=found))
+    for sequence, found in cameras.items():
+        write_json(folder / sequence / f"calibration_{sequence}.json", dict(calibDataSource="rendered", cameras=found))
     return boxes
 
 # %% ../../nbs/people/native_layouts.ipynb #300f63b5
 Y_UP = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 
+
 def write_3dhp(table: ExampleTable, folder: Path) -> dict[str, list]:
     "Example table of `mpi_inf_3dhp_28` as sequences of one camera and one frame. Returns the box of each picture by video and frame."
     from scipy.io import savemat
+
     boxes = {}
     for k, example in enumerate(table):
         camera, (width, height) = turned(example.camera, Y_UP), example.image_size
-        if camera.distortion.any(): raise ValueError(f"{example.example_id}: distortion: expected none, found {camera.distortion}")
+        if camera.distortion.any():
+            raise ValueError(f"{example.example_id}: distortion: expected none, found {camera.distortion}")
         place = f"S{int(example.subject.rsplit('-s')[-1]) + 1}/Seq{k}"
         video = f"{place}/imageSequence/video_0.avi"
         write_mjpeg(folder / video, [table.image_bytes(k)], example.image_size)
         boxes[f"{video}#0"] = example.box
         annot = dict(frames=np.zeros((1, 1)), cameras=np.zeros((1, 1)))
-        for key, values in dict(annot2=example.camera.project(example.joints3d), annot3=example.camera.to_camera(example.joints3d)).items():
+        for key, values in dict(
+            annot2=example.camera.project(example.joints3d), annot3=example.camera.to_camera(example.joints3d)
+        ).items():
             cell = np.empty((1, 1), object)
             cell[0, 0] = np.asarray(values, float).reshape(1, -1)
             annot[key] = cell
         savemat(folder / place / "annot.mat", annot)
         inner, outer = np.eye(4), np.eye(4)
-        inner[:3, :3], outer[:3, :3], outer[:3, 3] = camera.intrinsics, camera.rotation, -camera.rotation @ camera.position
+        inner[:3, :3], outer[:3, :3], outer[:3, 3] = (
+            camera.intrinsics,
+            camera.rotation,
+            -camera.rotation @ camera.position,
+        )
         words = lambda matrix: " ".join(repr(float(v)) for v in matrix.ravel())
-        (folder / place / "camera.calibration").write_text("\n".join([
-            "Skeletool Camera Calibration File V1.0", "name          0", "  sensor      10 10", f"  size        {width} {height}", "  animated    0",
-            f"  intrinsic   {words(inner)}", f"  extrinsic   {words(outer)}", "  radial      0", ""]))
+        (folder / place / "camera.calibration").write_text(
+            "\n".join(
+                [
+                    "Skeletool Camera Calibration File V1.0",
+                    "name          0",
+                    "  sensor      10 10",
+                    f"  size        {width} {height}",
+                    "  animated    0",
+                    f"  intrinsic   {words(inner)}",
+                    f"  extrinsic   {words(outer)}",
+                    "  radial      0",
+                    "",
+                ]
+            )
+        )
     return boxes
 
 # %% ../../nbs/people/native_layouts.ipynb #c18b4308
@@ -118,25 +184,45 @@ def write_imar(table: ExampleTable, folder: Path) -> dict[str, list]:
     "Example table of `h36m_25` in the layout of Fit3D, HumanSC3D and CHI3D. Returns the box of each picture by video and frame."
     order, boxes = [table.skeleton.index(joint) for joint in load_skeleton("imar_25").joints], {}
     for k, example in enumerate(table):
-        camera, subject, sequence, name = example.camera, f"train/{example.subject}", f"{example.sequence}_{k:06d}", example.camera_name or "camera0"
-        if camera.distortion.any(): raise ValueError(f"{example.example_id}: distortion: expected none, found {camera.distortion}")
-        write_json(folder / subject / "joints3d_25" / f"{sequence}.json", dict(joints3d_25=(np.asarray(example.joints3d, float)[order] / 1000)[None].tolist()))
+        camera, subject, sequence, name = (
+            example.camera,
+            f"train/{example.subject}",
+            f"{example.sequence}_{k:06d}",
+            example.camera_name or "camera0",
+        )
+        if camera.distortion.any():
+            raise ValueError(f"{example.example_id}: distortion: expected none, found {camera.distortion}")
+        write_json(
+            folder / subject / "joints3d_25" / f"{sequence}.json",
+            dict(joints3d_25=(np.asarray(example.joints3d, float)[order] / 1000)[None].tolist()),
+        )
         f, c = camera.intrinsics[[0, 1], [0, 1]], camera.intrinsics[:2, 2]
-        write_json(folder / subject / "camera_parameters" / name / f"{sequence}.json", dict(
-            extrinsics=dict(R=camera.rotation.tolist(), T=(camera.position / 1000)[None].tolist()), intrinsics_wo_distortion=dict(f=f[None].tolist(), c=c[None].tolist()),
-            intrinsics_w_distortion=dict(f=f[None].tolist(), c=c[None].tolist(), k=np.zeros((1, 3)).tolist(), p=np.zeros((1, 2)).tolist())))
+        write_json(
+            folder / subject / "camera_parameters" / name / f"{sequence}.json",
+            dict(
+                extrinsics=dict(R=camera.rotation.tolist(), T=(camera.position / 1000)[None].tolist()),
+                intrinsics_wo_distortion=dict(f=f[None].tolist(), c=c[None].tolist()),
+                intrinsics_w_distortion=dict(
+                    f=f[None].tolist(), c=c[None].tolist(), k=np.zeros((1, 3)).tolist(), p=np.zeros((1, 2)).tolist()
+                ),
+            ),
+        )
         video = f"{subject}/videos/{name}/{sequence}.mp4"
         write_mjpeg(folder / video, [table.image_bytes(k)], example.image_size)
         boxes[f"{video}#0"] = example.box
     return boxes
 
 # %% ../../nbs/people/native_layouts.ipynb #068c2264
-LAYOUTS: dict[str, Callable] = dict(coco=write_coco, cmu_panoptic=write_panoptic, mpi_inf_3dhp=write_3dhp, imar=write_imar)
+LAYOUTS: dict[str, Callable] = dict(
+    coco=write_coco, cmu_panoptic=write_panoptic, mpi_inf_3dhp=write_3dhp, imar=write_imar
+)
+
 
 def store_native(folder: str | Path, layout: str) -> Path:
     "Replace the example table in `folder` by the same data in a native layout, with `detections.csv`. ValueError for an unknown layout."
     folder = Path(folder)
-    if layout not in LAYOUTS: raise ValueError(f"layout: expected one of {list(LAYOUTS)}, found {layout!r}")
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout: expected one of {list(LAYOUTS)}, found {layout!r}")
     new = folder.parent / f".{folder.name}.native"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()

@@ -22,40 +22,55 @@ from .textures import Texture, sample, shades, solid_noise, surface
 @dataclass
 class Surface:
     "A material of a place: a texture times a colour, how much it shines, and how uneven it is."
+
     texture: Texture
-    tint: Float[np.ndarray, "3"]
+    tint: Float[np.ndarray, " 3"]
     gloss: tuple[float, float] = (0.0, 20.0)
     uneven: float = 0.0
 
     def paint(self, p, cut, normals, footprint) -> Paint:
         albedo, n = sample(self.texture, p[:, :2], footprint) * self.tint, len(p)
-        if self.uneven: normals = normals + self.uneven * solid_noise(p, 60)
-        return Paint(albedo.astype(np.float32), np.tile(np.float32(self.gloss), (n, 1)), np.zeros(n, np.float32), normals)
+        if self.uneven:
+            normals = normals + self.uneven * solid_noise(p, 60)
+        return Paint(
+            albedo.astype(np.float32), np.tile(np.float32(self.gloss), (n, 1)), np.zeros(n, np.float32), normals
+        )
 
 # %% ../../nbs/people/places.ipynb #fcb934b9
 @dataclass
 class Sky:
     "Light from above and at the horizon, and how cloudy it is."
-    zenith: Float[np.ndarray, "3"]
-    horizon: Float[np.ndarray, "3"]
+
+    zenith: Float[np.ndarray, " 3"]
+    horizon: Float[np.ndarray, " 3"]
     clouds: float
 
     def colours(self, directions: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
         "Light [N, 3] from unit directions."
         up = np.clip(directions[:, 2:], 0, 1)
-        colour = self.horizon + (self.zenith - self.horizon) * up ** .5
-        plane = np.concatenate([directions[:, :2] / np.maximum(up, .05), np.zeros_like(up)], 1) * 60
-        cloud = np.clip(solid_noise(plane, 70)[:, :1] * .6 + solid_noise(plane, 22)[:, :1] * .3 + 2 * self.clouds - 1, 0, 1) * np.clip(up * 5 - .4, 0, 1)
+        colour = self.horizon + (self.zenith - self.horizon) * up**0.5
+        plane = np.concatenate([directions[:, :2] / np.maximum(up, 0.05), np.zeros_like(up)], 1) * 60
+        cloud = np.clip(
+            solid_noise(plane, 70)[:, :1] * 0.6 + solid_noise(plane, 22)[:, :1] * 0.3 + 2 * self.clouds - 1, 0, 1
+        ) * np.clip(up * 5 - 0.4, 0, 1)
         return (colour * (1 - cloud) + 1.25 * self.horizon.mean() * cloud).astype(np.float32)
 
 # %% ../../nbs/people/places.ipynb #c5942417
-_BOX_SIDES = [((-.5, -.5, 0), 0, 2, 1), ((.5, -.5, 0), 1, 2, 1), ((.5, .5, 0), 0, 2, -1), ((-.5, .5, 0), 1, 2, -1),   # corner, two axes,
-              ((-.5, -.5, 1), 0, 1, 1), ((-.5, .5, 0), 0, 1, -1)]                                                       # direction
+_BOX_SIDES = [
+    ((-0.5, -0.5, 0), 0, 2, 1),
+    ((0.5, -0.5, 0), 1, 2, 1),
+    ((0.5, 0.5, 0), 0, 2, -1),
+    ((-0.5, 0.5, 0), 1, 2, -1),  # corner, two axes,
+    ((-0.5, -0.5, 1), 0, 1, 1),
+    ((-0.5, 0.5, 0), 0, 1, -1),
+]  # direction
+
 
 def _side(corner, a, b, d):
     "Corners [4, 3] of one side of the unit box, in turn."
     along = np.stack([np.eye(3)[a] * (d if b == 2 else 1), np.eye(3)[b] * (1 if b == 2 else d)])
     return np.array(corner) + np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) @ along
+
 
 _BOX = np.concatenate([_side(*side) for side in _BOX_SIDES])
 _BOX_AXES = np.array([[a, b] for _, a, b, _ in _BOX_SIDES])
@@ -67,22 +82,27 @@ _BOX_FACES = np.concatenate([np.int32([[0, 1, 2], [0, 2, 3]]) + 4 * k for k in r
 @dataclass
 class Place:
     "What surrounds the person: meshes whose `material` counts in `materials`, and the sky (None indoors)."
+
     kind: str
     meshes: list[Mesh] = field(default_factory=list)
     materials: list[Surface] = field(default_factory=list)
     sky: Sky | None = None
-    fog: float = math.inf                                   # mm after which two thirds of the light are fog
-    photo: Float[np.ndarray, "H W 3"] | None = None         # a picture behind the person instead of meshes; the floor only takes shadow
+    fog: float = math.inf  # mm after which two thirds of the light are fog
+    photo: Float[np.ndarray, "H W 3"] | None = (
+        None  # a picture behind the person instead of meshes; the floor only takes shadow
+    )
 
     def surface(self, kind: str, rng, tint=None, gloss=(0.0, 20.0), variants: int = 12, uneven: float = 0.0) -> int:
         "Add a material of one of the `SURFACES`; returns its number."
-        colour = rng.uniform(.75, 1.2) * rng.normal(1, .05, 3) if tint is None else tint
+        colour = rng.uniform(0.75, 1.2) * rng.normal(1, 0.05, 3) if tint is None else tint
         self.materials.append(Surface(surface(kind, int(rng.integers(variants))), np.float32(colour), gloss, uneven))
         return len(self.materials) - 1
 
     def painted(self, colour, gloss=(0.0, 20.0)) -> int:
         "Add a plain material of one colour."
-        self.materials.append(Surface(surface("concrete", 0), np.float32(colour) / surface("concrete", 0).levels[-1], gloss))
+        self.materials.append(
+            Surface(surface("concrete", 0), np.float32(colour) / surface("concrete", 0).levels[-1], gloss)
+        )
         return len(self.materials) - 1
 
     def quad(self, corner, a, b, material: int, shift=(0.0, 0.0)):
@@ -91,8 +111,16 @@ class Place:
         points = corner + np.stack([0 * a, a, a + b, b])
         u, v, normal = np.linalg.norm(a), np.linalg.norm(b), np.cross(a, b)
         canonical = np.float32([[0, 0, 0], [u, 0, 0], [u, v, 0], [0, v, 0]]) + np.float32([*shift, 0])
-        self.meshes.append(Mesh(np.float32(points), np.int32([[0, 1, 2], [0, 2, 3]]), np.tile(np.float32(normal / np.linalg.norm(normal)), (4, 1)),
-                                canonical, np.full(4, 99, np.float32), np.full(2, material, np.int32)))
+        self.meshes.append(
+            Mesh(
+                np.float32(points),
+                np.int32([[0, 1, 2], [0, 2, 3]]),
+                np.tile(np.float32(normal / np.linalg.norm(normal)), (4, 1)),
+                canonical,
+                np.full(4, 99, np.float32),
+                np.full(2, material, np.int32),
+            )
+        )
 
     def box(self, centre, size, material: int, yaw: float = 0.0, rng=None):
         "A box (mm) standing with its lower face's middle at `centre`, turned by `yaw` radians."
@@ -102,82 +130,158 @@ class Place:
         shift = np.zeros(2) if rng is None else rng.uniform(0, 2000, 2)
         flat = np.concatenate([_BOX_UV * lengths[:, None] + shift, np.zeros((6, 4, 1))], 2).reshape(-1, 3)
         normals = np.float32(np.repeat(_BOX_NORMALS @ turn, 4, 0))
-        self.meshes.append(Mesh(points, _BOX_FACES, normals, np.float32(flat), np.full(24, 99, np.float32), np.full(12, material, np.int32)))
+        self.meshes.append(
+            Mesh(
+                points,
+                _BOX_FACES,
+                normals,
+                np.float32(flat),
+                np.full(24, 99, np.float32),
+                np.full(12, material, np.int32),
+            )
+        )
 
     def lump(self, centre, radii, material: int, rng):
         "A round thing (tree crown, bush) with an uneven outline."
-        latitude, longitude = np.meshgrid(np.linspace(-np.pi / 2, np.pi / 2, 12), np.linspace(0, 2 * np.pi, 24), indexing="ij")
-        unit = np.stack([np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)], -1).reshape(-1, 3)
+        latitude, longitude = np.meshgrid(
+            np.linspace(-np.pi / 2, np.pi / 2, 12), np.linspace(0, 2 * np.pi, 24), indexing="ij"
+        )
+        unit = np.stack(
+            [np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)], -1
+        ).reshape(-1, 3)
         grid = np.arange(12 * 24).reshape(12, 24)
         quads = np.stack([grid[:-1, :-1], grid[:-1, 1:], grid[1:, 1:], grid[1:, :-1]], -1).reshape(-1, 4)
-        rough = 1 + .16 * solid_noise(unit * 100 + rng.uniform(0, 999), 60)[:, :1]
+        rough = 1 + 0.16 * solid_noise(unit * 100 + rng.uniform(0, 999), 60)[:, :1]
         canonical = np.stack([longitude, latitude, 0 * latitude], -1).reshape(-1, 3) * np.mean(radii)
         faces = np.concatenate([quads[:, :3], quads[:, [0, 2, 3]]]).astype(np.int32)
         whole, number = np.full(len(unit), 99, np.float32), np.full(len(faces), material, np.int32)
-        self.meshes.append(Mesh(np.float32(unit * rough * radii + centre), faces, np.float32(unit), np.float32(canonical), whole, number))
+        self.meshes.append(
+            Mesh(
+                np.float32(unit * rough * radii + centre), faces, np.float32(unit), np.float32(canonical), whole, number
+            )
+        )
 
 # %% ../../nbs/people/places.ipynb #9916dd9d
 def _part(place, at, yaw, offset, size, material, rng):
     c, s = math.cos(yaw), math.sin(yaw)
-    place.box((at[0] + c * offset[0] - s * offset[1], at[1] + s * offset[0] + c * offset[1], offset[2]), size, material, yaw, rng)
+    place.box(
+        (at[0] + c * offset[0] - s * offset[1], at[1] + s * offset[0] + c * offset[1], offset[2]),
+        size,
+        material,
+        yaw,
+        rng,
+    )
+
 
 def table(place, at, yaw, rng):
     w, d, h = rng.uniform(900, 1800), rng.uniform(600, 900), rng.uniform(680, 780)
-    top, leg = place.surface("wood", rng, gloss=(.05, 20)), place.painted(shades(rng, .03, .4, .2))
+    top, leg = place.surface("wood", rng, gloss=(0.05, 20)), place.painted(shades(rng, 0.03, 0.4, 0.2))
     _part(place, at, yaw, (0, 0, h - 35), (w, d, 35), top, rng)
     for x in (-1, 1):
-        for y in (-1, 1): _part(place, at, yaw, (x * (w / 2 - 60), y * (d / 2 - 60), 0), (50, 50, h - 35), leg, rng)
+        for y in (-1, 1):
+            _part(place, at, yaw, (x * (w / 2 - 60), y * (d / 2 - 60), 0), (50, 50, h - 35), leg, rng)
+
 
 def chair(place, at, yaw, rng, seat: float | None = None, back: bool = True):
     h, w = rng.uniform(420, 470) if seat is None else seat, rng.uniform(400, 460)
-    cloth, leg = place.surface(str(rng.choice(["wood", "carpet"])), rng), place.painted(shades(rng, .03, .4, .2))
+    cloth, leg = place.surface(str(rng.choice(["wood", "carpet"])), rng), place.painted(shades(rng, 0.03, 0.4, 0.2))
     t = min(40, h / 2)
     _part(place, at, yaw, (0, 0, h - t), (w, w, t), cloth, rng)
-    if back: _part(place, at, yaw, (0, w / 2 - 15, h + 150), (w, 30, 300), cloth, rng)
+    if back:
+        _part(place, at, yaw, (0, w / 2 - 15, h + 150), (w, 30, 300), cloth, rng)
     for x in (-1, 1):
-        for y in (-1, 1): _part(place, at, yaw, (x * (w / 2 - 25), y * (w / 2 - 25), 0), (35, 35, h - t if y < 0 or not back else h + 200), leg, rng)
+        for y in (-1, 1):
+            _part(
+                place,
+                at,
+                yaw,
+                (x * (w / 2 - 25), y * (w / 2 - 25), 0),
+                (35, 35, h - t if y < 0 or not back else h + 200),
+                leg,
+                rng,
+            )
+
 
 def cupboard(place, at, yaw, rng):
-    w, d, h = rng.uniform(500, 1500), rng.uniform(350, 550), rng.choice([rng.uniform(700, 1100), rng.uniform(1600, 2100)])
-    body, door = place.surface(str(rng.choice(["wood", "plaster", "panels"])), rng), place.painted(shades(rng, .05, .6, .3))
+    w, d, h = (
+        rng.uniform(500, 1500),
+        rng.uniform(350, 550),
+        rng.choice([rng.uniform(700, 1100), rng.uniform(1600, 2100)]),
+    )
+    body, door = (
+        place.surface(str(rng.choice(["wood", "plaster", "panels"])), rng),
+        place.painted(shades(rng, 0.05, 0.6, 0.3)),
+    )
     _part(place, at, yaw, (0, 0, 0), (w, d, h), body, rng)
     for k in range(int(rng.integers(1, 4))):
-        _part(place, at, yaw, (0, -d / 2 - 5, h * (.1 + .28 * k)), (w * .9, 20, h * .22), door, rng)
+        _part(place, at, yaw, (0, -d / 2 - 5, h * (0.1 + 0.28 * k)), (w * 0.9, 20, h * 0.22), door, rng)
+
 
 def sofa(place, at, yaw, rng):
     w, fabric = rng.uniform(1200, 2200), place.surface("carpet", rng)
     _part(place, at, yaw, (0, 0, 60), (w, 800, 340), fabric, rng)
     _part(place, at, yaw, (0, 330, 380), (w, 180, 400), fabric, rng)
-    for x in (-1, 1): _part(place, at, yaw, (x * (w / 2 - 80), 0, 380), (160, 800, 180), fabric, rng)
+    for x in (-1, 1):
+        _part(place, at, yaw, (x * (w / 2 - 80), 0, 380), (160, 800, 180), fabric, rng)
+
 
 def crate(place, at, yaw, rng):
     w = rng.uniform(300, 800)
-    _part(place, at, yaw, (0, 0, 0), (w, rng.uniform(300, 800), rng.uniform(250, 700)), place.surface(str(rng.choice(["wood", "mat", "concrete"])), rng), rng)
+    _part(
+        place,
+        at,
+        yaw,
+        (0, 0, 0),
+        (w, rng.uniform(300, 800), rng.uniform(250, 700)),
+        place.surface(str(rng.choice(["wood", "mat", "concrete"])), rng),
+        rng,
+    )
+
 
 def bench(place, at, yaw, rng):
     seat, leg = place.surface("wood", rng), place.surface("concrete", rng)
     _part(place, at, yaw, (0, 0, 400), (1600, 380, 60), seat, rng)
-    for x in (-1, 1): _part(place, at, yaw, (x * 600, 0, 0), (120, 340, 400), leg, rng)
+    for x in (-1, 1):
+        _part(place, at, yaw, (x * 600, 0, 0), (120, 340, 400), leg, rng)
+
 
 def pole(place, at, yaw, rng):
     w = rng.uniform(50, 220)
-    _part(place, at, yaw, (0, 0, 0), (w, w, rng.uniform(2200, 4000)), place.surface(str(rng.choice(["concrete", "wood"])), rng), rng)
+    _part(
+        place,
+        at,
+        yaw,
+        (0, 0, 0),
+        (w, w, rng.uniform(2200, 4000)),
+        place.surface(str(rng.choice(["concrete", "wood"])), rng),
+        rng,
+    )
+
 
 def shrub(place, at, yaw, rng):
     r = rng.uniform(300, 800)
-    place.lump((at[0], at[1], r * .6), (r, r, r * rng.uniform(.8, 1.3)), place.surface("leaves", rng, uneven=.5), rng)
+    place.lump(
+        (at[0], at[1], r * 0.6), (r, r, r * rng.uniform(0.8, 1.3)), place.surface("leaves", rng, uneven=0.5), rng
+    )
+
 
 def tree(place, at, yaw, rng):
-    h, r, leaves = rng.uniform(1800, 3500), rng.uniform(1200, 2600), place.surface("leaves", rng, uneven=.6)
-    place.box((*at, 0), (r * .14, r * .14, h + r * .4), place.surface("panels", rng), yaw, rng)
+    h, r, leaves = rng.uniform(1800, 3500), rng.uniform(1200, 2600), place.surface("leaves", rng, uneven=0.6)
+    place.box((*at, 0), (r * 0.14, r * 0.14, h + r * 0.4), place.surface("panels", rng), yaw, rng)
     for _ in range(3):
-        centre = np.array([at[0], at[1], h]) + r * np.array([*rng.normal(0, .4, 2), rng.uniform(.4, 1)])
-        place.lump(centre, np.full(3, r * rng.uniform(.5, .9)), leaves, rng)
+        centre = np.array([at[0], at[1], h]) + r * np.array([*rng.normal(0, 0.4, 2), rng.uniform(0.4, 1)])
+        place.lump(centre, np.full(3, r * rng.uniform(0.5, 0.9)), leaves, rng)
 
-INDOOR, GYM, STREET, PARK = (table, chair, cupboard, sofa, crate), (crate, bench, crate, pole), (pole, bench, crate, shrub), (tree, tree, shrub, bench)
+
+INDOOR, GYM, STREET, PARK = (
+    (table, chair, cupboard, sofa, crate),
+    (crate, bench, crate, pole),
+    (pole, bench, crate, shrub),
+    (tree, tree, shrub, bench),
+)
 
 # %% ../../nbs/people/places.ipynb #7490f2c8
-def scatter(place: Place, kinds, count: int, rng, camera: Float[np.ndarray, "3"], near: float, far: float):
+def scatter(place: Place, kinds, count: int, rng, camera: Float[np.ndarray, " 3"], near: float, far: float):
     "Put furniture around the person, `near` to `far` mm away, out of the line of sight from the camera."
     sight = np.array(camera[:2], float)
     distance = np.linalg.norm(sight) + 1e-9
@@ -187,10 +291,15 @@ def scatter(place: Place, kinds, count: int, rng, camera: Float[np.ndarray, "3"]
             at = r * np.array([math.cos(angle), math.sin(angle)])
             along = at @ sight / distance
             off = np.linalg.norm(at - along * sight / distance)
-            if (along < 200 and r > near) or off > 1100 + .5 * max(along, 0): break
-        else: continue
-        if np.linalg.norm(at - sight) < 1300: continue
-        kinds[rng.integers(len(kinds))](place, at, rng.uniform(0, 2 * np.pi) if rng.random() < .5 else rng.integers(4) * np.pi / 2 + .1, rng)
+            if (along < 200 and r > near) or off > 1100 + 0.5 * max(along, 0):
+                break
+        else:
+            continue
+        if np.linalg.norm(at - sight) < 1300:
+            continue
+        kinds[rng.integers(len(kinds))](
+            place, at, rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else rng.integers(4) * np.pi / 2 + 0.1, rng
+        )
 
 # %% ../../nbs/people/places.ipynb #43f28322
 def _walls(place: Place, rng, low, high, height, material, skirting=None, floor=None):
@@ -203,81 +312,182 @@ def _walls(place: Place, rng, low, high, height, material, skirting=None, floor=
             inward = np.array([-along[1], along[0], 0]) / np.linalg.norm(along)
             place.quad(np.array([x0, y0, 110]) + 12 * inward, along, (0, 0, -110), skirting)
 
+
 def _hang(place: Place, rng, low, high, height, count):
     "Windows, doors, pictures and boards on the walls."
     for _ in range(count):
         side, kind = rng.integers(4), rng.choice(["window", "door", "picture", "picture", "board", "curtain"])
         span = (high - low)[side % 2]
-        w = dict(window=rng.uniform(800, 1800), door=900, picture=rng.uniform(300, 900), board=rng.uniform(1000, 2000), curtain=rng.uniform(800, 2200))[kind]
-        h = dict(window=rng.uniform(900, 1400), door=2050, picture=rng.uniform(300, 700), board=rng.uniform(700, 1100), curtain=min(2300, height))[kind]
+        w = dict(
+            window=rng.uniform(800, 1800),
+            door=900,
+            picture=rng.uniform(300, 900),
+            board=rng.uniform(1000, 2000),
+            curtain=rng.uniform(800, 2200),
+        )[kind]
+        h = dict(
+            window=rng.uniform(900, 1400),
+            door=2050,
+            picture=rng.uniform(300, 700),
+            board=rng.uniform(700, 1100),
+            curtain=min(2300, height),
+        )[kind]
         z = dict(window=rng.uniform(700, 1000), door=0, picture=rng.uniform(1100, 1500), board=900, curtain=0)[kind]
         t = rng.uniform(w / 2 + 100, max(span - w / 2 - 100, w / 2 + 101))
         size = (w, 40, h) if side % 2 == 0 else (40, w, h)
-        at = (low[0] + t, (low[1], high[1])[side // 2], z) if side % 2 == 0 else ((low[0], high[0])[side // 2], low[1] + t, z)
-        if kind == "picture": material = place.surface(str(rng.choice(["wallpaper", "carpet", "facade", "leaves"])), rng)
-        elif kind == "window": material = place.painted(np.float32([1.0, 1.1, 1.25]) * rng.uniform(.5, 2.2))
-        elif kind == "curtain": material = place.surface("curtain", rng)
-        else: material = place.painted(shades(rng, .06, .75, .25))
+        at = (
+            (low[0] + t, (low[1], high[1])[side // 2], z)
+            if side % 2 == 0
+            else ((low[0], high[0])[side // 2], low[1] + t, z)
+        )
+        if kind == "picture":
+            material = place.surface(str(rng.choice(["wallpaper", "carpet", "facade", "leaves"])), rng)
+        elif kind == "window":
+            material = place.painted(np.float32([1.0, 1.1, 1.25]) * rng.uniform(0.5, 2.2))
+        elif kind == "curtain":
+            material = place.surface("curtain", rng)
+        else:
+            material = place.painted(shades(rng, 0.06, 0.75, 0.25))
         place.box(at, size, material)
         if kind in ("window", "picture", "door"):
-            frame, b = place.painted(shades(rng, .03, .8, .15)), 50
-            for dx, dz, fw, fh in ((-w / 2, 0, b, h), (w / 2, 0, b, h), (0, 0, w, b), (0, h - b, w, b)) + (((0, 0, b, h),) if kind == "window" else ()):
-                place.box((at[0] + dx, at[1], z + dz) if side % 2 == 0 else (at[0], at[1] + dx, z + dz), (fw, 60, fh) if side % 2 == 0 else (60, fw, fh), frame)
+            frame, b = place.painted(shades(rng, 0.03, 0.8, 0.15)), 50
+            for dx, dz, fw, fh in ((-w / 2, 0, b, h), (w / 2, 0, b, h), (0, 0, w, b), (0, h - b, w, b)) + (
+                ((0, 0, b, h),) if kind == "window" else ()
+            ):
+                place.box(
+                    (at[0] + dx, at[1], z + dz) if side % 2 == 0 else (at[0], at[1] + dx, z + dz),
+                    (fw, 60, fh) if side % 2 == 0 else (60, fw, fh),
+                    frame,
+                )
 
 # %% ../../nbs/people/places.ipynb #eb08671a
 def room(rng, camera, hall: bool = False) -> Place:
     "A furnished room (or a bare sports hall) around the person and the camera."
     place = Place("gym" if hall else "room")
     reach = np.stack([np.minimum(camera[:2], 0), np.maximum(camera[:2], 0)])
-    low, high = reach[0] - rng.uniform(700, 4500, 2) * (1.5 if hall else 1), reach[1] + rng.uniform(700, 4500, 2) * (1.5 if hall else 1)
+    low, high = (
+        reach[0] - rng.uniform(700, 4500, 2) * (1.5 if hall else 1),
+        reach[1] + rng.uniform(700, 4500, 2) * (1.5 if hall else 1),
+    )
     low, high = np.minimum(low, -1400), np.maximum(high, 1400)
     height = max(rng.uniform(2400, 3200) * (1.8 if hall else 1), camera[2] + 300)
-    floor = str(rng.choice(["wood", "mat", "mat", "concrete"] if hall else ["wood", "wood", "tiles", "carpet", "carpet", "concrete"]))
-    ground = place.surface(floor, rng, gloss=(.06, 30) if floor in ("wood", "tiles") else (0, 20))
+    floor = str(
+        rng.choice(
+            ["wood", "mat", "mat", "concrete"] if hall else ["wood", "wood", "tiles", "carpet", "carpet", "concrete"]
+        )
+    )
+    ground = place.surface(floor, rng, gloss=(0.06, 30) if floor in ("wood", "tiles") else (0, 20))
     place.quad((low[0], low[1], 0), (high[0] - low[0], 0, 0), (0, high[1] - low[1], 0), ground, rng.uniform(0, 2000, 2))
-    ceiling = place.painted(np.float32([.65, .64, .62]) * rng.uniform(.5, 1.1))
+    ceiling = place.painted(np.float32([0.65, 0.64, 0.62]) * rng.uniform(0.5, 1.1))
     place.quad((low[0], high[1], height), (high[0] - low[0], 0, 0), (0, low[1] - high[1], 0), ceiling)
-    walls = place.surface(str(rng.choice(["brick", "plaster", "panels", "concrete"] if hall else ["plaster", "plaster", "wallpaper", "brick", "panels"])), rng)
-    _walls(place, rng, low, high, height, walls, None if rng.random() < .3 else place.painted(shades(rng, .05, .8, .15)))
+    walls = place.surface(
+        str(
+            rng.choice(
+                ["brick", "plaster", "panels", "concrete"]
+                if hall
+                else ["plaster", "plaster", "wallpaper", "brick", "panels"]
+            )
+        ),
+        rng,
+    )
+    _walls(
+        place,
+        rng,
+        low,
+        high,
+        height,
+        walls,
+        None if rng.random() < 0.3 else place.painted(shades(rng, 0.05, 0.8, 0.15)),
+    )
     _hang(place, rng, low, high, height, int(rng.integers(2, 8)))
-    if not hall and rng.random() < .35:
+    if not hall and rng.random() < 0.35:
         rug = rng.uniform(1500, 2600), rng.uniform(1200, 2000), 7
         place.box((*rng.normal(0, 500, 2), 0), rug, place.surface("carpet", rng), rng.uniform(0, np.pi), rng)
     scatter(place, GYM if hall else INDOOR, int(rng.integers(1, 6)), rng, camera, 1100, 3600)
     return place
 
 # %% ../../nbs/people/places.ipynb #009f43a5
-BACKDROPS = np.float32([[.06, .35, .1], [.08, .16, .5], [.5, .5, .5], [.75, .75, .75], [.12, .12, .13], [.03, .03, .035], [.45, .42, .36]])
+BACKDROPS = np.float32(
+    [
+        [0.06, 0.35, 0.1],
+        [0.08, 0.16, 0.5],
+        [0.5, 0.5, 0.5],
+        [0.75, 0.75, 0.75],
+        [0.12, 0.12, 0.13],
+        [0.03, 0.03, 0.035],
+        [0.45, 0.42, 0.36],
+    ]
+)
+
 
 def studio(rng, camera) -> Place:
     "A seamless backdrop or a capture laboratory: one colour, mats, a few stands."
     place, far = Place("studio"), 3500 + np.linalg.norm(camera[:2])
-    colour = BACKDROPS[rng.integers(len(BACKDROPS))] * rng.uniform(.8, 1.1)
-    floor = place.painted(colour) if rng.random() < .5 else place.surface(str(rng.choice(["mat", "concrete", "wood"])), rng)
+    colour = BACKDROPS[rng.integers(len(BACKDROPS))] * rng.uniform(0.8, 1.1)
+    floor = (
+        place.painted(colour)
+        if rng.random() < 0.5
+        else place.surface(str(rng.choice(["mat", "concrete", "wood"])), rng)
+    )
     place.quad((-far, -far, 0), (2 * far, 0, 0), (0, 2 * far, 0), floor)
-    wall = place.painted(colour) if rng.random() < .6 else place.surface("curtain", rng)
-    _walls(place, rng, np.array([-far, -far]) * rng.uniform(.6, 1, 2).clip((far - 2800) / far), np.array([far, far]), 4200, wall)
-    place.quad((-far, far, 4200), (2 * far, 0, 0), (0, -2 * far, 0), place.painted([.1, .1, .1]))
-    if rng.random() < .5: place.box((0, 0, 0), (rng.uniform(2000, 3500), rng.uniform(2000, 3500), 6), place.surface("mat", rng), rng.uniform(0, .3), rng)
+    wall = place.painted(colour) if rng.random() < 0.6 else place.surface("curtain", rng)
+    _walls(
+        place,
+        rng,
+        np.array([-far, -far]) * rng.uniform(0.6, 1, 2).clip((far - 2800) / far),
+        np.array([far, far]),
+        4200,
+        wall,
+    )
+    place.quad((-far, far, 4200), (2 * far, 0, 0), (0, -2 * far, 0), place.painted([0.1, 0.1, 0.1]))
+    if rng.random() < 0.5:
+        place.box(
+            (0, 0, 0),
+            (rng.uniform(2000, 3500), rng.uniform(2000, 3500), 6),
+            place.surface("mat", rng),
+            rng.uniform(0, 0.3),
+            rng,
+        )
     scatter(place, (crate, pole, pole), int(rng.integers(0, 4)), rng, camera, 1700, 3300)
     return place
 
 # %% ../../nbs/people/places.ipynb #46130efa
 def random_sky(rng) -> Sky:
     "Clear, hazy, overcast or evening."
-    kind = rng.choice(["clear", "hazy", "overcast", "evening"], p=[.4, .25, .2, .15])
-    zenith, horizon, clouds = dict(clear=([.12, .28, .7], [.55, .68, .85], .3), hazy=([.35, .48, .7], [.75, .76, .76], .45),
-                                   overcast=([.5, .53, .58], [.68, .69, .7], .5), evening=([.16, .2, .42], [.85, .5, .3], .35))[str(kind)]
-    return Sky(np.float32(zenith) * rng.uniform(.8, 1.2), np.float32(horizon) * rng.uniform(.85, 1.15), clouds + rng.normal(0, .08))
+    kind = rng.choice(["clear", "hazy", "overcast", "evening"], p=[0.4, 0.25, 0.2, 0.15])
+    zenith, horizon, clouds = dict(
+        clear=([0.12, 0.28, 0.7], [0.55, 0.68, 0.85], 0.3),
+        hazy=([0.35, 0.48, 0.7], [0.75, 0.76, 0.76], 0.45),
+        overcast=([0.5, 0.53, 0.58], [0.68, 0.69, 0.7], 0.5),
+        evening=([0.16, 0.2, 0.42], [0.85, 0.5, 0.3], 0.35),
+    )[str(kind)]
+    return Sky(
+        np.float32(zenith) * rng.uniform(0.8, 1.2),
+        np.float32(horizon) * rng.uniform(0.85, 1.15),
+        clouds + rng.normal(0, 0.08),
+    )
+
 
 def outdoors(rng, camera, kind: str) -> Place:
     "A street, park or beach under the sky."
     place = Place(kind, sky=random_sky(rng), fog=float(np.exp(rng.uniform(math.log(6e4), math.log(4e5)))))
-    ground = dict(street=["asphalt", "paving", "paving", "concrete"], park=["grass", "grass", "grass", "sand", "paving"], beach=["sand"])[kind]
-    place.quad((-90e3, -90e3, 0), (180e3, 0, 0), (0, 180e3, 0), place.surface(str(rng.choice(ground)), rng), rng.uniform(0, 2000, 2))
+    ground = dict(
+        street=["asphalt", "paving", "paving", "concrete"],
+        park=["grass", "grass", "grass", "sand", "paving"],
+        beach=["sand"],
+    )[kind]
+    place.quad(
+        (-90e3, -90e3, 0),
+        (180e3, 0, 0),
+        (0, 180e3, 0),
+        place.surface(str(rng.choice(ground)), rng),
+        rng.uniform(0, 2000, 2),
+    )
     away = -np.array(camera[:2]) / (np.linalg.norm(camera[:2]) + 1e-9)
     dict(street=_street, park=_park, beach=_beach)[kind](place, rng, away, np.array([-away[1], away[0]]))
-    things, most, near, far = dict(street=(STREET, 6, 1600, 7000), park=(PARK, 5, 2800, 9000), beach=((shrub, crate), 4, 2500, 8000))[kind]
+    things, most, near, far = dict(
+        street=(STREET, 6, 1600, 7000), park=(PARK, 5, 2800, 9000), beach=((shrub, crate), 4, 2500, 8000)
+    )[kind]
     scatter(place, things, int(rng.integers(kind != "beach", most)), rng, camera, near, far)
     return place
 
@@ -289,35 +499,43 @@ def _street(place, rng, away, side):
         at = away * rng.uniform(6e3, 30e3) + side * rng.uniform(-18e3, 18e3)
         w, d, h = rng.uniform(5e3, 15e3), rng.uniform(5e3, 15e3), rng.uniform(4e3, 16e3)
         front = place.surface(str(rng.choice(["facade", "facade", "brick"])), rng)
-        place.box((*(at + away * d / 2), 0), (w, d, h), front, yaw + rng.normal(0, .1), rng)
-    if rng.random() < .4:
+        place.box((*(at + away * d / 2), 0), (w, d, h), front, yaw + rng.normal(0, 0.1), rng)
+    if rng.random() < 0.4:
         wall = place.surface(str(rng.choice(["brick", "leaves", "panels"])), rng)
         place.box((*(away * rng.uniform(2e3, 5e3)), 0), (30e3, 250, rng.uniform(600, 2400)), wall, yaw, rng)
+
 
 def _park(place, rng, away, side):
     "Trees and shrubs beyond the person, often a hedge."
     for _ in range(int(rng.integers(8, 22))):
         at = away * rng.uniform(8e3, 32e3) + side * rng.uniform(-26e3, 26e3)
-        (tree if rng.random() < .6 else shrub)(place, at, 0.0, rng)
-    if rng.random() < .6:
-        hedge, yaw = place.surface("leaves", rng, uneven=.4), math.atan2(side[1], side[0]) + rng.normal(0, .2)
+        (tree if rng.random() < 0.6 else shrub)(place, at, 0.0, rng)
+    if rng.random() < 0.6:
+        hedge, yaw = place.surface("leaves", rng, uneven=0.4), math.atan2(side[1], side[0]) + rng.normal(0, 0.2)
         place.box((*(away * rng.uniform(3e3, 16e3)), 0), (80e3, 900, rng.uniform(900, 2600)), hedge, yaw, rng)
+
 
 def _beach(place, rng, away, side):
     "The sea, from 14 m beyond the person to the horizon."
-    sea = place.painted(np.float32([.05, .16, .22]) * rng.uniform(.7, 1.5), gloss=(.3, 12))
+    sea = place.painted(np.float32([0.05, 0.16, 0.22]) * rng.uniform(0.7, 1.5), gloss=(0.3, 12))
     place.quad((*(away * 14e3 - side * 90e3), 4), (*(side * 180e3), 0), (*(away * 76e3), 0), sea)
 
 # %% ../../nbs/people/places.ipynb #56c307df
 PLACES = ("room", "gym", "studio", "street", "park", "beach", "photo")
 
-def random_place(kind: str, rng, camera: Float[np.ndarray, "3"], photos=()) -> Place:
+
+def random_place(kind: str, rng, camera: Float[np.ndarray, " 3"], photos=()) -> Place:
     "A `Place` of one of `PLACES` for a camera at that position (mm); `photos` are linear RGB pictures [H, W, 3] for the kind photo."
-    if kind in ("room", "gym"): return room(rng, camera, kind == "gym")
-    if kind == "studio": return studio(rng, camera)
-    if kind in ("street", "park", "beach"): return outdoors(rng, camera, kind)
-    if kind != "photo": raise ValueError(f"place: expected one of {list(PLACES)}, found {kind!r}")
-    if not len(photos): raise ValueError("place: 'photo' needs background photos, found none")
+    if kind in ("room", "gym"):
+        return room(rng, camera, kind == "gym")
+    if kind == "studio":
+        return studio(rng, camera)
+    if kind in ("street", "park", "beach"):
+        return outdoors(rng, camera, kind)
+    if kind != "photo":
+        raise ValueError(f"place: expected one of {list(PLACES)}, found {kind!r}")
+    if not len(photos):
+        raise ValueError("place: 'photo' needs background photos, found none")
     place = Place("photo", photo=photos[rng.integers(len(photos))])
-    place.quad((-30e3, -30e3, 0), (60e3, 0, 0), (0, 60e3, 0), place.painted([.3, .3, .3]))
+    place.quad((-30e3, -30e3, 0), (60e3, 0, 0), (0, 60e3, 0), place.painted([0.3, 0.3, 0.3]))
     return place

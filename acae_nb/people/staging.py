@@ -27,24 +27,40 @@ def lift_of(person: Mesh, contact: bool) -> float:
 # %% ../../nbs/people/staging.ipynb #7f5a7e1a
 def seat_under(rig: Rig, vertices: Float[np.ndarray, "V 3"]):
     "Where a seated person needs a chair: (x, y), height, yaw; None for who does not sit."
-    at = {n: vertices[rig.cube(n)].mean(0) for n in ("l-upper-leg", "r-upper-leg", "l-knee", "r-knee", "l-ankle", "r-ankle")}
+    at = {
+        n: vertices[rig.cube(n)].mean(0)
+        for n in ("l-upper-leg", "r-upper-leg", "l-knee", "r-knee", "l-ankle", "r-ankle")
+    }
     hips, knees = (at["l-upper-leg"] + at["r-upper-leg"]) / 2, (at["l-knee"] + at["r-knee"]) / 2
     ankles = (at["l-ankle"] + at["r-ankle"]) / 2
-    level = all(abs(at[s + "-knee"][2] - at[s + "-upper-leg"][2]) < .45 * np.linalg.norm(at[s + "-knee"] - at[s + "-upper-leg"]) for s in "lr")
+    level = all(
+        abs(at[s + "-knee"][2] - at[s + "-upper-leg"][2])
+        < 0.45 * np.linalg.norm(at[s + "-knee"] - at[s + "-upper-leg"])
+        for s in "lr"
+    )
     forward = (knees - hips)[:2]
-    if not level or np.linalg.norm(forward) < 200 or (ankles - hips)[:2] @ forward / np.linalg.norm(forward) < 180 or not 280 < hips[2] < 750: return None
+    if (
+        not level
+        or np.linalg.norm(forward) < 200
+        or (ankles - hips)[:2] @ forward / np.linalg.norm(forward) < 180
+        or not 280 < hips[2] < 750
+    ):
+        return None
     near_hips = np.linalg.norm(vertices[:13380, :2] - hips[:2], axis=1) < 150
     height = vertices[:13380][near_hips, 2].min()
     return hips[:2], float(max(height - 4, 150)), float(np.arctan2(forward[0], -forward[1]))
 
-def block_view(place: Place, rng, person: Float[np.ndarray, "V 3"], camera: Float[np.ndarray, "3"]):
+
+def block_view(place: Place, rng, person: Float[np.ndarray, "V 3"], camera: Float[np.ndarray, " 3"]):
     "Stand a crate, table, chair or pole between camera and person."
     middle = (person.min(0) + person.max(0))[:2] / 2
     away = camera[:2] - middle
     side = np.array([-away[1], away[0]]) / np.linalg.norm(away)
     kind = rng.choice(["crate", "table", "chair", "pole"])
-    at = middle + away * rng.uniform(.22, .5) + side * rng.normal(0, 260 if kind != "pole" else 160)
-    dict(crate=crate, table=table, chair=chair, pole=pole)[str(kind)](place, at, np.arctan2(side[1], side[0]) + rng.normal(0, .4), rng)
+    at = middle + away * rng.uniform(0.22, 0.5) + side * rng.normal(0, 260 if kind != "pole" else 160)
+    dict(crate=crate, table=table, chair=chair, pole=pole)[str(kind)](
+        place, at, np.arctan2(side[1], side[0]) + rng.normal(0, 0.4), rng
+    )
 
 # %% ../../nbs/people/staging.ipynb #107ff37a
 def through_lens(camera: Camera, size: tuple[int, int]) -> tuple[Camera, View, np.ndarray | None]:
@@ -58,21 +74,27 @@ def through_lens(camera: Camera, size: tuple[int, int]) -> tuple[Camera, View, n
         straight = undistort_points(grid, camera.intrinsics, camera.distortion)
         focal, low = camera.intrinsics[0, 0], straight.reshape(-1, 2).min(0)
         span = straight.reshape(-1, 2).max(0) - low
-        if np.isfinite(straight).all() and (focal * span < 1.6 * np.array(size)).all(): break
-        camera = replace(camera, distortion=camera.distortion / 2 if abs(camera.distortion).max() > .01 else np.zeros(4))
-    else: return camera, View(camera.intrinsics, camera.rotation, camera.position, size), None
+        if np.isfinite(straight).all() and (focal * span < 1.6 * np.array(size)).all():
+            break
+        camera = replace(
+            camera, distortion=camera.distortion / 2 if abs(camera.distortion).max() > 0.01 else np.zeros(4)
+        )
+    else:
+        return camera, View(camera.intrinsics, camera.rotation, camera.position, size), None
     intrinsics = np.array([[focal, 0, 1 - focal * low[0]], [0, focal, 1 - focal * low[1]], [0, 0, 1]])
     larger = tuple(int(v) for v in np.ceil(focal * span + 3))
     spread = lambda n: np.maximum(0, 1 - abs(np.arange(n)[:, None] / (n - 1) * 24 - np.arange(25)))
-    where = np.einsum("ya,abc,xb->yxc", spread(height), focal * straight + intrinsics[:2, 2], spread(width), optimize=True)
+    where = np.einsum(
+        "ya,abc,xb->yxc", spread(height), focal * straight + intrinsics[:2, 2], spread(width), optimize=True
+    )
     return camera, View(intrinsics, camera.rotation, camera.position, larger), where.astype(np.float32)
 
 # %% ../../nbs/people/staging.ipynb #6cf94f35
 def crop_photo(photo: Float[np.ndarray, "H W 3"], size: tuple[int, int], rng) -> Float[np.ndarray, "h w 3"]:
     "A random part of a picture in the shape of `size`, mirrored half of the time."
     h, w = photo.shape[:2]
-    scale = min(w / size[0], h / size[1]) * rng.uniform(.6, 1)
+    scale = min(w / size[0], h / size[1]) * rng.uniform(0.6, 1)
     cw, ch = int(size[0] * scale), int(size[1] * scale)
     x, y = int(rng.integers(w - cw + 1)), int(rng.integers((h - ch) // 2, h - ch + 1))
-    part = cv2.resize(photo[y:y + ch, x:x + cw], size, interpolation=cv2.INTER_AREA)
-    return part[:, ::-1].copy() if rng.random() < .5 else part
+    part = cv2.resize(photo[y : y + ch, x : x + cw], size, interpolation=cv2.INTER_AREA)
+    return part[:, ::-1].copy() if rng.random() < 0.5 else part

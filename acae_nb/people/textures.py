@@ -19,12 +19,17 @@ from jaxtyping import Float
 from numba import njit
 
 # %% ../../nbs/people/textures.ipynb #5c2f952a
-def tileable_noise(rng: np.random.Generator, size: int = 128, period: float = 16, stretch: tuple[float, float] = (1, 1),
-                   roughness: float = 1.0) -> Float[np.ndarray, "S S"]:
+def tileable_noise(
+    rng: np.random.Generator,
+    size: int = 128,
+    period: float = 16,
+    stretch: tuple[float, float] = (1, 1),
+    roughness: float = 1.0,
+) -> Float[np.ndarray, "S S"]:
     "Noise [size, size] of zero mean and unit variance; features of about `period` pixels, longer by `stretch` (x, y); `roughness` adds finer ones."
     y, x = np.meshgrid(np.fft.fftfreq(size) * stretch[1], np.fft.rfftfreq(size) * stretch[0], indexing="ij")
     frequency = np.hypot(x, y) * period
-    spectrum = np.exp(-.5 * frequency ** 2) + roughness * .15 / (1 + frequency ** 2)
+    spectrum = np.exp(-0.5 * frequency**2) + roughness * 0.15 / (1 + frequency**2)
     noise = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(size, size))) * spectrum, (size, size))
     noise -= noise.mean()
     return (noise / noise.std()).astype(np.float32)
@@ -34,9 +39,11 @@ def tileable_noise(rng: np.random.Generator, size: int = 128, period: float = 16
 def _volume(size: int = 32) -> Float[np.ndarray, "S S S 3"]:
     "Three channels of smooth periodic noise of unit variance, always the same ones."
     frequency = [np.fft.fftfreq(size)] * 2 + [np.fft.rfftfreq(size)]
-    radius = np.sqrt(sum(f ** 2 for f in np.meshgrid(*frequency, indexing="ij"))) * size
+    radius = np.sqrt(sum(f**2 for f in np.meshgrid(*frequency, indexing="ij"))) * size
     white = np.fft.rfftn(np.random.default_rng(7).normal(size=(size,) * 3 + (3,)), axes=(0, 1, 2))
-    smooth = np.fft.irfftn(white * (np.exp(-(radius / 9) ** 2) * (radius > 1))[..., None], (size,) * 3, axes=(0, 1, 2))
+    smooth = np.fft.irfftn(
+        white * (np.exp(-((radius / 9) ** 2)) * (radius > 1))[..., None], (size,) * 3, axes=(0, 1, 2)
+    )
     return np.ascontiguousarray(smooth / smooth.std(), np.float32)
 
 # %% ../../nbs/people/textures.ipynb #9d8470f9
@@ -50,21 +57,33 @@ def _trilinear(volume, points, scale, out):
         i0, j0, k0 = i % size, j % size, k % size
         i1, j1, k1 = (i0 + 1) % size, (j0 + 1) % size, (k0 + 1) % size
         for c in range(3):
-            low = (volume[i0, j0, k0, c] * (1 - z) + volume[i0, j0, k1, c] * z) * (1 - y) + (volume[i0, j1, k0, c] * (1 - z) + volume[i0, j1, k1, c] * z) * y
-            high = (volume[i1, j0, k0, c] * (1 - z) + volume[i1, j0, k1, c] * z) * (1 - y) + (volume[i1, j1, k0, c] * (1 - z) + volume[i1, j1, k1, c] * z) * y
+            low = (volume[i0, j0, k0, c] * (1 - z) + volume[i0, j0, k1, c] * z) * (1 - y) + (
+                volume[i0, j1, k0, c] * (1 - z) + volume[i0, j1, k1, c] * z
+            ) * y
+            high = (volume[i1, j0, k0, c] * (1 - z) + volume[i1, j0, k1, c] * z) * (1 - y) + (
+                volume[i1, j1, k0, c] * (1 - z) + volume[i1, j1, k1, c] * z
+            ) * y
             out[n, c] = low * (1 - x) + high * x
 
 # %% ../../nbs/people/textures.ipynb #4bf2caa4
-def solid_noise(points: Float[np.ndarray, "N 3"], feature: float | tuple[float, float, float]) -> Float[np.ndarray, "N 3"]:
+def solid_noise(
+    points: Float[np.ndarray, "N 3"], feature: float | tuple[float, float, float]
+) -> Float[np.ndarray, "N 3"]:
     "Three independent smooth noises [N, 3] of about unit variance at `points` [N, 3] mm; `feature` is their size in mm (one, or per axis)."
     out = np.empty((len(points), 3), np.float32)
-    _trilinear(_volume(), np.ascontiguousarray(points, np.float32), 3 / np.broadcast_to(np.float32(feature), 3).astype(np.float32), out)
+    _trilinear(
+        _volume(),
+        np.ascontiguousarray(points, np.float32),
+        3 / np.broadcast_to(np.float32(feature), 3).astype(np.float32),
+        out,
+    )
     return out
 
 # %% ../../nbs/people/textures.ipynb #610620fe
 @dataclass
 class Texture:
     "A tileable picture: `levels` [P, 3] holds the pyramid's pixels one after another, `size` that of the first, `span` mm (x, y) one tile covers."
+
     levels: Float[np.ndarray, "P 3"]
     size: int
     span: tuple[float, float]
@@ -78,7 +97,8 @@ def texture(picture: Float[np.ndarray, "S S 3"], span: float | tuple[float, floa
     level, levels = picture.astype(np.float32), []
     while True:
         levels.append(level.reshape(-1, 3))
-        if len(level) == 1: break
+        if len(level) == 1:
+            break
         level = level.reshape(len(level) // 2, 2, len(level) // 2, 2, 3).mean((1, 3))
     return Texture(np.concatenate(levels), size, tuple(np.broadcast_to(np.float64(span), 2)))
 
@@ -89,200 +109,284 @@ def _lookup(levels, size, u, v, footprint, out):
         side, start, width = size, 0, footprint[n] * size
         while width > 1.5 and side > 1:
             start, side, width = start + side * side, side // 2, width / 2
-        x, y = u[n] * side - .5, v[n] * side - .5
+        x, y = u[n] * side - 0.5, v[n] * side - 0.5
         i, j = int(math.floor(x)), int(math.floor(y))
         x, y = x - i, y - j
         i0, j0 = i % side, j % side
         i1, j1 = (i0 + 1) % side, (j0 + 1) % side
         for c in range(3):
-            out[n, c] = ((levels[start + j0 * side + i0, c] * (1 - x) + levels[start + j0 * side + i1, c] * x) * (1 - y)
-                         + (levels[start + j1 * side + i0, c] * (1 - x) + levels[start + j1 * side + i1, c] * x) * y)
+            out[n, c] = (levels[start + j0 * side + i0, c] * (1 - x) + levels[start + j0 * side + i1, c] * x) * (
+                1 - y
+            ) + (levels[start + j1 * side + i0, c] * (1 - x) + levels[start + j1 * side + i1, c] * x) * y
 
 # %% ../../nbs/people/textures.ipynb #9d7efc68
-def sample(texture: Texture, xy: Float[np.ndarray, "N 2"], footprint: Float[np.ndarray, "N"] | float = 0.0) -> Float[np.ndarray, "N 3"]:
+def sample(
+    texture: Texture, xy: Float[np.ndarray, "N 2"], footprint: Float[np.ndarray, " N"] | float = 0.0
+) -> Float[np.ndarray, "N 3"]:
     "Colours [N, 3] at surface positions `xy` [N, 2] mm; `footprint` [N] mm is the width of surface that one pixel sees."
     out = np.empty((len(xy), 3), np.float32)
     width = np.broadcast_to(np.float32(footprint / texture.span[0]), len(xy))
-    _lookup(texture.levels, texture.size, (xy[:, 0] / texture.span[0]).astype(np.float32), (xy[:, 1] / texture.span[1]).astype(np.float32), width, out)
+    _lookup(
+        texture.levels,
+        texture.size,
+        (xy[:, 0] / texture.span[0]).astype(np.float32),
+        (xy[:, 1] / texture.span[1]).astype(np.float32),
+        width,
+        out,
+    )
     return out
 
 # %% ../../nbs/people/textures.ipynb #d4854259
-def shades(rng, low: float = .02, high: float = .8, saturation: float = .6) -> Float[np.ndarray, "3"]:
+def shades(rng, low: float = 0.02, high: float = 0.8, saturation: float = 0.6) -> Float[np.ndarray, " 3"]:
     "A random linear RGB colour of random lightness, more often dull than bright."
     hue, chroma = rng.uniform(0, 2 * np.pi), saturation * rng.beta(1.2, 2.0)
     tint = 1 + chroma * np.cos(hue + np.array([0, -2.094, 2.094])) * 1.4
-    return np.clip(np.exp(rng.uniform(math.log(low), math.log(high))) * tint, .012, .85).astype(np.float32)
+    return np.clip(np.exp(rng.uniform(math.log(low), math.log(high))) * tint, 0.012, 0.85).astype(np.float32)
 
 # %% ../../nbs/people/textures.ipynb #772a1e84
 def plain(rng, a, b, size=64):
     "One colour with a little unevenness."
-    return a * (1 + .06 * tileable_noise(rng, size, 3)[..., None])
+    return a * (1 + 0.06 * tileable_noise(rng, size, 3)[..., None])
+
 
 def stripes(rng, a, b, size=64):
     "Horizontal stripes of two colours."
-    share = rng.choice([.15, .3, .5])
+    share = rng.choice([0.15, 0.3, 0.5])
     rows = (np.arange(size) / size * rng.choice([1, 2]) % 1 < share)[:, None, None]
     return np.where(rows, b, a) * np.ones((1, size, 1))
 
+
 def pinstripes(rng, a, b, size=64):
     "Thin vertical lines."
-    return np.where((np.arange(size) % 16 < 2)[None, :, None], .6 * a + .4 * b, a) * np.ones((size, 1, 1))
+    return np.where((np.arange(size) % 16 < 2)[None, :, None], 0.6 * a + 0.4 * b, a) * np.ones((size, 1, 1))
+
 
 def checks(rng, a, b, size=64):
     "Crossing bands, as in gingham and flannel."
-    bands = np.convolve(np.tile((np.arange(size) % (size // 2) < size // 4).astype(float), 3), np.ones(3) / 3, "same")[size:2 * size]
+    bands = np.convolve(np.tile((np.arange(size) % (size // 2) < size // 4).astype(float), 3), np.ones(3) / 3, "same")[
+        size : 2 * size
+    ]
     weight = (bands[:, None] + bands[None, :])[..., None] / 2
-    thin = ((np.arange(size) % (size // 2) == size // 8)[:, None] | (np.arange(size) % (size // 2) == size // 8)[None, :])[..., None]
-    return (a * (1 - weight) + b * weight) * np.where(thin, 1.5, 1).clip(0, .9)
+    thin = (
+        (np.arange(size) % (size // 2) == size // 8)[:, None] | (np.arange(size) % (size // 2) == size // 8)[None, :]
+    )[..., None]
+    return (a * (1 - weight) + b * weight) * np.where(thin, 1.5, 1).clip(0, 0.9)
+
 
 def dots(rng, a, b, size=64):
     "Polka dots."
     y, x = np.mgrid[:size, :size] / size * 2
-    inside = np.hypot((x + .5 * (y.astype(int) % 2)) % 1 - .5, y % 1 - .5) < rng.uniform(.15, .3)
+    inside = np.hypot((x + 0.5 * (y.astype(int) % 2)) % 1 - 0.5, y % 1 - 0.5) < rng.uniform(0.15, 0.3)
     return np.where(inside[..., None], b, a)
+
 
 def floral(rng, a, b, size=64):
     "Blobs of a second and third colour."
     c = shades(rng)
-    picture = np.where((tileable_noise(rng, size, 9, roughness=.1) > .7)[..., None], b, a)
-    return np.where((tileable_noise(rng, size, 6, roughness=.1) > 1.2)[..., None], c, picture)
+    picture = np.where((tileable_noise(rng, size, 9, roughness=0.1) > 0.7)[..., None], b, a)
+    return np.where((tileable_noise(rng, size, 6, roughness=0.1) > 1.2)[..., None], c, picture)
+
 
 def melange(rng, a, b, size=64):
     "Mixed yarn, as in sweatshirts and denim."
     noise = tileable_noise(rng, size, 2, (1, 4))[..., None]
-    return a * (1 + .22 * noise)
+    return a * (1 + 0.22 * noise)
 
 # %% ../../nbs/people/textures.ipynb #540615d9
-PATTERNS = dict(plain=plain, stripes=stripes, pinstripes=pinstripes, checks=checks, dots=dots, floral=floral, melange=melange)
+PATTERNS = dict(
+    plain=plain, stripes=stripes, pinstripes=pinstripes, checks=checks, dots=dots, floral=floral, melange=melange
+)
+
 
 def cloth(rng, pattern: str, colour=None, second=None) -> Texture:
     "A cloth `Texture` of a named pattern, in the given or in random colours."
-    if pattern not in PATTERNS: raise ValueError(f"cloth pattern: expected one of {sorted(PATTERNS)}, found {pattern!r}")
+    if pattern not in PATTERNS:
+        raise ValueError(f"cloth pattern: expected one of {sorted(PATTERNS)}, found {pattern!r}")
     a = shades(rng) if colour is None else np.float32(colour)
-    b = (shades(rng) if rng.random() < .5 else np.float32([.7, .68, .64]) * rng.uniform(.6, 1.1)) if second is None else np.float32(second)
-    span = dict(plain=60, melange=60, stripes=rng.choice([50, 80, 140]), checks=rng.choice([40, 70, 120]), dots=rng.choice([40, 70]),
-                floral=rng.choice([120, 180, 260]), pinstripes=60)[pattern]
-    return texture(np.clip(PATTERNS[pattern](rng, a, b), .01, .9), float(span))
+    b = (
+        (shades(rng) if rng.random() < 0.5 else np.float32([0.7, 0.68, 0.64]) * rng.uniform(0.6, 1.1))
+        if second is None
+        else np.float32(second)
+    )
+    span = dict(
+        plain=60,
+        melange=60,
+        stripes=rng.choice([50, 80, 140]),
+        checks=rng.choice([40, 70, 120]),
+        dots=rng.choice([40, 70]),
+        floral=rng.choice([120, 180, 260]),
+        pinstripes=60,
+    )[pattern]
+    return texture(np.clip(PATTERNS[pattern](rng, a, b), 0.01, 0.9), float(span))
 
 # %% ../../nbs/people/textures.ipynb #d23de758
 def _plates(rng, size, columns, rows, shift, joint, spread):
     "Plates in bond: (lightness [S, S] of each plate, True [S, S] in the joints)."
     y, x = np.mgrid[:size, :size] / size
     row = (y * rows).astype(int)
-    across = x * columns + shift * (row % 2 if shift == .5 else rng.uniform(0, 1, rows)[row] if shift else 0)
+    across = x * columns + shift * (row % 2 if shift == 0.5 else rng.uniform(0, 1, rows)[row] if shift else 0)
     lightness = 1 + spread * rng.normal(size=(rows, columns))[row, across.astype(int) % columns]
     return lightness, (across % 1 < joint * columns) | (y * rows % 1 < joint * rows)
 
 # %% ../../nbs/people/textures.ipynb #74337978
 def wood(rng, size=256):
     "Planks with grain."
-    colour = np.float32(rng.choice([[.35, .2, .1], [.22, .11, .05], [.5, .36, .2], [.12, .06, .035], [.4, .33, .26]]))
-    lightness, joint = _plates(rng, size, 1, 8, 1, .004, .18)
-    grain = 1 + .1 * tileable_noise(rng, size, 3, (24, 1)) + .06 * tileable_noise(rng, size, 30, (6, 1))
-    return np.where(joint[..., None], colour * .35, colour * (lightness * grain)[..., None])
+    colour = np.float32(
+        rng.choice([[0.35, 0.2, 0.1], [0.22, 0.11, 0.05], [0.5, 0.36, 0.2], [0.12, 0.06, 0.035], [0.4, 0.33, 0.26]])
+    )
+    lightness, joint = _plates(rng, size, 1, 8, 1, 0.004, 0.18)
+    grain = 1 + 0.1 * tileable_noise(rng, size, 3, (24, 1)) + 0.06 * tileable_noise(rng, size, 30, (6, 1))
+    return np.where(joint[..., None], colour * 0.35, colour * (lightness * grain)[..., None])
+
 
 def tiles(rng, size=256):
     "Square tiles with joints, sometimes of two colours."
-    colour, n = shades(rng, .15, .7, .3), rng.choice([2, 4])
-    lightness, joint = _plates(rng, size, n, n, 0, .012, .03)
+    colour, n = shades(rng, 0.15, 0.7, 0.3), rng.choice([2, 4])
+    lightness, joint = _plates(rng, size, n, n, 0, 0.012, 0.03)
     y, x = np.mgrid[:size, :size] * n // size
-    checker = np.where(((x + y) % 2)[..., None], 1, rng.choice([1, 1, .4]))
-    return np.where(joint[..., None], colour.mean() * .6, colour * checker * (lightness * (1 + .06 * tileable_noise(rng, size, 40)))[..., None])
+    checker = np.where(((x + y) % 2)[..., None], 1, rng.choice([1, 1, 0.4]))
+    return np.where(
+        joint[..., None],
+        colour.mean() * 0.6,
+        colour * checker * (lightness * (1 + 0.06 * tileable_noise(rng, size, 40)))[..., None],
+    )
+
 
 def grass(rng, size=256):
     "Lawn, greener or drier."
-    colour = np.float32([.09, .16, .035]) * (1 - (dry := rng.uniform(0, .7))) + np.float32([.26, .21, .09]) * dry
-    blades = tileable_noise(rng, size, 2, (1, 3)) * .35 + tileable_noise(rng, size, 20) * .22
-    hue = tileable_noise(rng, size, 30)[..., None] * np.float32([.12, .02, 0])
-    return colour * (1 + blades[..., None]).clip(.25, 2) * (1 + hue)
+    colour = np.float32([0.09, 0.16, 0.035]) * (1 - (dry := rng.uniform(0, 0.7))) + np.float32([0.26, 0.21, 0.09]) * dry
+    blades = tileable_noise(rng, size, 2, (1, 3)) * 0.35 + tileable_noise(rng, size, 20) * 0.22
+    hue = tileable_noise(rng, size, 30)[..., None] * np.float32([0.12, 0.02, 0])
+    return colour * (1 + blades[..., None]).clip(0.25, 2) * (1 + hue)
+
 
 def carpet(rng, size=256):
     "Short pile, plain or with a woven pattern."
-    colour, fine = shades(rng, .05, .45, .5), 1 + .16 * tileable_noise(rng, size, 1.6)[..., None]
-    if rng.random() < .6: return colour * fine * (1 + .06 * tileable_noise(rng, size, 50)[..., None])
-    pattern = PATTERNS[str(rng.choice(["checks", "dots", "floral"]))](rng, colour, shades(rng, .05, .4, .5), size)
+    colour, fine = shades(rng, 0.05, 0.45, 0.5), 1 + 0.16 * tileable_noise(rng, size, 1.6)[..., None]
+    if rng.random() < 0.6:
+        return colour * fine * (1 + 0.06 * tileable_noise(rng, size, 50)[..., None])
+    pattern = PATTERNS[str(rng.choice(["checks", "dots", "floral"]))](rng, colour, shades(rng, 0.05, 0.4, 0.5), size)
     return pattern * fine
+
 
 def concrete(rng, size=256):
     "Grey, blotchy, with fine grain."
-    noise = .03 * tileable_noise(rng, size, 45) + .06 * tileable_noise(rng, size, 2) + .03 * tileable_noise(rng, size, 8)
-    return np.float32([.36, .35, .33]) * rng.uniform(.5, 1.3) * (1 + noise)[..., None]
+    noise = (
+        0.03 * tileable_noise(rng, size, 45) + 0.06 * tileable_noise(rng, size, 2) + 0.03 * tileable_noise(rng, size, 8)
+    )
+    return np.float32([0.36, 0.35, 0.33]) * rng.uniform(0.5, 1.3) * (1 + noise)[..., None]
+
 
 def asphalt(rng, size=256):
     "Dark grey with light grains."
-    noise = .25 * tileable_noise(rng, size, 1.5) + .08 * tileable_noise(rng, size, 60)
-    return np.float32([.12, .12, .125]) * rng.uniform(.6, 1.6) * (1 + noise).clip(.3, 3)[..., None]
+    noise = 0.25 * tileable_noise(rng, size, 1.5) + 0.08 * tileable_noise(rng, size, 60)
+    return np.float32([0.12, 0.12, 0.125]) * rng.uniform(0.6, 1.6) * (1 + noise).clip(0.3, 3)[..., None]
+
 
 def sand(rng, size=256):
     "Beach or clay court."
-    colour = np.float32(rng.choice([[.55, .43, .28], [.5, .24, .13], [.62, .55, .42]]))
-    return colour * (1 + .1 * tileable_noise(rng, size, 1.5) + .1 * tileable_noise(rng, size, 14, (3, 1)))[..., None]
+    colour = np.float32(rng.choice([[0.55, 0.43, 0.28], [0.5, 0.24, 0.13], [0.62, 0.55, 0.42]]))
+    return colour * (1 + 0.1 * tileable_noise(rng, size, 1.5) + 0.1 * tileable_noise(rng, size, 14, (3, 1)))[..., None]
+
 
 def mat(rng, size=256):
     "Rubber sports floor: saturated colour, plate joints."
-    lightness, joint = _plates(rng, size, 2, 2, 0, .004, .02)
-    colour = np.float32(rng.choice([[.04, .1, .35], [.4, .05, .04], [.03, .2, .1], [.1, .1, .11], [.05, .05, .06]]))
-    return np.where(joint[..., None], colour * .4, colour * (lightness * (1 + .05 * tileable_noise(rng, size, 2)))[..., None])
+    lightness, joint = _plates(rng, size, 2, 2, 0, 0.004, 0.02)
+    colour = np.float32(
+        rng.choice([[0.04, 0.1, 0.35], [0.4, 0.05, 0.04], [0.03, 0.2, 0.1], [0.1, 0.1, 0.11], [0.05, 0.05, 0.06]])
+    )
+    return np.where(
+        joint[..., None], colour * 0.4, colour * (lightness * (1 + 0.05 * tileable_noise(rng, size, 2)))[..., None]
+    )
+
 
 def paving(rng, size=256):
     "Paving stones in bond."
-    colour = shades(rng, .18, .45, .2)
-    lightness, joint = _plates(rng, size, 4, 8, .5, .006, .12)
-    return np.where(joint[..., None], colour * .45, colour * (lightness * (1 + .09 * tileable_noise(rng, size, 3)))[..., None])
+    colour = shades(rng, 0.18, 0.45, 0.2)
+    lightness, joint = _plates(rng, size, 4, 8, 0.5, 0.006, 0.12)
+    return np.where(
+        joint[..., None], colour * 0.45, colour * (lightness * (1 + 0.09 * tileable_noise(rng, size, 3)))[..., None]
+    )
 
 # %% ../../nbs/people/textures.ipynb #b2ac4d66
 def brick(rng, size=256):
     "Bricks in mortar, bare or painted."
-    bare = rng.random() < .6
-    colour = np.float32([.36, .13, .08]) * rng.uniform(.6, 1.3) if bare else shades(rng, .2, .75, .3)
-    lightness, joint = _plates(rng, size, 4, 12, .5, .007, .16 if bare else .03)
-    mortar = np.float32([.42, .4, .37]) if bare else colour * .8
-    return np.where(joint[..., None], mortar, colour * lightness[..., None]) * (1 + .1 * tileable_noise(rng, size, 3)[..., None])
+    bare = rng.random() < 0.6
+    colour = np.float32([0.36, 0.13, 0.08]) * rng.uniform(0.6, 1.3) if bare else shades(rng, 0.2, 0.75, 0.3)
+    lightness, joint = _plates(rng, size, 4, 12, 0.5, 0.007, 0.16 if bare else 0.03)
+    mortar = np.float32([0.42, 0.4, 0.37]) if bare else colour * 0.8
+    return np.where(joint[..., None], mortar, colour * lightness[..., None]) * (
+        1 + 0.1 * tileable_noise(rng, size, 3)[..., None]
+    )
+
 
 def plaster(rng, size=256):
     "Painted wall."
-    colour = shades(rng, .25, .8, .35)
-    return colour * (1 + .025 * tileable_noise(rng, size, 60) + .02 * tileable_noise(rng, size, 2))[..., None]
+    colour = shades(rng, 0.25, 0.8, 0.35)
+    return colour * (1 + 0.025 * tileable_noise(rng, size, 60) + 0.02 * tileable_noise(rng, size, 2))[..., None]
+
 
 def wallpaper(rng, size=256):
     "Paper with a faint repeated pattern."
-    a = shades(rng, .2, .7, .35)
+    a = shades(rng, 0.2, 0.7, 0.35)
     pattern = PATTERNS[str(rng.choice(["pinstripes", "dots", "floral"]))]
-    return pattern(rng, a, a * rng.uniform(.6, 1.3), size).clip(.02, .9)
+    return pattern(rng, a, a * rng.uniform(0.6, 1.3), size).clip(0.02, 0.9)
+
 
 def panels(rng, size=256):
     "Vertical boards."
     return np.ascontiguousarray(wood(rng, size).transpose(1, 0, 2))
 
+
 def curtain(rng, size=256):
     "Hanging folds."
-    folds = tileable_noise(rng, size, 10, (1, 60), .1)[..., None]
-    return shades(rng, .05, .5, .6) * (1 + .35 * folds).clip(.2, 2)
+    folds = tileable_noise(rng, size, 10, (1, 60), 0.1)[..., None]
+    return shades(rng, 0.05, 0.5, 0.6) * (1 + 0.35 * folds).clip(0.2, 2)
+
 
 def leaves(rng, size=256):
     "Hedge or tree foliage."
-    colour = np.float32([.06, .1, .025]) * rng.uniform(.6, 1.8)
-    return colour * (1 + .5 * tileable_noise(rng, size, 4) + .3 * tileable_noise(rng, size, 14)).clip(.08, 3)[..., None]
+    colour = np.float32([0.06, 0.1, 0.025]) * rng.uniform(0.6, 1.8)
+    return (
+        colour * (1 + 0.5 * tileable_noise(rng, size, 4) + 0.3 * tileable_noise(rng, size, 14)).clip(0.08, 3)[..., None]
+    )
+
 
 def facade(rng, size=256):
     "A house front with rows of windows."
-    wall, n = shades(rng, .12, .6, .3), int(rng.choice([2, 4]))
+    wall, n = shades(rng, 0.12, 0.6, 0.3), int(rng.choice([2, 4]))
     y, x = np.mgrid[:size, :size] / size * n % 1
-    window, frame = (abs(x - .5) < .24) & (abs(y - .5) < .3), (abs(x - .5) < .28) & (abs(y - .5) < .34)
-    glass = np.float32([.06, .08, .1]) * rng.uniform(.5, 4)
-    picture = np.where(window[..., None], glass, np.where(frame[..., None], wall * .5, wall))
-    return picture * (1 + .05 * tileable_noise(rng, size, 3)[..., None])
+    window, frame = (abs(x - 0.5) < 0.24) & (abs(y - 0.5) < 0.3), (abs(x - 0.5) < 0.28) & (abs(y - 0.5) < 0.34)
+    glass = np.float32([0.06, 0.08, 0.1]) * rng.uniform(0.5, 4)
+    picture = np.where(window[..., None], glass, np.where(frame[..., None], wall * 0.5, wall))
+    return picture * (1 + 0.05 * tileable_noise(rng, size, 3)[..., None])
 
 # %% ../../nbs/people/textures.ipynb #067a6756
-SURFACES = {"wood": (wood, 1200), "tiles": (tiles, 1200), "grass": (grass, 1600), "carpet": (carpet, 900), "concrete": (concrete, 2600),
-            "asphalt": (asphalt, 1400), "sand": (sand, 1400), "mat": (mat, 2000), "paving": (paving, 1200), "brick": (brick, 1000),
-            "plaster": (plaster, 2400), "wallpaper": (wallpaper, 900), "panels": (panels, 1000), "curtain": (curtain, 1500),
-            "leaves": (leaves, 900), "facade": (facade, 7000)}
+SURFACES = {
+    "wood": (wood, 1200),
+    "tiles": (tiles, 1200),
+    "grass": (grass, 1600),
+    "carpet": (carpet, 900),
+    "concrete": (concrete, 2600),
+    "asphalt": (asphalt, 1400),
+    "sand": (sand, 1400),
+    "mat": (mat, 2000),
+    "paving": (paving, 1200),
+    "brick": (brick, 1000),
+    "plaster": (plaster, 2400),
+    "wallpaper": (wallpaper, 900),
+    "panels": (panels, 1000),
+    "curtain": (curtain, 1500),
+    "leaves": (leaves, 900),
+    "facade": (facade, 7000),
+}
+
 
 @functools.lru_cache(maxsize=256)
 def surface(kind: str, variant: int) -> Texture:
     "The `variant`-th `Texture` of a kind of floor or wall: the same one for the same number."
-    if kind not in SURFACES: raise ValueError(f"surface: expected one of {sorted(SURFACES)}, found {kind!r}")
+    if kind not in SURFACES:
+        raise ValueError(f"surface: expected one of {sorted(SURFACES)}, found {kind!r}")
     paint, span = SURFACES[kind]
     picture = paint(np.random.default_rng([variant, *kind.encode()]), 256)
-    return texture(np.clip(picture, .006, .95), span)
+    return texture(np.clip(picture, 0.006, 0.95), span)

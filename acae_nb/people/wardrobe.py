@@ -12,53 +12,108 @@ __all__ = ['TONES', 'HAIR', 'NEUTRAL', 'DENIM', 'TOPS', 'STYLES', 'MIXED', 'TOPS
 import cv2
 import numpy as np
 
-from .appearance import Cloth, Look, Part, Shoe, SOLE, Surfaces, bottom, footwear, jacket, loose_bottom, loose_top, prune, top
+from acae_nb.people.appearance import (
+    SOLE,
+    Cloth,
+    Look,
+    Part,
+    Shoe,
+    Surfaces,
+    bottom,
+    footwear,
+    jacket,
+    loose_bottom,
+    loose_top,
+    prune,
+    top,
+)
 from .faces import Eyes, Hair, Skin, hair_field, on_face
 from .textures import Texture, cloth, shades, solid_noise, texture
 
 # %% ../../nbs/people/wardrobe.ipynb #0f778a8c
-TONES = np.float32([[.80, .56, .46], [.70, .44, .33], [.56, .33, .23], [.40, .22, .14], [.25, .13, .08], [.13, .065, .04]])    # linear RGB
-HAIR = np.float32([[.012, .010, .010], [.03, .018, .012], [.08, .04, .02], [.2, .11, .05], [.42, .29, .14], [.28, .09, .04],     # black to blond, red,
-                   [.35, .34, .33], [.6, .59, .57]])                                                                               # grey, white
+TONES = np.float32(
+    [
+        [0.80, 0.56, 0.46],
+        [0.70, 0.44, 0.33],
+        [0.56, 0.33, 0.23],
+        [0.40, 0.22, 0.14],
+        [0.25, 0.13, 0.08],
+        [0.13, 0.065, 0.04],
+    ]
+)  # linear RGB
+HAIR = np.float32(
+    [
+        [0.012, 0.010, 0.010],
+        [0.03, 0.018, 0.012],
+        [0.08, 0.04, 0.02],
+        [0.2, 0.11, 0.05],
+        [0.42, 0.29, 0.14],
+        [0.28, 0.09, 0.04],  # black to blond, red,
+        [0.35, 0.34, 0.33],
+        [0.6, 0.59, 0.57],
+    ]
+)  # grey, white
+
 
 def random_skin(rng, african: float, asian: float, male: bool, age: float) -> Skin:
     "A `Skin`; `african` and `asian` are shares of ancestry as in the body's phenotype, `age` 0.25 child, 0.5 young, 1 old."
-    depth = float(np.clip(rng.normal(.7 + 4.2 * african + .7 * asian, .6), 0, 4.99))
+    depth = float(np.clip(rng.normal(0.7 + 4.2 * african + 0.7 * asian, 0.6), 0, 4.99))
     tone = TONES[int(depth)] * (1 - depth % 1) + TONES[int(depth) + 1] * (depth % 1)
-    grey = max(0, age - .72) * 2.2
-    weights = np.array([.35, .25, .18, .1, .1, .06, 0, 0]) * np.where(np.arange(8) < 3, 1, max(0, 1 - 1.1 * (african + asian)))
+    grey = max(0, age - 0.72) * 2.2
+    weights = np.array([0.35, 0.25, 0.18, 0.1, 0.1, 0.06, 0, 0]) * np.where(
+        np.arange(8) < 3, 1, max(0, 1 - 1.1 * (african + asian))
+    )
     weights[6:] = grey, grey / 2
-    hair = HAIR[rng.choice(8, p=weights / weights.sum())] * rng.uniform(.7, 1.3)
-    bearded = male and age > .45 and rng.random() < .45
-    beard = (True, True, bool(rng.random() < .65)) if bearded else (False, False, False)
-    lips, brows = (rng.uniform(.2, .5), rng.uniform(3.5, 6)) if male else (rng.uniform(.4, 1), rng.uniform(2.5, 4))
-    recede = rng.choice([0, 0, 8, 22]) if male and age > .6 else 0
-    return Skin(tone * rng.normal(1, .04, 3).astype(np.float32), hair.astype(np.float32), lips, brows, recede=recede, beard=beard,
-                stubble=rng.uniform(.35, .95) if bearded else 0, shine=rng.uniform(.02, .09))
+    hair = HAIR[rng.choice(8, p=weights / weights.sum())] * rng.uniform(0.7, 1.3)
+    bearded = male and age > 0.45 and rng.random() < 0.45
+    beard = (True, True, bool(rng.random() < 0.65)) if bearded else (False, False, False)
+    lips, brows = (rng.uniform(0.2, 0.5), rng.uniform(3.5, 6)) if male else (rng.uniform(0.4, 1), rng.uniform(2.5, 4))
+    recede = rng.choice([0, 0, 8, 22]) if male and age > 0.6 else 0
+    return Skin(
+        tone * rng.normal(1, 0.04, 3).astype(np.float32),
+        hair.astype(np.float32),
+        lips,
+        brows,
+        recede=recede,
+        beard=beard,
+        stubble=rng.uniform(0.35, 0.95) if bearded else 0,
+        shine=rng.uniform(0.02, 0.09),
+    )
 
 # %% ../../nbs/people/wardrobe.ipynb #a271d1e6
 def ellipsoid(centre, radii, count: int = 10):
     "Points [V, 3] and faces of an ellipsoid (mm)."
-    latitude, longitude = np.meshgrid(np.linspace(-np.pi / 2, np.pi / 2, count), np.linspace(0, 2 * np.pi, 2 * count), indexing="ij")
-    points = np.stack([np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)], -1).reshape(-1, 3)
+    latitude, longitude = np.meshgrid(
+        np.linspace(-np.pi / 2, np.pi / 2, count), np.linspace(0, 2 * np.pi, 2 * count), indexing="ij"
+    )
+    points = np.stack(
+        [np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)], -1
+    ).reshape(-1, 3)
     grid = np.arange(count * 2 * count).reshape(count, 2 * count)
     quads = np.stack([grid[:-1, :-1], grid[:-1, 1:], grid[1:, 1:], grid[1:, :-1]], -1).reshape(-1, 4)
     return np.float32(points * radii + centre), np.concatenate([quads[:, :3], quads[:, [0, 2, 3]]]).astype(np.int32)
+
 
 def brim():
     "Points and faces of a cap's peak."
     angle, out = np.meshgrid(np.linspace(-1.25, 1.25, 13), [0, 1], indexing="ij")
     radius_x, radius_y = 78 + 6 * out, 88 + 78 * out * np.cos(angle)
-    points = np.stack([radius_x * np.sin(angle), -58 - radius_y * np.cos(angle) + 20, 962 - 14 * out - 10 * np.sin(angle) ** 2], -1).reshape(-1, 3)
+    points = np.stack(
+        [radius_x * np.sin(angle), -58 - radius_y * np.cos(angle) + 20, 962 - 14 * out - 10 * np.sin(angle) ** 2], -1
+    ).reshape(-1, 3)
     i = np.arange(12) * 2
     quads = np.stack([i, i + 1, i + 3, i + 2], 1)
     return np.float32(points), np.concatenate([quads[:, :3], quads[:, [0, 2, 3]]]).astype(np.int32)
 
 # %% ../../nbs/people/wardrobe.ipynb #e6c3f649
-def _shell(body: Surfaces, look: Look, material, thickness, low=None, recede=0.0, reach=35.0, rough=.12, margin=1e6):
+def _shell(body: Surfaces, look: Look, material, thickness, low=None, recede=0.0, reach=35.0, rough=0.12, margin=1e6):
     "Add a layer over the scalp: hair or a cap. `low` (mm above the eyes) cuts it there instead of at the hairline."
-    inside = (lambda p: hair_field(p, recede)) if low is None else (lambda p: on_face(p)[2] - low - .22 * (on_face(p)[1] + 20) * -1)
-    grown = lambda p: 1.5 + thickness * np.clip(inside(p) / reach, 0, 1) ** .6 * (1 + rough * solid_noise(p, 40)[:, 0])
+    inside = (
+        (lambda p: hair_field(p, recede))
+        if low is None
+        else (lambda p: on_face(p)[2] - low - 0.22 * (on_face(p)[1] + 20) * -1)
+    )
+    grown = lambda p: 1.5 + thickness * np.clip(inside(p) / reach, 0, 1) ** 0.6 * (1 + rough * solid_noise(p, 40)[:, 0])
     look.wear(body.scalp, inside, grown, material, margin)
 
 # %% ../../nbs/people/wardrobe.ipynb #96b40258
@@ -71,94 +126,181 @@ def off_face(p):
 def add_hair(look: Look, body: Surfaces, rng, skin: Skin, style: str):
     "Hair of a `style`: bald, shaved, short, full, afro, bob, long, ponytail, bun, or flat (under a cap)."
     look.words.append(style)
-    skin.scalp = 0.12 if style == "bald" else .8
-    if style in ("bald", "shaved"): return
-    material = Hair(skin.hair, (7, 7, 7) if style == "afro" else (5, 40, 40) if style in ("short", "full", "flat") else (5, 5, 60))
-    thickness = dict(short=rng.uniform(7, 13), full=rng.uniform(15, 26), afro=rng.uniform(38, 62), bob=15, long=13, ponytail=9, bun=9, flat=4)[style]
-    _shell(body, look, material, thickness, recede=skin.recede, reach=60 if style == "afro" else 30, rough=.3 if style in ("full", "afro") else .1)
+    skin.scalp = 0.12 if style == "bald" else 0.8
+    if style in ("bald", "shaved"):
+        return
+    material = Hair(
+        skin.hair, (7, 7, 7) if style == "afro" else (5, 40, 40) if style in ("short", "full", "flat") else (5, 5, 60)
+    )
+    thickness = dict(
+        short=rng.uniform(7, 13),
+        full=rng.uniform(15, 26),
+        afro=rng.uniform(38, 62),
+        bob=15,
+        long=13,
+        ponytail=9,
+        bun=9,
+        flat=4,
+    )[style]
+    _shell(
+        body,
+        look,
+        material,
+        thickness,
+        recede=skin.recede,
+        reach=60 if style == "afro" else 30,
+        rough=0.3 if style in ("full", "afro") else 0.1,
+    )
     if style in ("bob", "long"):
         end = 800 - rng.uniform(0, 25) if style == "bob" else rng.uniform(480, 720)
-        look.wear(body.hair, lambda p: np.minimum(p[:, 2] - end - 8 * solid_noise(p, 12)[:, 0], off_face(p)), lambda p: 6.0, material, margin=1e6)
+        look.wear(
+            body.hair,
+            lambda p: np.minimum(p[:, 2] - end - 8 * solid_noise(p, 12)[:, 0], off_face(p)),
+            lambda p: 6.0,
+            material,
+            margin=1e6,
+        )
     if style == "ponytail":
         for k in range(5):
-            look.parts.append(Part(*ellipsoid([0, 92 + 16 * np.sin(k * .9), 968 - 42 * k], [24 - 2.5 * k, 22 - 2 * k, 36]), look.number(material)))
-    if style == "bun": look.parts.append(Part(*ellipsoid([0, 88, 975], [34, 32, 34]), look.number(material)))
+            look.parts.append(
+                Part(
+                    *ellipsoid([0, 92 + 16 * np.sin(k * 0.9), 968 - 42 * k], [24 - 2.5 * k, 22 - 2 * k, 36]),
+                    look.number(material),
+                )
+            )
+    if style == "bun":
+        look.parts.append(Part(*ellipsoid([0, 88, 975], [34, 32, 34]), look.number(material)))
 
 # %% ../../nbs/people/wardrobe.ipynb #a656d057
 def add_cap(look: Look, body: Surfaces, rng):
     "A baseball cap, or a knitted hat."
-    fabric = Cloth(cloth(rng, "plain"), folds=.12)
-    if rng.random() < .6:
+    fabric = Cloth(cloth(rng, "plain"), folds=0.12)
+    if rng.random() < 0.6:
         _shell(body, look, fabric, 12, low=46, reach=14, rough=0, margin=6)
         look.parts.append(Part(*brim(), look.number(fabric)))
         look.words.append("cap")
     else:
-        _shell(body, look, fabric, 14, low=38, reach=10, rough=.05, margin=6)
+        _shell(body, look, fabric, 14, low=38, reach=10, rough=0.05, margin=6)
         look.words.append("knitted hat")
 
 # %% ../../nbs/people/wardrobe.ipynb #80e23c2e
 def graphic(rng) -> Texture:
     "A print for the chest: a number, a word or a few shapes, on black (the cloth)."
-    ink, picture, kind = (255 * np.clip(shades(rng, .3, .8, .9), .05, .9)).tolist(), np.zeros((64, 64, 3), np.uint8), rng.integers(4)
-    if kind == 0: cv2.putText(picture, str(rng.integers(1, 99)), (6, 50), cv2.FONT_HERSHEY_DUPLEX, 1.5, ink, 5, cv2.LINE_AA)
-    elif kind == 1: cv2.putText(picture, "".join(rng.choice(list("AEGHKLMNORSTUXZ"), 4)), (2, 38), cv2.FONT_HERSHEY_DUPLEX, .75, ink, 2, cv2.LINE_AA)
+    ink, picture, kind = (
+        (255 * np.clip(shades(rng, 0.3, 0.8, 0.9), 0.05, 0.9)).tolist(),
+        np.zeros((64, 64, 3), np.uint8),
+        rng.integers(4),
+    )
+    if kind == 0:
+        cv2.putText(picture, str(rng.integers(1, 99)), (6, 50), cv2.FONT_HERSHEY_DUPLEX, 1.5, ink, 5, cv2.LINE_AA)
+    elif kind == 1:
+        cv2.putText(
+            picture,
+            "".join(rng.choice(list("AEGHKLMNORSTUXZ"), 4)),
+            (2, 38),
+            cv2.FONT_HERSHEY_DUPLEX,
+            0.75,
+            ink,
+            2,
+            cv2.LINE_AA,
+        )
     elif kind == 2:
         for _ in range(3):
             centre, radius = rng.integers(14, 50, 2).tolist(), int(rng.integers(5, 14))
-            cv2.circle(picture, centre, radius, (255 * shades(rng, .1, .8, .9)).tolist(), -1, cv2.LINE_AA)
+            cv2.circle(picture, centre, radius, (255 * shades(rng, 0.1, 0.8, 0.9)).tolist(), -1, cv2.LINE_AA)
     else:
-        for k in range(3): cv2.rectangle(picture, (4, 14 + 14 * k), (60, 20 + 14 * k), ink, -1)
+        for k in range(3):
+            cv2.rectangle(picture, (4, 14 + 14 * k), (60, 20 + 14 * k), ink, -1)
     picture = picture.astype(np.float32) / 255
     return texture(picture, 190)
 
 # %% ../../nbs/people/wardrobe.ipynb #042cb47c
-NEUTRAL = np.float32([[.02, .02, .025], [.05, .05, .055], [.16, .16, .17], [.55, .54, .52], [.72, .71, .69],                # black to white,
-                      [.02, .03, .07], [.2, .15, .09], [.33, .26, .17], [.05, .06, .03]])                                   # navy, browns, olive
-DENIM = np.float32([[.03, .05, .11], [.07, .11, .2], [.16, .23, .34], [.02, .022, .03]])
+NEUTRAL = np.float32(
+    [
+        [0.02, 0.02, 0.025],
+        [0.05, 0.05, 0.055],
+        [0.16, 0.16, 0.17],
+        [0.55, 0.54, 0.52],
+        [0.72, 0.71, 0.69],  # black to white,
+        [0.02, 0.03, 0.07],
+        [0.2, 0.15, 0.09],
+        [0.33, 0.26, 0.17],
+        [0.05, 0.06, 0.03],
+    ]
+)  # navy, browns, olive
+DENIM = np.float32([[0.03, 0.05, 0.11], [0.07, 0.11, 0.2], [0.16, 0.23, 0.34], [0.02, 0.022, 0.03]])
+
 
 def trouser_cloth(rng, style: str, tight: bool) -> Cloth:
     "Suit cloth, denim, cotton or sportswear."
     if style == "formal":
-        return Cloth(cloth(rng, "pinstripes" if rng.random() < .2 else "plain", NEUTRAL[rng.choice([0, 1, 2, 5])], NEUTRAL[2]), folds=.22)
+        return Cloth(
+            cloth(rng, "pinstripes" if rng.random() < 0.2 else "plain", NEUTRAL[rng.choice([0, 1, 2, 5])], NEUTRAL[2]),
+            folds=0.22,
+        )
     if style in ("casual", "outdoor"):
-        if rng.random() < .6: return Cloth(cloth(rng, "melange", DENIM[rng.integers(4)] * rng.uniform(.7, 1.3)), folds=.3, gloss=.01)
-        return Cloth(cloth(rng, "plain", NEUTRAL[rng.integers(9)]), folds=.3)
-    colour = NEUTRAL[rng.choice([0, 0, 1, 2, 5])] if rng.random() < .6 else None
-    stripe = None if rng.random() < .6 else shades(rng, .3, .8, .5)
-    return Cloth(cloth(rng, "plain", colour), folds=.08 if tight else .25, gloss=.06 if tight else .02, stripe=stripe)
+        if rng.random() < 0.6:
+            return Cloth(cloth(rng, "melange", DENIM[rng.integers(4)] * rng.uniform(0.7, 1.3)), folds=0.3, gloss=0.01)
+        return Cloth(cloth(rng, "plain", NEUTRAL[rng.integers(9)]), folds=0.3)
+    colour = NEUTRAL[rng.choice([0, 0, 1, 2, 5])] if rng.random() < 0.6 else None
+    stripe = None if rng.random() < 0.6 else shades(rng, 0.3, 0.8, 0.5)
+    return Cloth(
+        cloth(rng, "plain", colour), folds=0.08 if tight else 0.25, gloss=0.06 if tight else 0.02, stripe=stripe
+    )
+
 
 def add_bottom(look: Look, body: Surfaces, rng, style: str, length: str):
     "Trousers or shorts: `length` long, calf, knee, short."
     low, high = dict(long=(-772, -735), calf=(-490, -470), knee=(-300, -200), short=(-110, -10))[length]
-    tight = style == "lab" or (style == "sport" and rng.random() < .4)
+    tight = style == "lab" or (style == "sport" and rng.random() < 0.4)
     fabric = trouser_cloth(rng, style, tight)
     fit, flare = (0, 0) if tight else (rng.uniform(3, 12), rng.uniform(0, 22 if length == "long" else 30))
     look.wear(body.tights, bottom(rng.uniform(228, 262), rng.uniform(low, high)), loose_bottom(fit, flare), fabric)
     look.words.append(f"{length} trousers")
 
 # %% ../../nbs/people/wardrobe.ipynb #f808e05b
-TOPS = dict(                                  # sleeves        necklines        fit       folds  patterns
-    tank=((-18, -18),  ("wide",),             (0, 7),   .2,  dict(plain=.6, stripes=.15, floral=.15, melange=.1)),
-    tee=((110, 190),   ("crew", "crew", "v"), (3, 14),  .32, dict(plain=.55, stripes=.2, checks=.03, floral=.1, melange=.12)),
-    longsleeve=((520, 535), ("crew",),        (2, 9),   .32, dict(plain=.5, stripes=.3, floral=.05, melange=.15)),
-    sweater=((530, 540), ("crew", "v"),       (8, 16),  .35, dict(plain=.4, stripes=.25, checks=.1, floral=.05, melange=.2)),
-    shirt=((520, 530), ("v",),                (6, 13),  .32, dict(plain=.4, stripes=.1, checks=.35, floral=.1, dots=.05)),
-    polo=((150, 190),  ("v",),                (4, 10),  .28, dict(plain=.6, stripes=.4)),
-    hoodie=((535, 540), ("high",),            (12, 22), .4,  dict(plain=.6, melange=.4)),
-    shortsuit=((140, 160), ("high",),         (0, 0),   .06, dict(plain=1)),
-    suit=((525, 535),  ("high",),             (0, 0),   .06, dict(plain=1)))
+TOPS = dict(  # sleeves        necklines        fit       folds  patterns
+    tank=((-18, -18), ("wide",), (0, 7), 0.2, dict(plain=0.6, stripes=0.15, floral=0.15, melange=0.1)),
+    tee=(
+        (110, 190),
+        ("crew", "crew", "v"),
+        (3, 14),
+        0.32,
+        dict(plain=0.55, stripes=0.2, checks=0.03, floral=0.1, melange=0.12),
+    ),
+    longsleeve=((520, 535), ("crew",), (2, 9), 0.32, dict(plain=0.5, stripes=0.3, floral=0.05, melange=0.15)),
+    sweater=(
+        (530, 540),
+        ("crew", "v"),
+        (8, 16),
+        0.35,
+        dict(plain=0.4, stripes=0.25, checks=0.1, floral=0.05, melange=0.2),
+    ),
+    shirt=((520, 530), ("v",), (6, 13), 0.32, dict(plain=0.4, stripes=0.1, checks=0.35, floral=0.1, dots=0.05)),
+    polo=((150, 190), ("v",), (4, 10), 0.28, dict(plain=0.6, stripes=0.4)),
+    hoodie=((535, 540), ("high",), (12, 22), 0.4, dict(plain=0.6, melange=0.4)),
+    shortsuit=((140, 160), ("high",), (0, 0), 0.06, dict(plain=1)),
+    suit=((525, 535), ("high",), (0, 0), 0.06, dict(plain=1)),
+)
+
 
 def add_top(look: Look, body: Surfaces, rng, style: str, kind: str, tucked: bool = False):
     "One of `TOPS`; tucked in or worn over the trousers."
     sleeves, necks, fits, folds, patterns = TOPS[kind]
     pattern, colour = str(rng.choice(list(patterns), p=list(patterns.values()))), None
-    if style == "formal": pattern, colour = str(rng.choice(["plain", "pinstripes"])), np.float32([.7, .7, .72]) * rng.uniform(.7, 1)
-    fabric = Cloth(cloth(rng, pattern, colour), folds=folds, gloss=.05 if "suit" in kind else .015)
-    if kind in ("tee", "longsleeve", "suit") and rng.random() < .25: fabric.sleeves = cloth(rng, "plain")
-    if kind in ("tee", "sweater", "hoodie", "tank", "polo") and rng.random() < .3: fabric.trim = shades(rng)
-    if kind in ("tee", "hoodie", "tank") and pattern in ("plain", "melange") and rng.random() < .45: fabric.graphic = graphic(rng)
-    if kind == "shirt": fabric.placket = shades(rng, .05, .8, .1)
-    if kind == "hoodie" and rng.random() < .5: fabric.placket = np.float32([.6, .58, .55])
+    if style == "formal":
+        pattern, colour = str(rng.choice(["plain", "pinstripes"])), np.float32([0.7, 0.7, 0.72]) * rng.uniform(0.7, 1)
+    fabric = Cloth(cloth(rng, pattern, colour), folds=folds, gloss=0.05 if "suit" in kind else 0.015)
+    if kind in ("tee", "longsleeve", "suit") and rng.random() < 0.25:
+        fabric.sleeves = cloth(rng, "plain")
+    if kind in ("tee", "sweater", "hoodie", "tank", "polo") and rng.random() < 0.3:
+        fabric.trim = shades(rng)
+    if kind in ("tee", "hoodie", "tank") and pattern in ("plain", "melange") and rng.random() < 0.45:
+        fabric.graphic = graphic(rng)
+    if kind == "shirt":
+        fabric.placket = shades(rng, 0.05, 0.8, 0.1)
+    if kind == "hoodie" and rng.random() < 0.5:
+        fabric.placket = np.float32([0.6, 0.58, 0.55])
     fit, hem = rng.uniform(*fits), 225.0 if tucked else rng.uniform(120, 185)
     hangs = loose_top(min(fit, 6) if tucked else fit)
     offset = (lambda p: np.where(p[:, 2] < 270, 2, hangs(p))) if tucked else hangs
@@ -168,83 +310,127 @@ def add_top(look: Look, body: Surfaces, rng, style: str, kind: str, tucked: bool
 # %% ../../nbs/people/wardrobe.ipynb #aa7649d3
 def add_jacket(look: Look, body: Surfaces, rng, style: str):
     "A jacket or cardigan worn open over the top."
-    colour = NEUTRAL[rng.integers(9)] if rng.random() < .6 else None
-    fabric = Cloth(cloth(rng, "plain" if rng.random() < .7 else "melange", colour), folds=.3, gloss=.03)
-    look.wear(body.tights, jacket(540, rng.uniform(60, 170), rng.uniform(25, 60)), loose_top(rng.uniform(17, 24)), fabric)
+    colour = NEUTRAL[rng.integers(9)] if rng.random() < 0.6 else None
+    fabric = Cloth(cloth(rng, "plain" if rng.random() < 0.7 else "melange", colour), folds=0.3, gloss=0.03)
+    look.wear(
+        body.tights, jacket(540, rng.uniform(60, 170), rng.uniform(25, 60)), loose_top(rng.uniform(17, 24)), fabric
+    )
     look.words.append("jacket")
+
 
 def add_dress(look: Look, body: Surfaces, rng, skirt_only: bool):
     "A skirt, or a dress with the bodice of the same cloth."
-    fabric = Cloth(cloth(rng, str(rng.choice(["plain", "floral", "dots", "stripes", "checks"]))), folds=.3)
+    fabric = Cloth(cloth(rng, str(rng.choice(["plain", "floral", "dots", "stripes", "checks"]))), folds=0.3)
     end = rng.uniform(-600, -120)
     look.wear(body.skirt, lambda p: p[:, 2] - end, lambda p: 4.0, fabric, margin=1e6)
-    if not skirt_only: look.wear(body.tights, top(rng.choice([-18, 120, 300]), 215, str(rng.choice(["crew", "v", "wide"]))), loose_top(1), fabric)
+    if not skirt_only:
+        look.wear(
+            body.tights,
+            top(rng.choice([-18, 120, 300]), 215, str(rng.choice(["crew", "v", "wide"]))),
+            loose_top(1),
+            fabric,
+        )
     look.words.append("skirt" if skirt_only else "dress")
 
 # %% ../../nbs/people/wardrobe.ipynb #2b05f636
 def add_footwear(look: Look, body: Surfaces, rng, style: str, bare_legs: bool):
     "Shoes with a sole, boots, sometimes socks or bare feet."
-    if bare_legs and rng.random() < .55 and style != "lab":
-        sock = Cloth(cloth(rng, "plain", NEUTRAL[rng.choice([0, 3, 4])]), folds=.1)
+    if bare_legs and rng.random() < 0.55 and style != "lab":
+        sock = Cloth(cloth(rng, "plain", NEUTRAL[rng.choice([0, 3, 4])]), folds=0.1)
         look.wear(body.tights, footwear(rng.choice([140.0, 190.0, 330.0])), lambda p: 1.5, sock)
     if style == "formal":
         leather = NEUTRAL[rng.choice([0, 6])]
-        shoe = Shoe(leather, NEUTRAL[0], leather, .2)
+        shoe = Shoe(leather, NEUTRAL[0], leather, 0.2)
     else:
-        upper = shades(rng, .05, .7, .9) if style == "sport" and rng.random() < .5 else NEUTRAL[rng.integers(9)]
-        shoe = Shoe(upper, NEUTRAL[rng.choice([0, 3, 4])], shades(rng, .2, .8, .6), .06)
-    height = 210.0 if style == "outdoor" and rng.random() < .5 else rng.uniform(75, 95)
+        upper = shades(rng, 0.05, 0.7, 0.9) if style == "sport" and rng.random() < 0.5 else NEUTRAL[rng.integers(9)]
+        shoe = Shoe(upper, NEUTRAL[rng.choice([0, 3, 4])], shades(rng, 0.2, 0.8, 0.6), 0.06)
+    height = 210.0 if style == "outdoor" and rng.random() < 0.5 else rng.uniform(75, 95)
     sole = lambda p: 4 + 7 * (p[:, 2] < SOLE + 12) + 3 * (p[:, 1] < -170)
     look.wear(body.tights, footwear(height), sole, shoe)
     look.words.append("boots" if height > 150 else "shoes")
 
 # %% ../../nbs/people/wardrobe.ipynb #7e34292a
 STYLES = ("casual", "sport", "formal", "lab", "outdoor", "mixed")
-MIXED = dict(casual=.5, sport=.2, formal=.1, lab=.05, outdoor=.15)
-TOPS_OF = dict(casual=("tee", "tee", "longsleeve", "shirt", "sweater", "hoodie", "polo", "tank"), sport=("tee", "tank", "suit", "shortsuit", "longsleeve", "hoodie"),
-               formal=("shirt",), lab=("suit", "shortsuit", "tank", "tee"), outdoor=("hoodie", "sweater", "longsleeve", "shirt"))
-LENGTHS = dict(casual=dict(long=.68, calf=.04, knee=.2, short=.08), sport=dict(long=.45, calf=.1, knee=.25, short=.2), formal=dict(long=1),
-               lab=dict(long=.55, knee=.25, short=.2), outdoor=dict(long=.9, knee=.1))
-JACKET = dict(casual=.15, sport=.1, formal=.6, lab=0, outdoor=.4)           # shares of people who wear one
-TOPLESS = dict(casual=.06, sport=.35, formal=0, lab=.35, outdoor=.03)        # of men
-BAREFOOT = dict(casual=.08, sport=.15, formal=0, lab=.35, outdoor=0)
-CAP = dict(casual=.06, sport=.1, formal=0, lab=.05, outdoor=.35)
-HAIRCUTS = {True: dict(short=.42, full=.25, shaved=.15, bald=.1, afro=.08), False: dict(long=.25, bob=.15, ponytail=.2, bun=.12, full=.12, afro=.06, short=.1)}
+MIXED = dict(casual=0.5, sport=0.2, formal=0.1, lab=0.05, outdoor=0.15)
+TOPS_OF = dict(
+    casual=("tee", "tee", "longsleeve", "shirt", "sweater", "hoodie", "polo", "tank"),
+    sport=("tee", "tank", "suit", "shortsuit", "longsleeve", "hoodie"),
+    formal=("shirt",),
+    lab=("suit", "shortsuit", "tank", "tee"),
+    outdoor=("hoodie", "sweater", "longsleeve", "shirt"),
+)
+LENGTHS = dict(
+    casual=dict(long=0.68, calf=0.04, knee=0.2, short=0.08),
+    sport=dict(long=0.45, calf=0.1, knee=0.25, short=0.2),
+    formal=dict(long=1),
+    lab=dict(long=0.55, knee=0.25, short=0.2),
+    outdoor=dict(long=0.9, knee=0.1),
+)
+JACKET = dict(casual=0.15, sport=0.1, formal=0.6, lab=0, outdoor=0.4)  # shares of people who wear one
+TOPLESS = dict(casual=0.06, sport=0.35, formal=0, lab=0.35, outdoor=0.03)  # of men
+BAREFOOT = dict(casual=0.08, sport=0.15, formal=0, lab=0.35, outdoor=0)
+CAP = dict(casual=0.06, sport=0.1, formal=0, lab=0.05, outdoor=0.35)
+HAIRCUTS = {
+    True: dict(short=0.42, full=0.25, shaved=0.15, bald=0.1, afro=0.08),
+    False: dict(long=0.25, bob=0.15, ponytail=0.2, bun=0.12, full=0.12, afro=0.06, short=0.1),
+}
 
-def _pick(rng, shares: dict) -> str: return str(rng.choice(list(shares), p=list(shares.values())))
+
+def _pick(rng, shares: dict) -> str:
+    return str(rng.choice(list(shares), p=list(shares.values())))
 
 # %% ../../nbs/people/wardrobe.ipynb #0a82bdca
 def add_clothes(look: Look, body: Surfaces, rng, style: str, male: bool):
     "Dress, or top and trousers, perhaps a jacket, and footwear."
-    if style != "formal" and not male and rng.random() < .2:
-        bare, whole = True, rng.random() < .6
-        if not whole: add_top(look, body, rng, style, "tee", tucked=True)
+    if style != "formal" and not male and rng.random() < 0.2:
+        bare, whole = True, rng.random() < 0.6
+        if not whole:
+            add_top(look, body, rng, style, "tee", tucked=True)
         add_dress(look, body, rng, skirt_only=not whole)
     else:
         length, kind = _pick(rng, LENGTHS[style]), str(rng.choice(TOPS_OF[style]))
-        topless, tucked = male and rng.random() < TOPLESS[style], rng.random() < (.7 if style == "formal" else .12)
+        topless, tucked = male and rng.random() < TOPLESS[style], rng.random() < (0.7 if style == "formal" else 0.12)
         bare = length != "long"
-        if tucked and not topless: add_top(look, body, rng, style, kind, tucked=True)
+        if tucked and not topless:
+            add_top(look, body, rng, style, kind, tucked=True)
         add_bottom(look, body, rng, style, length)
-        if not tucked and not topless: add_top(look, body, rng, style, kind)
-        if not topless and rng.random() < JACKET[style]: add_jacket(look, body, rng, style)
-    if rng.random() >= BAREFOOT[style]: add_footwear(look, body, rng, style, bare)
+        if not tucked and not topless:
+            add_top(look, body, rng, style, kind)
+        if not topless and rng.random() < JACKET[style]:
+            add_jacket(look, body, rng, style)
+    if rng.random() >= BAREFOOT[style]:
+        add_footwear(look, body, rng, style, bare)
 
 # %% ../../nbs/people/wardrobe.ipynb #05ee13ec
-def random_look(body: Surfaces, rng: np.random.Generator, style: str, male: bool, african: float = .2, asian: float = .2, age: float = .6) -> Look:
+def random_look(
+    body: Surfaces,
+    rng: np.random.Generator,
+    style: str,
+    male: bool,
+    african: float = 0.2,
+    asian: float = 0.2,
+    age: float = 0.6,
+) -> Look:
     "A random person's `Look`; `style` one of `STYLES`; the rest as in `random_skin`."
-    if style not in STYLES: raise ValueError(f"clothes: expected one of {list(STYLES)}, found {style!r}")
-    if style == "mixed": style = _pick(rng, MIXED)
+    if style not in STYLES:
+        raise ValueError(f"clothes: expected one of {list(STYLES)}, found {style!r}")
+    if style == "mixed":
+        style = _pick(rng, MIXED)
     everywhere, close = (lambda p: np.full(len(p), 99.0)), (lambda p: 0.0)
     look, skin = Look(), random_skin(rng, african, asian, male, age)
-    iris = np.float32([[.05, .025, .012], [.1, .06, .03], [.08, .14, .2], [.1, .14, .07]])[rng.choice(4, p=[.5, .2, .2, .1])]
+    iris = np.float32([[0.05, 0.025, 0.012], [0.1, 0.06, 0.03], [0.08, 0.14, 0.2], [0.1, 0.14, 0.07]])[
+        rng.choice(4, p=[0.5, 0.2, 0.2, 0.1])
+    ]
     look.wear(body.skin, everywhere, close, skin)
     add_clothes(look, body, rng, style, male)
     haircut, capped = _pick(rng, HAIRCUTS[male]), rng.random() < CAP[style]
-    if haircut == "afro" and african < .3: haircut = "full"
-    if capped and haircut in ("full", "afro", "bun", "ponytail"): haircut = "flat"
+    if haircut == "afro" and african < 0.3:
+        haircut = "full"
+    if capped and haircut in ("full", "afro", "bun", "ponytail"):
+        haircut = "flat"
     add_hair(look, body, rng, skin, haircut)
-    if capped: add_cap(look, body, rng)
+    if capped:
+        add_cap(look, body, rng)
     look.wear(body.eyes, everywhere, close, Eyes(iris), margin=1e6)
     look.layers = [prune(one) for one in look.layers]
     return look

@@ -26,7 +26,20 @@ from matplotlib.lines import Line2D
 from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/reporting/00_plots.ipynb #f4340717
-PALETTE = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#00a0b0", "#e377c2", "#7a5c3e", "#a0a800", "#4b4b8f", "#d4a017", "#5f6b75")
+PALETTE = (
+    "#d62728",
+    "#1f77b4",
+    "#2ca02c",
+    "#9467bd",
+    "#ff7f0e",
+    "#00a0b0",
+    "#e377c2",
+    "#7a5c3e",
+    "#a0a800",
+    "#4b4b8f",
+    "#d4a017",
+    "#5f6b75",
+)
 
 
 def format_colours(formats: Sequence[str]) -> dict[str, str]:
@@ -37,7 +50,11 @@ def format_colours(formats: Sequence[str]) -> dict[str, str]:
 def side_colours(colour: str) -> dict[str, str]:
     "The colour of the right side ('r'), a pale one for the left ('l') and a dark one for the centre ('c')."
     h, l, s = colorsys.rgb_to_hls(*to_rgb(colour))
-    return {"r": to_hex(colour), "l": to_hex(colorsys.hls_to_rgb(h, max(0.76, l), s)), "c": to_hex(colorsys.hls_to_rgb(h, 0.6 * l, s))}
+    return {
+        "r": to_hex(colour),
+        "l": to_hex(colorsys.hls_to_rgb(h, max(0.76, l), s)),
+        "c": to_hex(colorsys.hls_to_rgb(h, 0.6 * l, s)),
+    }
 
 # %% ../../nbs/reporting/00_plots.ipynb #69877e8f
 def edge_sides(skeleton: Skeleton) -> list[str]:
@@ -47,21 +64,46 @@ def edge_sides(skeleton: Skeleton) -> list[str]:
     return [min(s) if len(s) == 1 else "c" for s in named]
 
 # %% ../../nbs/reporting/00_plots.ipynb #bba858a9
-def draw_skeleton(ax, points: Float[np.ndarray, "joint 2"], skeleton: Skeleton, colours: Mapping[str, str] | None = None, width: float = 2.0) -> None:
+def draw_skeleton(
+    ax,
+    points: Float[np.ndarray, "joint 2"],
+    skeleton: Skeleton,
+    colours: Mapping[str, str] | None = None,
+    width: float = 2.0,
+) -> None:
     "Bones and joints of one pose in the axes' units (px on images); joints that are NaN are left out. `colours`: format -> colour."
     points, sides, bones = np.asarray(points, float), skeleton.sides, list(zip(skeleton.edges, edge_sides(skeleton)))
     colours = format_colours(list(skeleton.parts)) if colours is None else colours
     for name, rows in skeleton.parts.items():
         shades = side_colours(colours[name])
-        own = [(points[[a, b]], shades[side]) for (a, b), side in bones if a in rows and np.isfinite(points[[a, b]]).all()]
-        ax.add_collection(LineCollection([s for s, _ in own], colors="black", linewidths=width + 1.2, alpha=0.5, capstyle="round", zorder=2))
-        ax.add_collection(LineCollection([s for s, _ in own], colors=[c for _, c in own], linewidths=width, capstyle="round", zorder=3))
+        own = [
+            (points[[a, b]], shades[side]) for (a, b), side in bones if a in rows and np.isfinite(points[[a, b]]).all()
+        ]
+        ax.add_collection(
+            LineCollection(
+                [s for s, _ in own], colors="black", linewidths=width + 1.2, alpha=0.5, capstyle="round", zorder=2
+            )
+        )
+        ax.add_collection(
+            LineCollection(
+                [s for s, _ in own], colors=[c for _, c in own], linewidths=width, capstyle="round", zorder=3
+            )
+        )
         seen = [j for j in rows if np.isfinite(points[j]).all()]
-        ax.scatter(*points[seen].T, s=3 * width ** 2, c=[shades[sides[j]] for j in seen], edgecolors="black", linewidths=0.4, zorder=4)
+        ax.scatter(
+            *points[seen].T,
+            s=3 * width**2,
+            c=[shades[sides[j]] for j in seen],
+            edgecolors="black",
+            linewidths=0.4,
+            zorder=4,
+        )
 
 # %% ../../nbs/reporting/00_plots.ipynb #9c9bb99d
 def _axes(rows: int, columns: int, width: float, height: float, **kwargs) -> tuple[Figure, np.ndarray]:
-    fig, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained", **kwargs)
+    fig, axes = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained", **kwargs
+    )
     plt.close(fig)
     return fig, axes
 
@@ -69,79 +111,148 @@ def _axes(rows: int, columns: int, width: float, height: float, **kwargs) -> tup
 def format_legend(fig: Figure, colours: Mapping[str, str]) -> None:
     "A line of text above the figure: the colour of each format, and how the sides look."
     marks = [Line2D([], [], color=c, lw=4, label=name) for name, c in colours.items()]
-    marks += [Line2D([], [], color=side_colours("#666666")[s], lw=4, label=text) for s, text in (("l", "left: pale"), ("r", "right: full"))]
-    fig.legend(handles=marks, loc="outside upper center", ncols=min(len(marks), max(1, int(fig.get_figwidth() / 1.7))), fontsize=8, frameon=False)
+    marks += [
+        Line2D([], [], color=side_colours("#666666")[s], lw=4, label=text)
+        for s, text in (("l", "left: pale"), ("r", "right: full"))
+    ]
+    fig.legend(
+        handles=marks,
+        loc="outside upper center",
+        ncols=min(len(marks), max(1, int(fig.get_figwidth() / 1.7))),
+        fontsize=8,
+        frameon=False,
+    )
 
 # %% ../../nbs/reporting/00_plots.ipynb #d82ce71b
-def overlay(image: UInt8[np.ndarray, "h w 3"], poses: Sequence[tuple[Skeleton, Float[np.ndarray, "joint 2"]]], title: str = "", size: float = 5.0, width: float = 2.0) -> Figure:
+def overlay(
+    image: UInt8[np.ndarray, "h w 3"],
+    poses: Sequence[tuple[Skeleton, Float[np.ndarray, "joint 2"]]],
+    title: str = "",
+    size: float = 5.0,
+    width: float = 2.0,
+) -> Figure:
     "One image with any number of (skeleton, points in px) on it."
     fig, axes = _axes(1, 1, size, size * image.shape[0] / image.shape[1])
     colours = format_colours(list(dict.fromkeys(name for s, _ in poses for name in s.parts)))
     _show(axes[0, 0], image, title)
-    for skeleton, points in poses: draw_skeleton(axes[0, 0], points, skeleton, colours, width)
-    if poses: format_legend(fig, colours)
+    for skeleton, points in poses:
+        draw_skeleton(axes[0, 0], points, skeleton, colours, width)
+    if poses:
+        format_legend(fig, colours)
     return fig
 
 
 def _show(ax, image, title=""):
-    ax.imshow(image); ax.axis("off")
-    ax.set_xlim(-0.5, image.shape[1] - 0.5); ax.set_ylim(image.shape[0] - 0.5, -0.5)
-    if title: ax.set_title(title, fontsize=8)
+    ax.imshow(image)
+    ax.axis("off")
+    ax.set_xlim(-0.5, image.shape[1] - 0.5)
+    ax.set_ylim(image.shape[0] - 0.5, -0.5)
+    if title:
+        ax.set_title(title, fontsize=8)
 
 # %% ../../nbs/reporting/00_plots.ipynb #609f2ede
-def contact_sheet(images: Sequence[UInt8[np.ndarray, "h w 3"]], skeleton: Skeleton | None = None, points: Sequence[Float[np.ndarray, "joint 2"]] | None = None,
-                  titles: Sequence[str] | None = None, columns: int = 8, size: float = 1.6) -> Figure:
+def contact_sheet(
+    images: Sequence[UInt8[np.ndarray, "h w 3"]],
+    skeleton: Skeleton | None = None,
+    points: Sequence[Float[np.ndarray, "joint 2"]] | None = None,
+    titles: Sequence[str] | None = None,
+    columns: int = 8,
+    size: float = 1.6,
+) -> Figure:
     "A grid of images; with `points` [N, J, 2] px the poses of `skeleton` on them. ValueError where the numbers of images, points and titles differ."
     for name, values in (("points", points), ("titles", titles)):
-        if values is not None and len(values) != len(images): raise ValueError(f"{name}: expected {len(images)}, one an image, found {len(values)}")
-    if len(images) == 0: raise ValueError("images: expected at least one, found none")
+        if values is not None and len(values) != len(images):
+            raise ValueError(f"{name}: expected {len(images)}, one an image, found {len(values)}")
+    if len(images) == 0:
+        raise ValueError("images: expected at least one, found none")
     columns = min(columns, len(images))
-    fig, axes = _axes(-(-len(images) // columns), columns, size, size * max(im.shape[0] / im.shape[1] for im in images) + 0.15 * (titles is not None))
-    for ax in axes.flat: ax.axis("off")
+    fig, axes = _axes(
+        -(-len(images) // columns),
+        columns,
+        size,
+        size * max(im.shape[0] / im.shape[1] for im in images) + 0.15 * (titles is not None),
+    )
+    for ax in axes.flat:
+        ax.axis("off")
     for k, (ax, image) in enumerate(zip(axes.flat, images)):
         _show(ax, image, "" if titles is None else titles[k])
-        if points is not None: draw_skeleton(ax, points[k], skeleton, width=1.2)
-    if points is not None: format_legend(fig, format_colours(list(skeleton.parts)))
+        if points is not None:
+            draw_skeleton(ax, points[k], skeleton, width=1.2)
+    if points is not None:
+        format_legend(fig, format_colours(list(skeleton.parts)))
     return fig
 
 # %% ../../nbs/reporting/00_plots.ipynb #1baab462
-def cut_out(image: UInt8[np.ndarray, "h w 3"], box: Float[np.ndarray, "4"], margin: float = 0.1) -> tuple[UInt8[np.ndarray, "s t 3"], Float[np.ndarray, "2"]]:
+def cut_out(
+    image: UInt8[np.ndarray, "h w 3"], box: Float[np.ndarray, " 4"], margin: float = 0.1
+) -> tuple[UInt8[np.ndarray, "s t 3"], Float[np.ndarray, " 2"]]:
     "The part of an image around a box (left, top, width, height px) with a margin of its longer side, and where it begins: subtract that from points."
     left, top, width, height = box
     pad = margin * max(width, height)
-    x0, y0, x1, y1 = np.clip(np.round([left - pad, top - pad, left + width + pad, top + height + pad]), 0, np.tile(image.shape[1::-1], 2)).astype(int)
+    x0, y0, x1, y1 = np.clip(
+        np.round([left - pad, top - pad, left + width + pad, top + height + pad]), 0, np.tile(image.shape[1::-1], 2)
+    ).astype(int)
     return image[y0:y1, x0:x1], np.array([x0, y0], float)
 
 # %% ../../nbs/reporting/00_plots.ipynb #f1e6d6a2
-def overlay_grid(cells: Sequence[Sequence[tuple[UInt8[np.ndarray, "h w 3"], Sequence[tuple[Skeleton, Float[np.ndarray, "joint 2"]]]]]], columns: Sequence[str],
-                 rows: Sequence[str] | None = None, size: float = 2.2, width: float = 1.5) -> Figure:
+def overlay_grid(
+    cells: Sequence[
+        Sequence[tuple[UInt8[np.ndarray, "h w 3"], Sequence[tuple[Skeleton, Float[np.ndarray, "joint 2"]]]]]
+    ],
+    columns: Sequence[str],
+    rows: Sequence[str] | None = None,
+    size: float = 2.2,
+    width: float = 1.5,
+) -> Figure:
     "A grid of (image, [(skeleton, points px) ...]) with a heading for each column and row. ValueError where a row has another number of cells than there are headings."
     for k, row in enumerate(cells):
-        if len(row) != len(columns): raise ValueError(f"cells, row {k}: expected {len(columns)}, one a column, found {len(row)}")
+        if len(row) != len(columns):
+            raise ValueError(f"cells, row {k}: expected {len(columns)}, one a column, found {len(row)}")
     tall = [max(image.shape[0] / image.shape[1] for image, _ in row) for row in cells]
-    fig, axes = plt.subplots(len(cells), len(columns), figsize=(size * len(columns), size * sum(tall) + 0.4), squeeze=False, layout="constrained", gridspec_kw=dict(height_ratios=tall))
+    fig, axes = plt.subplots(
+        len(cells),
+        len(columns),
+        figsize=(size * len(columns), size * sum(tall) + 0.4),
+        squeeze=False,
+        layout="constrained",
+        gridspec_kw=dict(height_ratios=tall),
+    )
     plt.close(fig)
-    colours = format_colours(list(dict.fromkeys(name for row in cells for _, poses in row for s, _ in poses for name in s.parts)))
+    colours = format_colours(
+        list(dict.fromkeys(name for row in cells for _, poses in row for s, _ in poses for name in s.parts))
+    )
     for k, (row, line) in enumerate(zip(cells, axes)):
         for ax, (image, poses), heading in zip(line, row, columns):
             _show(ax, image, heading if k == 0 else "")
-            for skeleton, points in poses: draw_skeleton(ax, points, skeleton, colours, width)
-        if rows is not None: line[0].text(-0.03, 0.5, rows[k], transform=line[0].transAxes, rotation=90, ha="right", va="center", fontsize=8)
+            for skeleton, points in poses:
+                draw_skeleton(ax, points, skeleton, colours, width)
+        if rows is not None:
+            line[0].text(
+                -0.03, 0.5, rows[k], transform=line[0].transAxes, rotation=90, ha="right", va="center", fontsize=8
+            )
     format_legend(fig, colours)
     return fig
 
 # %% ../../nbs/reporting/00_plots.ipynb #50ebe702
-def loss_curves(logs: Mapping[str, pd.DataFrame | str | Path], columns: Sequence[str], smooth: int = 1, logarithmic: bool = True) -> Figure:
+def loss_curves(
+    logs: Mapping[str, pd.DataFrame | str | Path], columns: Sequence[str], smooth: int = 1, logarithmic: bool = True
+) -> Figure:
     "One panel a column, one line a run, against `step`. Runs without a column are left out of its panel. ValueError for a column that no run has."
     tables = {name: log if isinstance(log, pd.DataFrame) else pd.read_csv(log) for name, log in logs.items()}
     for column in columns:
-        if not any(column in t for t in tables.values()): raise ValueError(f"loss curves: no log has the column {column!r}; they have {sorted({c for t in tables.values() for c in t})}")
+        if not any(column in t for t in tables.values()):
+            raise ValueError(
+                f"loss curves: no log has the column {column!r}; they have {sorted({c for t in tables.values() for c in t})}"
+            )
     fig, axes = _axes(1, len(columns), 3.6, 2.8)
     for ax, column in zip(axes[0], columns):
         for (name, table), colour in zip(tables.items(), PALETTE * 9):
-            if column not in table: continue
+            if column not in table:
+                continue
             known = table[["step", column]].dropna()
-            ax.plot(known["step"], known[column].rolling(smooth, min_periods=1).mean(), label=name, color=colour, lw=1.2)
+            ax.plot(
+                known["step"], known[column].rolling(smooth, min_periods=1).mean(), label=name, color=colour, lw=1.2
+            )
         ax.set(title=column, xlabel="step", yscale="log" if logarithmic else "linear")
         ax.grid(alpha=0.3)
     axes[0, 0].legend(fontsize=7)
@@ -153,10 +264,16 @@ def result_bars(table: pd.DataFrame, columns: Sequence[str] | None = None, basel
     columns = list(table) if columns is None else list(columns)
     fig, axes = _axes(1, len(columns), 2.0, 0.32 * len(table) + 0.8, sharey=True)
     for ax, column in zip(axes[0], columns):
-        bars = ax.barh(list(table.index.astype(str)), table[column], color=[PALETTE[k % len(PALETTE)] for k in range(len(table))])
+        bars = ax.barh(
+            list(table.index.astype(str)), table[column], color=[PALETTE[k % len(PALETTE)] for k in range(len(table))]
+        )
         ax.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
-        ax.set_title(column, fontsize=9); ax.tick_params(labelsize=8); ax.spines[["top", "right"]].set_visible(False); ax.margins(x=0.25)
-        if baseline is not None: ax.axvline(table.loc[baseline, column], color="black", ls="--", lw=0.8)
+        ax.set_title(column, fontsize=9)
+        ax.tick_params(labelsize=8)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.margins(x=0.25)
+        if baseline is not None:
+            ax.axvline(table.loc[baseline, column], color="black", ls="--", lw=0.8)
     axes[0, 0].invert_yaxis()
     return fig
 
@@ -171,51 +288,107 @@ def pair_squares(tables: Mapping[str, pd.DataFrame], column: str = "mm") -> Figu
         grids[name] = grid.where(grid.notna(), grid.T)
     top, count = max(float(np.nanmax(g.to_numpy())) for g in grids.values()), max(map(len, grids.values()))
     fig, axes = _axes(-(-len(grids) // 3), min(3, len(grids)), 0.33 * count + 0.7, 0.33 * count + 1.2)
-    for ax in axes.flat[len(grids):]: ax.axis("off")
+    for ax in axes.flat[len(grids) :]:
+        ax.axis("off")
     for ax, (name, grid) in zip(axes.flat, grids.items()):
         ax.imshow(grid, cmap="Reds", vmin=0, vmax=top)
         ax.set_title(name, fontsize=9)
-        ax.set_xticks(range(len(grid)), grid.columns, rotation=90, fontsize=7); ax.set_yticks(range(len(grid)), grid.index, fontsize=7)
+        ax.set_xticks(range(len(grid)), grid.columns, rotation=90, fontsize=7)
+        ax.set_yticks(range(len(grid)), grid.index, fontsize=7)
         for (a, b), v in np.ndenumerate(grid.to_numpy()):
-            if np.isfinite(v): ax.text(b, a, f"{v:.0f}", ha="center", va="center", fontsize=6.5, color="white" if v > 0.6 * top else "black")
+            if np.isfinite(v):
+                ax.text(
+                    b,
+                    a,
+                    f"{v:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=6.5,
+                    color="white" if v > 0.6 * top else "black",
+                )
     return fig
 
 # %% ../../nbs/reporting/00_plots.ipynb #9fba9d2c
-def weights_picture(encoder: Float[np.ndarray, "latent joint"], decoder: Float[np.ndarray, "joint latent"], labels: Sequence[str], latents: Sequence[str] | None = None) -> Figure:
+def weights_picture(
+    encoder: Float[np.ndarray, "latent joint"],
+    decoder: Float[np.ndarray, "joint latent"],
+    labels: Sequence[str],
+    latents: Sequence[str] | None = None,
+) -> Figure:
     "Encoder (transposed, so that joints are rows in both) and decoder side by side; `labels`: format/joint of each joint."
     encoder, decoder = (np.asarray(w, float) for w in (encoder, decoder))
-    if encoder.shape != decoder.T.shape or len(labels) != len(decoder): raise ValueError(f"weights: expected encoder [L, {len(labels)}] and decoder [{len(labels)}, L], found {encoder.shape} and {decoder.shape}")
+    if encoder.shape != decoder.T.shape or len(labels) != len(decoder):
+        raise ValueError(
+            f"weights: expected encoder [L, {len(labels)}] and decoder [{len(labels)}, L], found {encoder.shape} and {decoder.shape}"
+        )
     row, size = (0.085, 4.6) if len(labels) > 60 else (0.16, 7)
     fig, axes = _axes(1, 2, 2.2 + row * len(encoder), 1 + row * len(labels), sharey=True)
     limit = np.percentile(np.abs(np.r_[encoder.ravel(), decoder.ravel()]), 99.5)
     starts = [k for k in range(1, len(labels)) if labels[k].split("/")[0] != labels[k - 1].split("/")[0]]
-    for ax, weights, title in zip(axes[0], (encoder.T, decoder), ("encoder: joint -> latent", "decoder: latent -> joint")):
+    for ax, weights, title in zip(
+        axes[0], (encoder.T, decoder), ("encoder: joint -> latent", "decoder: latent -> joint")
+    ):
         picture = ax.imshow(weights, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-        ax.set_title(title, fontsize=9); ax.set_xlabel("latent point", fontsize=8)
+        ax.set_title(title, fontsize=9)
+        ax.set_xlabel("latent point", fontsize=8)
         ax.hlines(np.array(starts) - 0.5, -0.5, len(encoder) - 0.5, color="black", lw=0.5)
-        ax.set_xticks(range(len(encoder)), range(len(encoder)) if latents is None else latents, fontsize=size, rotation=90)
+        ax.set_xticks(
+            range(len(encoder)), range(len(encoder)) if latents is None else latents, fontsize=size, rotation=90
+        )
     axes[0, 0].set_yticks(range(len(labels)), labels, fontsize=size)
     fig.colorbar(picture, ax=axes, location="top", shrink=0.4, aspect=40, fraction=0.01, pad=0.01, label="weight")
     return fig
 
 # %% ../../nbs/reporting/00_plots.ipynb #1289bea3
-def latents_on_body(pose: Float[np.ndarray, "joint 3"], latents: Float[np.ndarray, "latent 3"], skeleton: Skeleton, names: Sequence[str] | None = None) -> Figure:
+def latents_on_body(
+    pose: Float[np.ndarray, "joint 3"],
+    latents: Float[np.ndarray, "latent 3"],
+    skeleton: Skeleton,
+    names: Sequence[str] | None = None,
+) -> Figure:
     "Front (x, y) and side (z, y) views of one camera-frame pose in grey with its latent points, numbered, on top. Units mm."
     fig, axes = _axes(1, 2, 4.2, 5.6, sharey=True)
     half = 0.6 * np.nanmax(np.ptp(pose[np.isfinite(pose).all(-1)], axis=0)[[0, 2]])
     for ax, axis, title in zip(axes[0], (0, 2), ("front", "side")):
-        ax.add_collection(LineCollection(pose[:, [axis, 1]][np.array(skeleton.edges, int).reshape(-1, 2)], colors="#b5b5b5", linewidths=1))
+        ax.add_collection(
+            LineCollection(
+                pose[:, [axis, 1]][np.array(skeleton.edges, int).reshape(-1, 2)], colors="#b5b5b5", linewidths=1
+            )
+        )
         ax.scatter(pose[:, axis], pose[:, 1], s=6, color="#9a9a9a")
-        ax.scatter(latents[:, axis], latents[:, 1], s=30, c=np.arange(len(latents)), cmap="turbo", edgecolors="black", linewidths=0.4, zorder=3)
-        for k, point in enumerate(latents): ax.annotate(str(k) if names is None else names[k], point[[axis, 1]], fontsize=5.5, xytext=(3, 3), textcoords="offset points")
+        ax.scatter(
+            latents[:, axis],
+            latents[:, 1],
+            s=30,
+            c=np.arange(len(latents)),
+            cmap="turbo",
+            edgecolors="black",
+            linewidths=0.4,
+            zorder=3,
+        )
+        for k, point in enumerate(latents):
+            ax.annotate(
+                str(k) if names is None else names[k],
+                point[[axis, 1]],
+                fontsize=5.5,
+                xytext=(3, 3),
+                textcoords="offset points",
+            )
         middle = (np.nanmin(pose[:, axis]) + np.nanmax(pose[:, axis])) / 2
-        ax.set(xlim=(middle - half, middle + half), aspect="equal", xlabel="mm"); ax.set_title(title, fontsize=9); ax.grid(alpha=0.2)
+        ax.set(xlim=(middle - half, middle + half), aspect="equal", xlabel="mm")
+        ax.set_title(title, fontsize=9)
+        ax.grid(alpha=0.2)
     axes[0, 0].invert_yaxis()
     return fig
 
 # %% ../../nbs/reporting/00_plots.ipynb #56ba9149
-def seen_from_the_side(images: Sequence[UInt8[np.ndarray, "h w 3"]], points: Sequence[Float[np.ndarray, "joint 2"]], poses: Mapping[str, Float[np.ndarray, "image joint 3"]],
-                       skeleton: Skeleton, heading: str = "") -> Figure:
+def seen_from_the_side(
+    images: Sequence[UInt8[np.ndarray, "h w 3"]],
+    points: Sequence[Float[np.ndarray, "joint 2"]],
+    poses: Mapping[str, Float[np.ndarray, "image joint 3"]],
+    skeleton: Skeleton,
+    heading: str = "",
+) -> Figure:
     "A row an image: the image with `points` (px), then for each name of `poses` (camera frame, mm) a side view (z to the right, y down); one scale in a row."
     fig, axes = _axes(len(images), 1 + len(poses), 2.6, 2.8)
     colours = format_colours(list(skeleton.parts))
@@ -227,19 +400,32 @@ def seen_from_the_side(images: Sequence[UInt8[np.ndarray, "h w 3"]], points: Seq
         half, middle = 0.55 * np.ptp(known, axis=0).max(), (known.min(0) + known.max(0)) / 2
         for ax, (name, pose) in zip(line[1:], poses.items()):
             draw_skeleton(ax, pose[k][:, [2, 1]], skeleton, colours, 1.2)
-            ax.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] + half, middle[1] - half), aspect="equal", xticks=[], yticks=[])
-            if k == 0: ax.set_title(name, fontsize=8)
-            ax.plot(middle[0] - 0.95 * half + np.array([0, 200]), np.full(2, middle[1] + 0.95 * half), color="black", lw=2)
+            ax.set(
+                xlim=(middle[0] - half, middle[0] + half),
+                ylim=(middle[1] + half, middle[1] - half),
+                aspect="equal",
+                xticks=[],
+                yticks=[],
+            )
+            if k == 0:
+                ax.set_title(name, fontsize=8)
+            ax.plot(
+                middle[0] - 0.95 * half + np.array([0, 200]), np.full(2, middle[1] + 0.95 * half), color="black", lw=2
+            )
             ax.text(middle[0] - 0.95 * half, middle[1] + 0.91 * half, "200 mm", fontsize=6)
     format_legend(fig, colours)
     return fig
 
 # %% ../../nbs/reporting/00_plots.ipynb #74181f7c
-FRAMES = {"camera": ((0, 2, 1), (1, 1, -1), ("x (right)", "z (away)", "y (up is -)")), "world": ((0, 1, 2), (1, 1, 1), ("x", "y", "z (up)"))}
+FRAMES = {
+    "camera": ((0, 2, 1), (1, 1, -1), ("x (right)", "z (away)", "y (up is -)")),
+    "world": ((0, 1, 2), (1, 1, 1), ("x", "y", "z (up)")),
+}
 
 
 def _shown(poses, frame):
-    if frame not in FRAMES: raise ValueError(f"frame: expected one of {list(FRAMES)}, found {frame!r}")
+    if frame not in FRAMES:
+        raise ValueError(f"frame: expected one of {list(FRAMES)}, found {frame!r}")
     order, sign, _ = FRAMES[frame]
     return np.asarray(poses, float)[..., list(order)] * sign
 
@@ -249,44 +435,121 @@ def _traces(name, points, skeleton, colour, visible=True):
     shades, sides, bones = side_colours(colour), skeleton.sides, edge_sides(skeleton)
     traces = []
     for side in "rlc":
-        line = [c for (a, b), s in zip(skeleton.edges, bones) if s == side for c in (points[a], points[b], np.full(3, np.nan))]
+        line = [
+            c
+            for (a, b), s in zip(skeleton.edges, bones)
+            if s == side
+            for c in (points[a], points[b], np.full(3, np.nan))
+        ]
         x, y, z = np.array(line).T if line else np.empty((3, 0))
-        traces.append(go.Scatter3d(x=x.round(1), y=y.round(1), z=z.round(1), mode="lines", line=dict(color=shades[side], width=6), name=name, legendgroup=name,
-                                   showlegend=side == "r", hoverinfo="skip", visible=visible))
+        traces.append(
+            go.Scatter3d(
+                x=x.round(1),
+                y=y.round(1),
+                z=z.round(1),
+                mode="lines",
+                line=dict(color=shades[side], width=6),
+                name=name,
+                legendgroup=name,
+                showlegend=side == "r",
+                hoverinfo="skip",
+                visible=visible,
+            )
+        )
     x, y, z = points.round(1).T
-    return traces + [go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=dict(size=2.5, color=[shades[s] for s in sides]), text=list(skeleton.labels), name=name,
-                                  legendgroup=name, showlegend=False, visible=visible, hovertemplate="%{text}<br>%{x:.0f}, %{y:.0f}, %{z:.0f} mm<extra>" + html.escape(name) + "</extra>")]
+    return traces + [
+        go.Scatter3d(
+            x=x,
+            y=y,
+            z=z,
+            mode="markers",
+            marker=dict(size=2.5, color=[shades[s] for s in sides]),
+            text=list(skeleton.labels),
+            name=name,
+            legendgroup=name,
+            showlegend=False,
+            visible=visible,
+            hovertemplate="%{text}<br>%{x:.0f}, %{y:.0f}, %{z:.0f} mm<extra>" + html.escape(name) + "</extra>",
+        )
+    ]
 
 # %% ../../nbs/reporting/00_plots.ipynb #436dd9d1
-def pose_figure(poses: Mapping[str, tuple[Skeleton, Float[np.ndarray, "*frames joint 3"]]], frame: str = "camera", title: str = "", height: int = 600,
-                frame_names: Sequence[str] | None = None, hidden: Sequence[str] = ()) -> go.Figure:
+def pose_figure(
+    poses: Mapping[str, tuple[Skeleton, Float[np.ndarray, "*frames joint 3"]]],
+    frame: str = "camera",
+    title: str = "",
+    height: int = 600,
+    frame_names: Sequence[str] | None = None,
+    hidden: Sequence[str] = (),
+) -> go.Figure:
     """name -> (skeleton, pose [J, 3] or poses [T, J, 3], mm), all drawn together; the names are the legend, and those in `hidden` appear
     when they are clicked there. `frame`: "camera" (y down) or "world" (z up).
     ValueError where the numbers of frames differ or nothing is finite."""
     points = {name: _shown(p, frame).reshape(-1, len(s), 3) for name, (s, p) in poses.items()}
     lengths = {name: len(p) for name, p in points.items()}
-    if len(set(lengths.values())) != 1: raise ValueError(f"poses: expected the same number of frames for all, found {lengths}")
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"poses: expected the same number of frames for all, found {lengths}")
     known = np.concatenate([p[np.isfinite(p).all(-1)] for p in points.values()])
-    if not len(known): raise ValueError("poses: expected finite joints, found none")
+    if not len(known):
+        raise ValueError("poses: expected finite joints, found none")
     colours = dict(zip(poses, PALETTE * (len(poses) // len(PALETTE) + 1)))
-    draw = lambda t: [trace for name, (s, _) in poses.items() for trace in _traces(name, points[name][t], s, colours[name], "legendonly" if name in hidden else True)]
+    draw = lambda t: [
+        trace
+        for name, (s, _) in poses.items()
+        for trace in _traces(name, points[name][t], s, colours[name], "legendonly" if name in hidden else True)
+    ]
     n = next(iter(lengths.values()))
     labels = [str(t) for t in range(n)] if frame_names is None else list(frame_names)
     fig = go.Figure(draw(0), frames=[go.Frame(data=draw(t), name=labels[t]) for t in range(n)] if n > 1 else None)
     low, high = known.min(0), known.max(0)
     half, middle = 0.55 * (high - low).max() + 1e-6, (low + high) / 2
-    axes = {f"{a}axis": dict(range=[m - half, m + half], title=dict(text=text), showspikes=False) for a, m, text in zip("xyz", middle, FRAMES[frame][2])}
+    axes = {
+        f"{a}axis": dict(range=[m - half, m + half], title=dict(text=text), showspikes=False)
+        for a, m, text in zip("xyz", middle, FRAMES[frame][2])
+    }
     eye = dict(x=0.4, y=-1.4, z=0.3) if frame == "camera" else dict(x=1, y=1, z=0.4)
-    fig.update_layout(title=dict(text=title), height=height, margin=dict(l=0, r=0, t=40 if title else 10, b=0), uirevision="keep", legend=dict(itemsizing="constant", y=0.94),
-                      scene=dict(aspectmode="cube", camera=dict(eye=eye), **axes), **(_player(labels) if n > 1 else {}))
+    fig.update_layout(
+        title=dict(text=title),
+        height=height,
+        margin=dict(l=0, r=0, t=40 if title else 10, b=0),
+        uirevision="keep",
+        legend=dict(itemsizing="constant", y=0.94),
+        scene=dict(aspectmode="cube", camera=dict(eye=eye), **axes),
+        **(_player(labels) if n > 1 else {}),
+    )
     return fig
 
 
 def _player(labels):
-    step = lambda duration: dict(frame=dict(duration=duration, redraw=True), mode="immediate", transition=dict(duration=0), fromcurrent=True)
-    slider = dict(steps=[dict(method="animate", label=t, args=[[t], step(0)]) for t in labels], currentvalue=dict(visible=False), x=0.16, len=0.84, pad=dict(t=25, b=10))
-    buttons = [dict(label="play", method="animate", args=[None, step(50)]), dict(label="pause", method="animate", args=[[None], step(0)])]
-    return dict(sliders=[slider], updatemenus=[dict(type="buttons", buttons=buttons, direction="left", x=0, y=0, xanchor="left", yanchor="top", pad=dict(t=20))])
+    step = lambda duration: dict(
+        frame=dict(duration=duration, redraw=True), mode="immediate", transition=dict(duration=0), fromcurrent=True
+    )
+    slider = dict(
+        steps=[dict(method="animate", label=t, args=[[t], step(0)]) for t in labels],
+        currentvalue=dict(visible=False),
+        x=0.16,
+        len=0.84,
+        pad=dict(t=25, b=10),
+    )
+    buttons = [
+        dict(label="play", method="animate", args=[None, step(50)]),
+        dict(label="pause", method="animate", args=[[None], step(0)]),
+    ]
+    return dict(
+        sliders=[slider],
+        updatemenus=[
+            dict(
+                type="buttons",
+                buttons=buttons,
+                direction="left",
+                x=0,
+                y=0,
+                xanchor="left",
+                yanchor="top",
+                pad=dict(t=20),
+            )
+        ],
+    )
 
 # %% ../../nbs/reporting/00_plots.ipynb #b75cc1d1
 def write_html(fig: go.Figure, path: str | Path) -> Path:

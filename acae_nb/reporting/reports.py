@@ -29,42 +29,68 @@ from ..evaluation.protocols import Result, compare
 @dataclass(frozen=True)
 class Column:
     "A column of a results table: its heading, the measure in `Result.overall` and the unit."
+
     heading: str
     measure: str
     unit: str
 
 
-SYNTHETIC = (Column("MPJPE", "MPJPE", "mm"), Column("PA-MPJPE", "PA-MPJPE", "mm"), Column("PCK@100", "PCK@100", "%"), Column("AUC@150", "AUC@150", "%"), Column("CPS@200", "CPS@200", "%"),
-             Column("inconsistency", "inconsistency", "mm"), Column("along ray", "inconsistency along", "mm"), Column("across ray", "inconsistency across", "mm"))
-RECORDING = (Column("between views", "views: MPJPE", "mm"), Column("same, PA", "views: PA-MPJPE", "mm"), Column("to triangulated", "triangulated: A-MPJPE", "mm"), Column("reprojection", "reprojection px", "px"),
-             Column("to detections", "detections: MPJPE", "mm"), Column("same, PA ", "detections: PA-MPJPE", "mm"))
+SYNTHETIC = (
+    Column("MPJPE", "MPJPE", "mm"),
+    Column("PA-MPJPE", "PA-MPJPE", "mm"),
+    Column("PCK@100", "PCK@100", "%"),
+    Column("AUC@150", "AUC@150", "%"),
+    Column("CPS@200", "CPS@200", "%"),
+    Column("inconsistency", "inconsistency", "mm"),
+    Column("along ray", "inconsistency along", "mm"),
+    Column("across ray", "inconsistency across", "mm"),
+)
+RECORDING = (
+    Column("between views", "views: MPJPE", "mm"),
+    Column("same, PA", "views: PA-MPJPE", "mm"),
+    Column("to triangulated", "triangulated: A-MPJPE", "mm"),
+    Column("reprojection", "reprojection px", "px"),
+    Column("to detections", "detections: MPJPE", "mm"),
+    Column("same, PA ", "detections: PA-MPJPE", "mm"),
+)
 
 # %% ../../nbs/reporting/01_reports.ipynb #5ea8a183
 def results_table(results: Mapping[str, Result], columns: Sequence[Column]) -> pd.DataFrame:
     "One row a model, one column a `Column`. ValueError where results are of different protocols or lack a measure."
     table = compare(results)
     lost = [c.measure for c in columns if c.measure not in table]
-    if lost: raise ValueError(f"results of {', '.join(results)}: expected the measures {[c.measure for c in columns]}, found none for {lost}")
+    if lost:
+        raise ValueError(
+            f"results of {', '.join(results)}: expected the measures {[c.measure for c in columns]}, found none for {lost}"
+        )
     return table[[c.measure for c in columns]].set_axis([c.heading for c in columns], axis=1)
 
 # %% ../../nbs/reporting/01_reports.ipynb #a0150852
 def table_text(table: pd.DataFrame, columns: Sequence[Column], decimals: int = 1) -> str:
     "The table in fixed-width text with a line of units; a dash where a value is missing."
     cells = [["", *(c.heading.strip() for c in columns)], ["", *(c.unit for c in columns)]]
-    cells += [[str(name), *("-" if pd.isna(v) else f"{v:.{decimals}f}" for v in row)] for name, row in zip(table.index, table.to_numpy())]
+    cells += [
+        [str(name), *("-" if pd.isna(v) else f"{v:.{decimals}f}" for v in row)]
+        for name, row in zip(table.index, table.to_numpy())
+    ]
     widths = [max(map(len, column)) for column in zip(*cells)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))]).rstrip() for row in cells]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))]).rstrip()
+        for row in cells
+    ]
     return "\n".join(lines)
 
 # %% ../../nbs/reporting/01_reports.ipynb #90e64712
 @dataclass(frozen=True)
 class Claim:
     "A sentence, whether the numbers bear it out, and the numbers."
+
     sentence: str
     holds: bool
     numbers: str
 
-    def __str__(self): return f"{'holds' if self.holds else 'DOES NOT HOLD'}: {self.sentence}. {self.numbers}"
+    def __str__(self):
+        return f"{'holds' if self.holds else 'DOES NOT HOLD'}: {self.sentence}. {self.numbers}"
 
 # %% ../../nbs/reporting/01_reports.ipynb #f6ea68a1
 def claims(table: pd.DataFrame, models: Sequence[str], margin: float = 0.4) -> list[Claim]:
@@ -72,37 +98,80 @@ def claims(table: pd.DataFrame, models: Sequence[str], margin: float = 0.4) -> l
     'separate' beats 'merged', and the models after 'separate' are less inconsistent. Claims on models that are not there are left out."""
     error, apart = table["MPJPE"], table["inconsistency"]
     gain = {m: 1 - error[m] / error["mean pose"] for m in models}
-    found = [Claim(f"each model's MPJPE is at least {margin:.0%} below that of the mean pose", bool(all(g >= margin for g in gain.values())),
-                   f"Mean pose {error['mean pose']:.1f} mm; " + ", ".join(f"{m} {g:.0%} lower" for m, g in gain.items()))]
+    found = [
+        Claim(
+            f"each model's MPJPE is at least {margin:.0%} below that of the mean pose",
+            bool(all(g >= margin for g in gain.values())),
+            f"Mean pose {error['mean pose']:.1f} mm; " + ", ".join(f"{m} {g:.0%} lower" for m, g in gain.items()),
+        )
+    ]
     if {"merged", "separate"} <= {*models}:
-        found.append(Claim("separate joints beat joints merged by name", bool(error["separate"] < error["merged"]), f"MPJPE {error['separate']:.1f} against {error['merged']:.1f} mm"))
+        found.append(
+            Claim(
+                "separate joints beat joints merged by name",
+                bool(error["separate"] < error["merged"]),
+                f"MPJPE {error['separate']:.1f} against {error['merged']:.1f} mm",
+            )
+        )
     tuned = [m for m in models if m not in ("merged", "separate")]
     if tuned and "separate" in models:
-        found.append(Claim("each fine-tuned model is less inconsistent across skeletons than separate", bool(all(apart[m] < apart["separate"] for m in tuned)),
-                           f"Separate {apart['separate']:.1f} mm; " + ", ".join(f"{m} {apart[m]:.1f}" for m in tuned)))
+        found.append(
+            Claim(
+                "each fine-tuned model is less inconsistent across skeletons than separate",
+                bool(all(apart[m] < apart["separate"] for m in tuned)),
+                f"Separate {apart['separate']:.1f} mm; " + ", ".join(f"{m} {apart[m]:.1f}" for m in tuned),
+            )
+        )
     return found
 
 # %% ../../nbs/reporting/01_reports.ipynb #e0c4b9b8
 def machine() -> str:
     "This machine in a line: cores that may be used, CPU, GPU if there is one, versions."
     import torch
-    cpu = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), platform.machine()) if Path("/proc/cpuinfo").exists() else platform.processor()
+
+    cpu = (
+        next(
+            (
+                line.split(":", 1)[1].strip()
+                for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")
+            ),
+            platform.machine(),
+        )
+        if Path("/proc/cpuinfo").exists()
+        else platform.processor()
+    )
     gpu = [f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"] if torch.cuda.is_available() else []
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ", ".join([f"{cores} CPU core{'s' * (cores > 1)} ({cpu})", *gpu, f"Python {platform.python_version()}", f"torch {torch.__version__}"])
+    return ", ".join(
+        [
+            f"{cores} CPU core{'s' * (cores > 1)} ({cpu})",
+            *gpu,
+            f"Python {platform.python_version()}",
+            f"torch {torch.__version__}",
+        ]
+    )
 
 # %% ../../nbs/reporting/01_reports.ipynb #5cd86548
 def resource_table(folder: str | Path) -> pd.DataFrame:
     "What each stage took (results/resources/*.json of the stage runner) with a row of the sum; empty where there is none."
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"), key=lambda p: p.stat().st_mtime)}
-    table = pd.DataFrame({key: [used[c] for c in ("wall_seconds", "cpu_seconds", "peak_memory_mb")] for key, used in found.items()}, index=["wall s", "CPU s", "peak memory MB"]).T
-    if len(table): table.loc["all stages"] = [table["wall s"].sum(), table["CPU s"].sum(), table["peak memory MB"].max()]
+    found = {
+        path.stem: json.loads(path.read_text())
+        for path in sorted(Path(folder).glob("*.json"), key=lambda p: p.stat().st_mtime)
+    }
+    table = pd.DataFrame(
+        {key: [used[c] for c in ("wall_seconds", "cpu_seconds", "peak_memory_mb")] for key, used in found.items()},
+        index=["wall s", "CPU s", "peak memory MB"],
+    ).T
+    if len(table):
+        table.loc["all stages"] = [table["wall s"].sum(), table["CPU s"].sum(), table["peak memory MB"].max()]
     return table
 
 # %% ../../nbs/reporting/01_reports.ipynb #1a2964bd
 @dataclass(frozen=True)
 class Section:
     "A heading and what stands under it: str (a paragraph), Pre, DataFrame, matplotlib Figure, plotly Figure or Path of a png/jpg image."
+
     title: str
     parts: Sequence
 
@@ -110,19 +179,37 @@ class Section:
 @dataclass(frozen=True)
 class Pre:
     "Text shown as it is, in a fixed-width font; with a `summary`, folded under it until clicked."
+
     text: str
     summary: str = ""
 
 # %% ../../nbs/reporting/01_reports.ipynb #f3c2eb2f
 def part_html(part) -> str:
     "One thing as HTML; TypeError for a thing that the report cannot show."
-    if isinstance(part, str): return f"<p>{html.escape(part)}</p>"
-    if isinstance(part, Pre): return f"<details><summary>{html.escape(part.summary)}</summary>{part_html(Pre(part.text))}</details>" if part.summary else f"<pre>{html.escape(part.text)}</pre>"
-    if isinstance(part, pd.DataFrame): return f"<div class='wide'>{part.to_html(border=0, float_format=lambda v: f'{v:.1f}', na_rep='')}</div>"
-    if isinstance(part, Figure): return _image(_jpeg(part), "jpeg")
-    if isinstance(part, go.Figure): return part.to_html(full_html=False, include_plotlyjs=False, auto_play=False, div_id=hashlib.sha256(part.to_json().encode()).hexdigest()[:12])
-    if isinstance(part, Path): return _image(part.read_bytes(), {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}[part.suffix.lower()])
-    raise TypeError(f"report: expected text, Pre, DataFrame, a matplotlib or plotly figure, or the Path of an image, found {type(part).__name__}")
+    if isinstance(part, str):
+        return f"<p>{html.escape(part)}</p>"
+    if isinstance(part, Pre):
+        return (
+            f"<details><summary>{html.escape(part.summary)}</summary>{part_html(Pre(part.text))}</details>"
+            if part.summary
+            else f"<pre>{html.escape(part.text)}</pre>"
+        )
+    if isinstance(part, pd.DataFrame):
+        return f"<div class='wide'>{part.to_html(border=0, float_format=lambda v: f'{v:.1f}', na_rep='')}</div>"
+    if isinstance(part, Figure):
+        return _image(_jpeg(part), "jpeg")
+    if isinstance(part, go.Figure):
+        return part.to_html(
+            full_html=False,
+            include_plotlyjs=False,
+            auto_play=False,
+            div_id=hashlib.sha256(part.to_json().encode()).hexdigest()[:12],
+        )
+    if isinstance(part, Path):
+        return _image(part.read_bytes(), {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}[part.suffix.lower()])
+    raise TypeError(
+        f"report: expected text, Pre, DataFrame, a matplotlib or plotly figure, or the Path of an image, found {type(part).__name__}"
+    )
 
 
 def _jpeg(fig: Figure, dpi: int = 110) -> bytes:
@@ -131,7 +218,8 @@ def _jpeg(fig: Figure, dpi: int = 110) -> bytes:
     return file.getvalue()
 
 
-def _image(content: bytes, kind: str) -> str: return f"<img src='data:image/{kind};base64,{base64.b64encode(content).decode()}'>"
+def _image(content: bytes, kind: str) -> str:
+    return f"<img src='data:image/{kind};base64,{base64.b64encode(content).decode()}'>"
 
 # %% ../../nbs/reporting/01_reports.ipynb #cf6173af
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}h1{font-size:1.7em}h2{margin-top:2em;border-bottom:1px solid #ddd}
@@ -150,6 +238,9 @@ def write_report(path: str | Path, sections: Sequence[Section], title: str = "Re
         script = "<script src='plotly.min.js'></script>"
     links = "".join(f"<a href='#s{k}'>{html.escape(name)}</a>" for k, (name, _) in enumerate(bodies))
     content = "\n".join(f"<h2 id='s{k}'>{html.escape(name)}</h2>\n{body}" for k, (name, body) in enumerate(bodies))
-    path.write_text(f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>{html.escape(title)}</title>"
-                    f"<style>{STYLE}</style>{script}</head><body><h1>{html.escape(title)}</h1><nav>{links}</nav>\n{content}</body></html>\n", encoding="utf-8")
+    path.write_text(
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>{html.escape(title)}</title>"
+        f"<style>{STYLE}</style>{script}</head><body><h1>{html.escape(title)}</h1><nav>{links}</nav>\n{content}</body></html>\n",
+        encoding="utf-8",
+    )
     return path

@@ -7,11 +7,12 @@ __all__ = ['ROOT_NAMES', 'left_joints', 'check_skeleton', 'Skeleton', 'skeleton_
            'common_formats', 'merge_by_name', 'pool_by_name']
 
 # %% ../../nbs/skeletons/00_joints.ipynb #ef030ffe
-import html, json
+import html
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -23,37 +24,57 @@ from ..basics.names import near
 def left_joints(
     joints: Sequence[str],  # names, one a joint
     mirror: Sequence[int],  # index of each joint's mirror image (itself in the centre)
-) -> tuple[int, ...]:       # indices of the joints on the person's left
+) -> tuple[int, ...]:  # indices of the joints on the person's left
     "Tell the left joint of each mirrored pair by its name. Raises ValueError for a pair whose names do not tell."
+
     def is_left_of(a, b):
-        return any(a[:k] + r + a[k + len(l):] == b for l, r in (("left", "right"), ("l", "r")) for k in range(len(a)) if a.startswith(l, k))
+        return any(
+            a[:k] + r + a[k + len(l) :] == b
+            for l, r in (("left", "right"), ("l", "r"))
+            for k in range(len(a))
+            if a.startswith(l, k)
+        )
+
     left, names = [], [n.lower() for n in joints]
     for i, j in enumerate(mirror):
-        if i == j: continue
-        if is_left_of(names[i], names[j]): left.append(i)
+        if i == j:
+            continue
+        if is_left_of(names[i], names[j]):
+            left.append(i)
         elif not is_left_of(names[j], names[i]):
-            raise ValueError(f"joints: {joints[i]!r} and {joints[j]!r} mirror each other but their names do not say which is "
-                             f"left; expected names that differ by left/right or l/r, or the field `left`")
+            raise ValueError(
+                f"joints: {joints[i]!r} and {joints[j]!r} mirror each other but their names do not say which is "
+                f"left; expected names that differ by left/right or l/r, or the field `left`"
+            )
     return tuple(left)
 
 # %% ../../nbs/skeletons/00_joints.ipynb #c1ce7131
 def check_skeleton(skeleton) -> None:
     "Raise ValueError naming the skeleton, the field, what was expected and what was found."
     s, n = skeleton, len(skeleton.joints)
-    def refuse(name, expected, found): raise ValueError(f"skeleton {s.name!r}: field `{name}`: expected {expected}, found {found}")
-    if n == 0: refuse("joints", "at least one joint", "none")
+
+    def refuse(name, expected, found):
+        raise ValueError(f"skeleton {s.name!r}: field `{name}`: expected {expected}, found {found}")
+
+    if n == 0:
+        refuse("joints", "at least one joint", "none")
     for name in ("short_names", "mirror"):
-        if len(getattr(s, name)) != n: refuse(name, f"one value for each of {n} joints", f"{len(getattr(s, name))}")
+        if len(getattr(s, name)) != n:
+            refuse(name, f"one value for each of {n} joints", f"{len(getattr(s, name))}")
     covered = [i for part in s.parts.values() for i in part]
-    if covered != list(range(n)): refuse("parts", f"ranges that cover 0..{n - 1} once, in order", f"{dict(s.parts)}")
+    if covered != list(range(n)):
+        refuse("parts", f"ranges that cover 0..{n - 1} once, in order", f"{dict(s.parts)}")
     for part, r in s.parts.items():
-        names = s.joints[r.start:r.stop]
+        names = s.joints[r.start : r.stop]
         twice = sorted({j for j in names if names.count(j) > 1})
-        if twice: refuse("joints", f"unique names in {part!r}", f"{twice} more than once")
+        if twice:
+            refuse("joints", f"unique names in {part!r}", f"{twice} more than once")
     for i, j in enumerate(s.mirror):
-        if not (0 <= j < n and s.mirror[j] == i): refuse("mirror", "an involution (the mirror of the mirror is the joint)", f"{s.joints[i]!r} -> {j}")
+        if not (0 <= j < n and s.mirror[j] == i):
+            refuse("mirror", "an involution (the mirror of the mirror is the joint)", f"{s.joints[i]!r} -> {j}")
     for a, b in s.edges:
-        if not (0 <= a < n and 0 <= b < n and a != b): refuse("edges", f"two different joints in 0..{n - 1}", f"{(a, b)}")
+        if not (0 <= a < n and 0 <= b < n and a != b):
+            refuse("edges", f"two different joints in 0..{n - 1}", f"{(a, b)}")
     sided = {i for i, j in enumerate(s.mirror) if i != j}
     if {*s.left} | {s.mirror[i] for i in s.left} != sided or len(s.left) * 2 != len(sided):
         refuse("left", "one joint of every mirrored pair", f"{s.left}")
@@ -66,11 +87,12 @@ class Skeleton:
     `parts` says which rows belong to which format; `left` holds the joints on the person's left and is read from the names
     when not given. Raises ValueError (field, expected, found) when the table contradicts itself.
     """
+
     name: str
     joints: tuple[str, ...]
-    edges: tuple[tuple[int, int], ...]                      # bones, as pairs of joint indices
-    mirror: tuple[int, ...]                                 # an involution: the joint seen in a mirror
-    short_names: tuple[str, ...] = ()                       # e.g. 'lkne'; the joint names when the format has none
+    edges: tuple[tuple[int, int], ...]  # bones, as pairs of joint indices
+    mirror: tuple[int, ...]  # an involution: the joint seen in a mirror
+    short_names: tuple[str, ...] = ()  # e.g. 'lkne'; the joint names when the format has none
     parts: dict[str, range] = field(default_factory=dict, hash=False)
     source: str = ""
     notes: str = ""
@@ -78,7 +100,8 @@ class Skeleton:
 
     def __post_init__(self):
         put = lambda name, value: object.__setattr__(self, name, value)
-        put("joints", tuple(self.joints)); put("mirror", tuple(int(i) for i in self.mirror))
+        put("joints", tuple(self.joints))
+        put("mirror", tuple(int(i) for i in self.mirror))
         put("edges", tuple((int(a), int(b)) for a, b in self.edges))
         put("short_names", tuple(self.short_names) or self.joints)
         put("parts", dict(self.parts) or {self.name: range(len(self.joints))})
@@ -86,22 +109,34 @@ class Skeleton:
         put("left", tuple(int(i) for i in self.left) or (left_joints(self.joints, self.mirror) if in_range else ()))
         check_skeleton(self)
 
-    def __len__(self): return len(self.joints)
-    def __repr__(self): return f"Skeleton({self.name!r}, {len(self)} joints: {' '.join(self.short_names[:8])}{' ...' * (len(self) > 8)})"
+    def __len__(self):
+        return len(self.joints)
+
+    def __repr__(self):
+        return (
+            f"Skeleton({self.name!r}, {len(self)} joints: {' '.join(self.short_names[:8])}{' ...' * (len(self) > 8)})"
+        )
 
 # %% ../../nbs/skeletons/00_joints.ipynb #6c526c03
 def _index(self, joint: str, format: str | None = None) -> int:
     "Row of a joint, by its name or short name, within one format. Raises KeyError (near names, or the formats it is in)."
     if format is not None and format not in self.parts:
-        raise KeyError(f"skeleton {self.name!r} has no format {format!r}{near(format, self.parts)}: it has {list(self.parts)}")
+        raise KeyError(
+            f"skeleton {self.name!r} has no format {format!r}{near(format, self.parts)}: it has {list(self.parts)}"
+        )
     rows = self.parts[format] if format is not None else range(len(self))
     for names in (self.joints, self.short_names):
         found = [i for i in rows if names[i] == joint]
-        if len(found) == 1: return found[0]
-        if found: raise KeyError(f"skeleton {self.name!r}: {joint!r} is in {len(found)} rows "
-                                 f"({', '.join(self.labels[i] for i in found[:6])}): say which format")
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise KeyError(
+                f"skeleton {self.name!r}: {joint!r} is in {len(found)} rows "
+                f"({', '.join(self.labels[i] for i in found[:6])}): say which format"
+            )
     names = [*self.joints, *self.short_names]
     raise KeyError(f"skeleton {self.name!r} has no joint {joint!r}{near(joint, names)}: it has {list(self.joints)}")
+
 
 Skeleton.index = _index
 
@@ -110,31 +145,41 @@ def _labels(self) -> tuple[str, ...]:
     "`format/joint` of every row: unique, also in a union."
     return tuple(f"{part}/{self.joints[i]}" for part, rows in self.parts.items() for i in rows)
 
+
 def _sides(self) -> np.ndarray:
     "[J] of 'l', 'r', 'c': the person's left, right and centre, from the mirror table."
     sides = np.full(len(self), "c")
-    for i in self.left: sides[i], sides[self.mirror[i]] = "l", "r"
+    for i in self.left:
+        sides[i], sides[self.mirror[i]] = "l", "r"
     return sides
+
 
 Skeleton.labels, Skeleton.sides = property(_labels), property(_sides)
 
 # %% ../../nbs/skeletons/00_joints.ipynb #e2faa69f
 ROOT_NAMES = ("pelvis", "hips", "root", "spine_base", "mid_hip", "mean_hip", "hip", "thorax", "neck")
 
-def _parents(self) -> Int[np.ndarray, "J"]:
+
+def _parents(self) -> Int[np.ndarray, " J"]:
     "[J] parent of each joint on the shortest way from the root of its connected piece; -1 at roots."
     neighbours = [[] for _ in self.joints]
-    for a, b in self.edges: neighbours[a].append(b); neighbours[b].append(a)
+    for a, b in self.edges:
+        neighbours[a].append(b)
+        neighbours[b].append(a)
     rank = {n: k for k, n in enumerate(ROOT_NAMES)}
     order = sorted(range(len(self)), key=lambda i: (rank.get(self.joints[i], len(rank)), i))
     parents = np.full(len(self), -2)
     for root in order:
-        if parents[root] != -2: continue
+        if parents[root] != -2:
+            continue
         parents[root], queue = -1, [root]
         for i in queue:
             for j in neighbours[i]:
-                if parents[j] == -2: parents[j] = i; queue.append(j)
+                if parents[j] == -2:
+                    parents[j] = i
+                    queue.append(j)
     return parents
+
 
 Skeleton.parents = property(_parents)
 
@@ -142,33 +187,62 @@ Skeleton.parents = property(_parents)
 def _table(self) -> pd.DataFrame:
     "One row a joint: format, names, side, mirror image and parent."
     name = lambda i: self.joints[i] if i >= 0 else ""
-    return pd.DataFrame({"format": [l.split("/")[0] for l in self.labels], "joint": self.joints, "short": self.short_names,
-                         "side": self.sides, "mirror": [name(i) for i in self.mirror], "parent": [name(i) for i in self.parents]})
+    return pd.DataFrame(
+        {
+            "format": [l.split("/")[0] for l in self.labels],
+            "joint": self.joints,
+            "short": self.short_names,
+            "side": self.sides,
+            "mirror": [name(i) for i in self.mirror],
+            "parent": [name(i) for i in self.parents],
+        }
+    )
+
 
 def _repr_html(self) -> str:
     title = f"<b>{html.escape(self.name)}</b>: {len(self)} joints in {len(self.parts)} format{'s' * (len(self.parts) > 1)}, {len(self.edges)} bones"
     return title + self.table().to_html(max_rows=12, border=0)
+
 
 Skeleton.table, Skeleton._repr_html_ = _table, _repr_html
 
 # %% ../../nbs/skeletons/00_joints.ipynb #de40b3dc
 def _to_dict(self) -> dict:
     "Plain lists and strings, for JSON; `Skeleton.from_dict` reads it back."
-    return dict(name=self.name, joints=list(self.joints), edges=[list(e) for e in self.edges], mirror=list(self.mirror),
-                short_names=list(self.short_names), parts={k: [r.start, r.stop] for k, r in self.parts.items()},
-                source=self.source, notes=self.notes, left=list(self.left))
+    return dict(
+        name=self.name,
+        joints=list(self.joints),
+        edges=[list(e) for e in self.edges],
+        mirror=list(self.mirror),
+        short_names=list(self.short_names),
+        parts={k: [r.start, r.stop] for k, r in self.parts.items()},
+        source=self.source,
+        notes=self.notes,
+        left=list(self.left),
+    )
+
 
 def _from_dict(d: dict) -> Skeleton:
     "A Skeleton from its JSON form; edges may name joints instead of numbering them. Raises ValueError naming the field."
     d, allowed = dict(d), Skeleton.__dataclass_fields__
-    unknown, missing = [k for k in d if k not in allowed], [k for k in ("name", "joints", "edges", "mirror") if k not in d]
-    if unknown or missing: raise ValueError(f"skeleton {d.get('name')!r}: expected fields {list(allowed)}, found unknown {unknown}, missing {missing}")
+    unknown, missing = (
+        [k for k in d if k not in allowed],
+        [k for k in ("name", "joints", "edges", "mirror") if k not in d],
+    )
+    if unknown or missing:
+        raise ValueError(
+            f"skeleton {d.get('name')!r}: expected fields {list(allowed)}, found unknown {unknown}, missing {missing}"
+        )
     joints = list(d["joints"])
     for j in (j for edge in d["edges"] for j in edge if isinstance(j, str)):
-        if j not in joints: raise ValueError(f"skeleton {d['name']!r}: field `edges`: {j!r} is no joint of it{near(j, joints)}: expected one of {joints}")
+        if j not in joints:
+            raise ValueError(
+                f"skeleton {d['name']!r}: field `edges`: {j!r} is no joint of it{near(j, joints)}: expected one of {joints}"
+            )
     d["edges"] = [[joints.index(j) if isinstance(j, str) else j for j in edge] for edge in d["edges"]]
     d["parts"] = {k: range(*r) for k, r in d.get("parts", {}).items()}
     return Skeleton(**d)
+
 
 Skeleton.to_dict, Skeleton.from_dict = _to_dict, staticmethod(_from_dict)
 
@@ -176,6 +250,7 @@ Skeleton.to_dict, Skeleton.from_dict = _to_dict, staticmethod(_from_dict)
 @cache
 def _published() -> dict:
     return json.loads(files("acae_nb").joinpath("data/skeletons.json").read_text("utf-8"))
+
 
 def skeleton_names() -> list[str]:
     "Names of the formats that come with the package."
@@ -186,7 +261,9 @@ def skeleton_names() -> list[str]:
 def load_skeleton(name: str) -> Skeleton:
     "A published format by name, validated. Raises KeyError that suggests near names and lists all."
     if name not in _published():
-        raise KeyError(f"no skeleton {name!r}{near(name, skeleton_names())}: there are {len(_published())}: {', '.join(skeleton_names())}")
+        raise KeyError(
+            f"no skeleton {name!r}{near(name, skeleton_names())}: there are {len(_published())}: {', '.join(skeleton_names())}"
+        )
     d = _published()[name]
     return Skeleton.from_dict(dict(name=name, **{k: d[k] for k in Skeleton.__dataclass_fields__ if k in d}))
 
@@ -197,12 +274,24 @@ def union(skeletons: Sequence[Skeleton], name: str = "union") -> Skeleton:
     for s in skeletons:
         o = len(joints)
         twice = parts.keys() & s.parts.keys()
-        if twice: raise ValueError(f"union {name!r}: expected every format once, found {sorted(twice)} again")
+        if twice:
+            raise ValueError(f"union {name!r}: expected every format once, found {sorted(twice)} again")
         parts |= {k: range(r.start + o, r.stop + o) for k, r in s.parts.items()}
-        joints += s.joints; short += s.short_names
-        edges += [(a + o, b + o) for a, b in s.edges]; mirror += [i + o for i in s.mirror]; left += [i + o for i in s.left]
-    return Skeleton(name, tuple(joints), tuple(edges), tuple(mirror), tuple(short), parts, left=tuple(left),
-                    source="; ".join(dict.fromkeys(s.source for s in skeletons if s.source)))
+        joints += s.joints
+        short += s.short_names
+        edges += [(a + o, b + o) for a, b in s.edges]
+        mirror += [i + o for i in s.mirror]
+        left += [i + o for i in s.left]
+    return Skeleton(
+        name,
+        tuple(joints),
+        tuple(edges),
+        tuple(mirror),
+        tuple(short),
+        parts,
+        left=tuple(left),
+        source="; ".join(dict.fromkeys(s.source for s in skeletons if s.source)),
+    )
 
 # %% ../../nbs/skeletons/00_joints.ipynb #2f9c9cca
 def select(skeleton: Skeleton, indices: Sequence[int], name: str | None = None) -> Skeleton:
@@ -211,27 +300,50 @@ def select(skeleton: Skeleton, indices: Sequence[int], name: str | None = None) 
     s, indices = skeleton, [int(i) for i in indices]
     new = {old: i for i, old in enumerate(indices)}
     alone = [s.joints[i] for i in indices if s.mirror[i] not in new]
-    if alone or len(new) != len(indices): raise ValueError(f"select from {s.name!r}: expected distinct joints with their mirror images, found {alone or indices}")
+    if alone or len(new) != len(indices):
+        raise ValueError(
+            f"select from {s.name!r}: expected distinct joints with their mirror images, found {alone or indices}"
+        )
     of = [next(k for k, r in s.parts.items() if i in r) for i in indices]
     parts = {k: range(of.index(k), of.index(k) + of.count(k)) for k in dict.fromkeys(of)}
-    if any(of[r.start:r.stop] != [k] * len(r) for k, r in parts.items()): raise ValueError(f"select from {s.name!r}: expected the joints of one format side by side, found formats {of}")
+    if any(of[r.start : r.stop] != [k] * len(r) for k, r in parts.items()):
+        raise ValueError(f"select from {s.name!r}: expected the joints of one format side by side, found formats {of}")
     pick = lambda values: tuple(values[i] for i in indices)
-    if list(parts) == [s.name] and name: parts = {name: range(len(indices))}
-    return Skeleton(name or s.name, pick(s.joints), tuple((new[a], new[b]) for a, b in s.edges if a in new and b in new),
-                    tuple(new[s.mirror[i]] for i in indices), pick(s.short_names), parts, s.source, s.notes, tuple(new[i] for i in indices if i in s.left))
+    if list(parts) == [s.name] and name:
+        parts = {name: range(len(indices))}
+    return Skeleton(
+        name or s.name,
+        pick(s.joints),
+        tuple((new[a], new[b]) for a, b in s.edges if a in new and b in new),
+        tuple(new[s.mirror[i]] for i in indices),
+        pick(s.short_names),
+        parts,
+        s.source,
+        s.notes,
+        tuple(new[i] for i in indices if i in s.left),
+    )
 
 # %% ../../nbs/skeletons/00_joints.ipynb #26d63385
 def common_formats(skeletons: Mapping[str, Skeleton]) -> Skeleton:
     "The formats of the first skeleton that all have with all joints, in its order. ValueError listing the formats of each where there is none."
     first, *others = skeletons.values()
-    common = [j for rows in first.parts.values() if all({first.labels[j] for j in rows} <= {*other.labels} for other in others) for j in rows]
-    if not common: raise ValueError("expected a format that all have, found " + "; ".join(f"{name}: {', '.join(s.parts)}" for name, s in skeletons.items()))
+    common = [
+        j
+        for rows in first.parts.values()
+        if all({first.labels[j] for j in rows} <= {*other.labels} for other in others)
+        for j in rows
+    ]
+    if not common:
+        raise ValueError(
+            "expected a format that all have, found "
+            + "; ".join(f"{name}: {', '.join(s.parts)}" for name, s in skeletons.items())
+        )
     return select(first, common)
 
 # %% ../../nbs/skeletons/00_joints.ipynb #4d3d2dcc
 def merge_by_name(
     skeleton: Skeleton,  # usually a union
-) -> tuple[Skeleton, Int[np.ndarray, "J"]]:  # the merged skeleton, and the merged joint of each joint
+) -> tuple[Skeleton, Int[np.ndarray, " J"]]:  # the merged skeleton, and the merged joint of each joint
     "Joints of equal short name become one. Raises ValueError when that would give one name two mirror images."
     s = skeleton
     names = list(dict.fromkeys(s.short_names))
@@ -239,10 +351,20 @@ def merge_by_name(
     mirror = {}
     for i, j in enumerate(s.mirror):
         a, b = merged_of[i], merged_of[j]
-        if mirror.setdefault(a, b) != b: raise ValueError(f"merge_by_name of {s.name!r}: {names[a]!r} mirrors both {names[mirror[a]]!r} and {names[b]!r}")
-    edges = dict.fromkeys(tuple(sorted((int(merged_of[a]), int(merged_of[b])))) for a, b in s.edges if merged_of[a] != merged_of[b])
-    return Skeleton(s.name + "_merged", tuple(names), tuple(edges), tuple(int(mirror[i]) for i in range(len(names))),
-                    left=tuple(sorted({int(merged_of[i]) for i in s.left}))), merged_of
+        if mirror.setdefault(a, b) != b:
+            raise ValueError(
+                f"merge_by_name of {s.name!r}: {names[a]!r} mirrors both {names[mirror[a]]!r} and {names[b]!r}"
+            )
+    edges = dict.fromkeys(
+        tuple(sorted((int(merged_of[a]), int(merged_of[b])))) for a, b in s.edges if merged_of[a] != merged_of[b]
+    )
+    return Skeleton(
+        s.name + "_merged",
+        tuple(names),
+        tuple(edges),
+        tuple(int(mirror[i]) for i in range(len(names))),
+        left=tuple(sorted({int(merged_of[i]) for i in s.left})),
+    ), merged_of
 
 # %% ../../nbs/skeletons/00_joints.ipynb #c2e600af
 def pool_by_name(
@@ -252,5 +374,8 @@ def pool_by_name(
     "Mean over the source joints whose short name starts with the target's. Raises ValueError when a target has none."
     hit = np.array([[n.startswith(t) for n in source.short_names] for t in target.short_names], np.float32)
     none = [t for t, row in zip(target.short_names, hit) if not row.any()]
-    if none: raise ValueError(f"pool_by_name: expected joints of {source.name!r} for every joint of {target.name!r}, found none for {none}")
+    if none:
+        raise ValueError(
+            f"pool_by_name: expected joints of {source.name!r} for every joint of {target.name!r}, found none for {none}"
+        )
     return hit / hit.sum(1, keepdims=True)

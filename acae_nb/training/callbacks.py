@@ -15,144 +15,258 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from .distributed import average_buffers, rank, world_size
 from ..basics.files import write_whole
+from .distributed import average_buffers, rank, world_size
 from .loop import Callback
 
 # %% ../../nbs/training/06_callbacks.ipynb #5b63c3f3
 class CSVLog:
     "Rows of a CSV file whose first column is the step, kept in several files alike."
-    def __init__(self, *paths: Path): self.paths, self.header = list(dict.fromkeys(Path(p).resolve() for p in paths)), None
+
+    def __init__(self, *paths: Path):
+        self.paths, self.header = list(dict.fromkeys(Path(p).resolve() for p in paths)), None
+
     def keep(self, step: int) -> None:
         "Start all files with the whole rows of the first one up to `step`."
         old = self.paths[0].read_text() if step and self.paths[0].exists() else ""
         lines = [line for line in old.splitlines(keepends=True) if line.endswith("\n")]
         self.header = lines[0].strip().split(",") if lines else None
         text = "".join(lines[:1] + [line for line in lines[1:] if int(line.split(",")[0]) <= step])
-        for path in self.paths: write_whole(path, text)
+        for path in self.paths:
+            write_whole(path, text)
+
     def add(self, row: dict) -> None:
         "Append a row in one write. Raises ValueError when its columns are not those of the file."
-        if self.header not in (None, list(row)): raise ValueError(f"{self.paths[-1]}: expected columns {self.header}, found {list(row)}")
-        text = ("" if self.header else ",".join(row) + "\n") + ",".join(f"{v:.9g}" if isinstance(v, float) else str(v) for v in row.values()) + "\n"
+        if self.header not in (None, list(row)):
+            raise ValueError(f"{self.paths[-1]}: expected columns {self.header}, found {list(row)}")
+        text = (
+            ("" if self.header else ",".join(row) + "\n")
+            + ",".join(f"{v:.9g}" if isinstance(v, float) else str(v) for v in row.values())
+            + "\n"
+        )
         self.header = list(row)
         for path in self.paths:
             try:
-                with open(path, "ab", buffering=0) as file: file.write(text.encode())
-            except OSError as error: raise OSError(error.errno, error.strerror, str(path)) from error
+                with open(path, "ab", buffering=0) as file:
+                    file.write(text.encode())
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from error
 
 # %% ../../nbs/training/06_callbacks.ipynb #5d9f5a55
 class LossLog(Callback):
     "Writes `path`: step, each term of the loss (mean since the last row), gradient norm, learning rates. `folder` is that of the checkpoints."
+
     def __init__(self, path: Path, folder: Path, every: int = 10):
         self.log, self.every, self.sums, self.count = CSVLog(Path(folder) / "losses.csv", path), every, {}, 0
+
     def before_fit(self, t):
-        if rank() == 0: self.log.keep(t.done)
+        if rank() == 0:
+            self.log.keep(t.done)
+
     def after_step(self, t):
-        for name, value in dict(t.values, gradient_norm=t.gradient_norm).items(): self.sums[name] = self.sums.get(name, 0) + value.double()
+        for name, value in dict(t.values, gradient_norm=t.gradient_norm).items():
+            self.sums[name] = self.sums.get(name, 0) + value.double()
         self.count += 1
-        if t.done % self.every and t.done != t.settings.steps: return
-        names = sorted(self.sums, key=lambda name: (name != "total", name))   # whatever order a checkpoint gave them back in
+        if t.done % self.every and t.done != t.settings.steps:
+            return
+        names = sorted(
+            self.sums, key=lambda name: (name != "total", name)
+        )  # whatever order a checkpoint gave them back in
         means = dict(zip(names, (torch.stack([self.sums[n] for n in names]) / self.count).tolist()))
-        if rank() == 0: self.log.add(dict(step=t.done, **means, **{f"lr_{g.name}": g.rate(t.done - 1) for g in t.groups}))
+        if rank() == 0:
+            self.log.add(dict(step=t.done, **means, **{f"lr_{g.name}": g.rate(t.done - 1) for g in t.groups}))
         self.sums, self.count = {}, 0
-    def state(self): return {f"sum/{k}": v for k, v in self.sums.items()} | {"count": torch.tensor(self.count)}
-    def load(self, tensors): self.sums, self.count = {k.removeprefix("sum/"): v for k, v in tensors.items() if k != "count"}, int(tensors["count"])
+
+    def state(self):
+        return {f"sum/{k}": v for k, v in self.sums.items()} | {"count": torch.tensor(self.count)}
+
+    def load(self, tensors):
+        self.sums, self.count = (
+            {k.removeprefix("sum/"): v for k, v in tensors.items() if k != "count"},
+            int(tensors["count"]),
+        )
 
 # %% ../../nbs/training/06_callbacks.ipynb #b70f6208
 class TimingLog(Callback):
     "Writes `path`: step, images/s of all ranks, fraction of the time spent waiting for data, peak GPU memory in MB. `folder` is that of the checkpoints."
+
     order = 200
-    def __init__(self, path: Path, folder: Path, every: int = 10): self.log, self.every = CSVLog(Path(folder) / "timing.csv", path), every
+
+    def __init__(self, path: Path, folder: Path, every: int = 10):
+        self.log, self.every = CSVLog(Path(folder) / "timing.csv", path), every
+
     def before_fit(self, t):
-        if rank() == 0: self.log.keep(t.done)
-        self.begin = self.last = time.perf_counter(); self.waited, self.images = 0.0, 0
+        if rank() == 0:
+            self.log.keep(t.done)
+        self.begin = self.last = time.perf_counter()
+        self.waited, self.images = 0.0, 0
+
     def before_batch(self, t):
-        self.waited += time.perf_counter() - self.last; self.images += len(t.batch) * world_size()
+        self.waited += time.perf_counter() - self.last
+        self.images += len(t.batch) * world_size()
+
     def after_step(self, t):
         self.last = now = time.perf_counter()
-        if t.done % self.every and t.done != t.settings.steps: return
+        if t.done % self.every and t.done != t.settings.steps:
+            return
         seconds = now - self.begin
         memory = torch.cuda.max_memory_allocated(t.device) / 1e6 if t.device.type == "cuda" else 0.0
-        if rank() == 0: self.log.add(dict(step=t.done, images_per_second=self.images / seconds, data_wait=self.waited / seconds, gpu_memory_mb=memory))
+        if rank() == 0:
+            self.log.add(
+                dict(
+                    step=t.done,
+                    images_per_second=self.images / seconds,
+                    data_wait=self.waited / seconds,
+                    gpu_memory_mb=memory,
+                )
+            )
         self.begin, self.waited, self.images = now, 0.0, 0
 
 # %% ../../nbs/training/06_callbacks.ipynb #c476a8bc
 class Progress(Callback):
     "A bar on stderr with rate, time left, and the loss as it was up to two seconds ago."
+
     order = 300
-    def __init__(self, name: str = "train"): self.name = name
+
+    def __init__(self, name: str = "train"):
+        self.name = name
+
     def before_fit(self, t):
-        self.bar, self.shown = tqdm(desc=self.name, total=t.settings.steps, initial=t.done, unit="step", mininterval=1, disable=rank() > 0, dynamic_ncols=False), 0.0
+        self.bar, self.shown = (
+            tqdm(
+                desc=self.name,
+                total=t.settings.steps,
+                initial=t.done,
+                unit="step",
+                mininterval=1,
+                disable=rank() > 0,
+                dynamic_ncols=False,
+            ),
+            0.0,
+        )
+
     def after_step(self, t):
         if time.monotonic() - self.shown > 2:
-            self.bar.set_postfix(loss=f"{float(t.values['total']):.4g}", refresh=False); self.shown = time.monotonic()
+            self.bar.set_postfix(loss=f"{float(t.values['total']):.4g}", refresh=False)
+            self.shown = time.monotonic()
         self.bar.update()
-    def at_end(self, t): self.bar.close()
+
+    def at_end(self, t):
+        self.bar.close()
 
 # %% ../../nbs/training/06_callbacks.ipynb #cd2c1976
 class GhostBatchNorm2d(nn.BatchNorm2d):
     "Batch norm over groups of `ghost` rows; the running statistics take the mean over the groups. Raises ValueError for a batch that is no multiple of it."
+
     ghost = 16
+
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or len(x) == self.ghost: return super().forward(x)
-        if len(x) % self.ghost: raise ValueError(f"ghost batch norm: expected a batch of a multiple of {self.ghost}, found {len(x)}")
+        if not self.training or len(x) == self.ghost:
+            return super().forward(x)
+        if len(x) % self.ghost:
+            raise ValueError(f"ghost batch norm: expected a batch of a multiple of {self.ghost}, found {len(x)}")
         groups = len(x) // self.ghost
         mean, var = self.running_mean.repeat(groups), self.running_var.repeat(groups)
-        y = F.batch_norm(x.unflatten(0, (self.ghost, groups)).flatten(1, 2), mean, var, self.weight.repeat(groups), self.bias.repeat(groups), True, self.momentum, self.eps)
-        self.running_mean.copy_(mean.unflatten(0, (groups, -1)).mean(0)); self.running_var.copy_(var.unflatten(0, (groups, -1)).mean(0))
+        y = F.batch_norm(
+            x.unflatten(0, (self.ghost, groups)).flatten(1, 2),
+            mean,
+            var,
+            self.weight.repeat(groups),
+            self.bias.repeat(groups),
+            True,
+            self.momentum,
+            self.eps,
+        )
+        self.running_mean.copy_(mean.unflatten(0, (groups, -1)).mean(0))
+        self.running_var.copy_(var.unflatten(0, (groups, -1)).mean(0))
         self.num_batches_tracked += 1
         return y.unflatten(1, (groups, -1)).flatten(0, 1)
 
 # %% ../../nbs/training/06_callbacks.ipynb #6a2d960f
 def use_ghost_batch_norm(model: nn.Module, ghost: int = 16) -> nn.Module:
     "Replace every BatchNorm2d inside `model`, in place, keeping weights, statistics and names. Raises ValueError if there is none."
-    found = [(parent, name, child) for parent in model.modules() for name, child in parent.named_children() if type(child) is nn.BatchNorm2d]
-    if not found: raise ValueError("use_ghost_batch_norm: expected a BatchNorm2d in the model, found none")
+    found = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if type(child) is nn.BatchNorm2d
+    ]
+    if not found:
+        raise ValueError("use_ghost_batch_norm: expected a BatchNorm2d in the model, found none")
     for parent, name, norm in found:
         new = GhostBatchNorm2d(norm.num_features, norm.eps, norm.momentum).to(norm.weight)
-        new.load_state_dict(norm.state_dict()); new.ghost = ghost; setattr(parent, name, new.train(norm.training).requires_grad_(norm.weight.requires_grad))
+        new.load_state_dict(norm.state_dict())
+        new.ghost = ghost
+        setattr(parent, name, new.train(norm.training).requires_grad_(norm.weight.requires_grad))
     return model
 
 # %% ../../nbs/training/06_callbacks.ipynb #dff24dfb
 class FreezeBatchNorm(Callback):
     "Batch norm in inference mode for the `last` steps."
-    def __init__(self, last: int = 1000): self.last, self.frozen = last, False
+
+    def __init__(self, last: int = 1000):
+        self.last, self.frozen = last, False
+
     def before_batch(self, t):
-        if t.done < t.settings.steps - self.last: return
-        if not self.frozen: average_buffers(t.model); self.frozen = True
+        if t.done < t.settings.steps - self.last:
+            return
+        if not self.frozen:
+            average_buffers(t.model)
+            self.frozen = True
         for module in t.model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm): module.eval()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
 # %% ../../nbs/training/06_callbacks.ipynb #cbfd7388
 class FrozenModules(Callback):
     "Modules that do not learn and whose batch norm stays in inference mode, such as the stem of a pretrained backbone. Freezes their parameters on construction."
+
     def __init__(self, *modules: nn.Module):
         self.modules = modules
-        for module in modules: module.requires_grad_(False)
+        for module in modules:
+            module.requires_grad_(False)
+
     def before_batch(self, t):
-        for module in self.modules: module.eval()
+        for module in self.modules:
+            module.eval()
 
 # %% ../../nbs/training/06_callbacks.ipynb #eb50e270
 class MaxNormKernels(Callback):
     "After every step, scales convolution kernels down to norm `limit` for each output channel (the paper's recipe: 20)."
-    def __init__(self, limit: float = 20.0): self.limit = limit
+
+    def __init__(self, limit: float = 20.0):
+        self.limit = limit
+
     @torch.no_grad()
     def after_step(self, t):
         for p in t.names:
-            if p.ndim == 4 and p.requires_grad: p.copy_(torch.renorm(p, 2, 0, self.limit))
+            if p.ndim == 4 and p.requires_grad:
+                p.copy_(torch.renorm(p, 2, 0, self.limit))
 
 # %% ../../nbs/training/06_callbacks.ipynb #c4f8b4f1
 class AverageWeights(Callback):
     "Exponential moving average of the parameters; the finished model has the averaged ones."
+
     order = 10
-    def __init__(self, decay: float = 0.999): self.decay, self.average = decay, None
+
+    def __init__(self, decay: float = 0.999):
+        self.decay, self.average = decay, None
+
     def before_fit(self, t):
         given = self.average or {n: p.detach().clone() for p, n in t.names.items()}
         self.average = {n: given[n].to(t.device) for n in t.names.values()}
+
     @torch.no_grad()
-    def after_step(self, t): torch._foreach_lerp_(list(self.average.values()), list(t.names), 1 - self.decay)
+    def after_step(self, t):
+        torch._foreach_lerp_(list(self.average.values()), list(t.names), 1 - self.decay)
+
     @torch.no_grad()
     def after_fit(self, t):
-        for p, n in t.names.items(): p.copy_(self.average[n])
-    def state(self): return self.average
-    def load(self, tensors): self.average = tensors
+        for p, n in t.names.items():
+            p.copy_(self.average[n])
+
+    def state(self):
+        return self.average
+
+    def load(self, tensors):
+        self.average = tensors

@@ -7,10 +7,12 @@ __all__ = ['NAME', 'CheckpointError', 'save_checkpoint', 'kept', 'checkpoint_fac
            'optimiser_tensors', 'restore_optimiser']
 
 # %% ../../nbs/training/03_checkpoints.ipynb #89a9a39f
-import json, shutil
+import json
+import shutil
 from pathlib import Path
 
-import safetensors, safetensors.torch
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -23,31 +25,42 @@ class CheckpointError(Exception):
 # %% ../../nbs/training/03_checkpoints.ipynb #75e132eb
 NAME = "checkpoint.safetensors"
 
+
 def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict) -> Path:
     "Write `folder`/checkpoint.safetensors atomically: `tensors`, and `facts` (JSON-able) with the step. Raises CheckpointError, keeping the last good one."
     path = Path(folder) / NAME
     try:
-        data = safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"facts": json.dumps(dict(facts, step=step))})
+        data = safetensors.torch.save(
+            {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+            {"facts": json.dumps(dict(facts, step=step))},
+        )
         write_whole(path, data)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot write the checkpoint of step {step}: {error.strerror}; {kept(path)}") from error
+        raise CheckpointError(
+            f"{path}: cannot write the checkpoint of step {step}: {error.strerror}; {kept(path)}"
+        ) from error
     return path
 
 # %% ../../nbs/training/03_checkpoints.ipynb #24a24313
 def kept(path: Path) -> str:
     "What stays on the disk when a checkpoint could not be written."
-    if not path.is_file(): return "there is no earlier one"
+    if not path.is_file():
+        return "there is no earlier one"
     return f"the last good one, of step {checkpoint_facts(path.parent)['step']}, is kept"
 
 # %% ../../nbs/training/03_checkpoints.ipynb #3ff358c3
 def checkpoint_facts(folder: Path) -> dict | None:
     "The JSON facts of the checkpoint in `folder` without its tensors; None if there is none. Raises CheckpointError for a file that is not one."
     path = Path(folder) / NAME
-    if not path.is_file(): return None
+    if not path.is_file():
+        return None
     try:
-        with safetensors.safe_open(path, "pt") as file: return json.loads(file.metadata()["facts"])
+        with safetensors.safe_open(path, "pt") as file:
+            return json.loads(file.metadata()["facts"])
     except (safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: expected a checkpoint of this package, found {error}; remove it to start anew") from error
+        raise CheckpointError(
+            f"{path}: expected a checkpoint of this package, found {error}; remove it to start anew"
+        ) from error
 
 # %% ../../nbs/training/03_checkpoints.ipynb #923ccdd8
 def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict] | None:
@@ -58,7 +71,8 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> tuple[d
 # %% ../../nbs/training/03_checkpoints.ipynb #03d2c238
 def discard_checkpoints(folder: Path) -> None:
     "Remove a run's checkpoints once its result is saved; nothing happens where there are none."
-    if Path(folder).exists(): shutil.rmtree(folder)
+    if Path(folder).exists():
+        shutil.rmtree(folder)
 
 # %% ../../nbs/training/03_checkpoints.ipynb #01048057
 def optimiser_tensors(optimiser: torch.optim.Optimizer, names: dict[Tensor, str]) -> dict[str, Tensor]:
@@ -69,8 +83,13 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer, names: dict[Tensor, str]
 def restore_optimiser(optimiser: torch.optim.Optimizer, names: dict[Tensor, str], tensors: dict[str, Tensor]) -> None:
     "Put `optimiser_tensors` back, on the parameter's device (step counts stay where the optimiser keeps them)."
     saved = {}
-    for key, value in tensors.items(): saved.setdefault(key.rpartition("/")[0], {})[key.rpartition("/")[2]] = value
+    for key, value in tensors.items():
+        saved.setdefault(key.rpartition("/")[0], {})[key.rpartition("/")[2]] = value
     for group in optimiser.param_groups:
         on_device = group.get("fused") or group.get("capturable")
         for p in group["params"]:
-            if names[p] in saved: optimiser.state[p] = {k: v.clone() if k == "step" and not on_device else v.to(p.device, copy=True) for k, v in saved[names[p]].items()}
+            if names[p] in saved:
+                optimiser.state[p] = {
+                    k: v.clone() if k == "step" and not on_device else v.to(p.device, copy=True)
+                    for k, v in saved[names[p]].items()
+                }

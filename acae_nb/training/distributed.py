@@ -7,7 +7,12 @@ __all__ = ['KEEP_MEMORY', 'rank', 'world_size', 'local_device', 'gather_rows', '
            'launch', 'stream', 'find_function', 'main']
 
 # %% ../../nbs/training/04_distributed.ipynb #79f5c672
-import importlib, json, os, subprocess, sys, tempfile
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,21 +28,35 @@ def rank() -> int:
     "This process's number among those of the training; 0 when there is one."
     return dist.get_rank() if dist.is_initialized() else 0
 
+
 def world_size() -> int:
     "How many processes share the training."
     return dist.get_world_size() if dist.is_initialized() else 1
 
+
 def local_device() -> torch.device:
     "The GPU of this process (LOCAL_RANK chooses), or the CPU where there is none."
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    return (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    )
 
 # %% ../../nbs/training/04_distributed.ipynb #7a8063fe
 def gather_rows(value):
     """The rows of all ranks, in the order of the global batch, of a tensor [b, ...] or of each tensor of a dataclass (None stays None,
     `images` and `heatmaps` stay this rank's). This rank's rows keep their gradient. All ranks must hold equally many rows."""
-    if world_size() == 1 or value is None: return value
-    if is_dataclass(value): return replace(value, **{f.name: gather_rows(getattr(value, f.name)) for f in fields(value) if f.name not in ("images", "heatmaps")})
-    if not isinstance(value, Tensor): return value
+    if world_size() == 1 or value is None:
+        return value
+    if is_dataclass(value):
+        return replace(
+            value,
+            **{
+                f.name: gather_rows(getattr(value, f.name))
+                for f in fields(value)
+                if f.name not in ("images", "heatmaps")
+            },
+        )
+    if not isinstance(value, Tensor):
+        return value
     parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(world_size())]
     dist.all_gather(parts, value.detach().contiguous())
     parts[rank()] = value
@@ -47,22 +66,29 @@ def gather_rows(value):
 @torch.no_grad()
 def average_buffers(model: torch.nn.Module) -> None:
     "Replace each floating-point buffer by its mean over the ranks."
-    if world_size() == 1: return
+    if world_size() == 1:
+        return
     for buffer in model.buffers():
-        if buffer.is_floating_point(): dist.all_reduce(buffer); buffer /= world_size()
+        if buffer.is_floating_point():
+            dist.all_reduce(buffer)
+            buffer /= world_size()
 
 # %% ../../nbs/training/04_distributed.ipynb #3d09d4c0
 def any_rank(flag: bool) -> bool:
     "Whether `flag` is true on any rank. A few bytes over the CPU; no rank's GPU waits."
-    if world_size() == 1: return flag
-    flags = torch.tensor([int(flag)]); dist.all_reduce(flags, dist.ReduceOp.MAX)
+    if world_size() == 1:
+        return flag
+    flags = torch.tensor([int(flag)])
+    dist.all_reduce(flags, dist.ReduceOp.MAX)
     return bool(flags.item())
 
 # %% ../../nbs/training/04_distributed.ipynb #5cdc2c9e
 def same_on_all_ranks(value: int) -> bool:
     "Whether all ranks have the same number."
-    if world_size() == 1: return True
-    ends = torch.tensor([value, -value]); dist.all_reduce(ends, dist.ReduceOp.MAX)
+    if world_size() == 1:
+        return True
+    ends = torch.tensor([value, -value])
+    dist.all_reduce(ends, dist.ReduceOp.MAX)
     return ends[0].item() == -ends[1].item()
 
 # %% ../../nbs/training/04_distributed.ipynb #1724b361
@@ -73,24 +99,54 @@ def launch(target: str, arguments: dict, processes: int | None = None) -> None:
     """Call the function `target` ('package.module:function') with JSON-able keyword `arguments` in `processes` processes (default:
     one for each GPU), streaming their output to stderr; with one process, here. Raises RuntimeError with the end of the output when a process fails."""
     processes = processes or max(1, torch.cuda.device_count())
-    if processes == 1: return find_function(target)(**arguments)
+    if processes == 1:
+        return find_function(target)(**arguments)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "arguments.json"; file.write_text(json.dumps(arguments))
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "acae_nb.training.distributed", target, str(file)]
-        environment = dict(KEEP_MEMORY | os.environ, OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // processes)))
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, preexec_fn=partial(die_with_parent, os.getpid()))
-        try: tail = stream(process)
+        file = Path(folder) / "arguments.json"
+        file.write_text(json.dumps(arguments))
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            str(processes),
+            "-m",
+            "acae_nb.training.distributed",
+            target,
+            str(file),
+        ]
+        environment = dict(
+            KEEP_MEMORY | os.environ,
+            OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // processes)),
+        )
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            preexec_fn=partial(die_with_parent, os.getpid()),
+        )
+        try:
+            tail = stream(process)
         except KeyboardInterrupt:
-            process.terminate(); stream(process); raise
-    if process.returncode: raise RuntimeError(f"{target} failed in one of {processes} processes (exit status {process.returncode}):\n{tail}")
+            process.terminate()
+            stream(process)
+            raise
+    if process.returncode:
+        raise RuntimeError(
+            f"{target} failed in one of {processes} processes (exit status {process.returncode}):\n{tail}"
+        )
 
 # %% ../../nbs/training/04_distributed.ipynb #b25dd7df
 def stream(process: subprocess.Popen, keep: int = 4000) -> str:
     "Copy a process's output to stderr as it comes, wait for its end, and return the last `keep` characters."
     tail = ""
     while data := os.read(process.stdout.fileno(), 65536):
-        text = data.decode(errors="replace"); tail = (tail + text)[-keep:]
-        sys.stderr.write(text); sys.stderr.flush()
+        text = data.decode(errors="replace")
+        tail = (tail + text)[-keep:]
+        sys.stderr.write(text)
+        sys.stderr.flush()
     process.wait()
     return tail
 
@@ -98,18 +154,22 @@ def stream(process: subprocess.Popen, keep: int = 4000) -> str:
 def find_function(target: str):
     "The function named 'package.module:function'. Raises ValueError where there is none."
     module, _, name = target.partition(":")
-    try: return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error: raise ValueError(f"{target}: expected 'package.module:function', found {error}") from error
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{target}: expected 'package.module:function', found {error}") from error
 
 # %% ../../nbs/training/04_distributed.ipynb #ed55c065
 def main(words: list[str]) -> None:
     "One process of a training started by torchrun: `python -m acae_nb.training.distributed package.module:function arguments.json`."
     die_with_parent(os.getppid())
     device = local_device()
-    if device.type == "cuda": torch.cuda.set_device(device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     find_function(words[0])(**json.loads(Path(words[1]).read_text()))
     dist.destroy_process_group()
 
 # %% ../../nbs/training/04_distributed.ipynb #10f87606
-if __name__ == "__main__" and "__file__" in globals(): main(sys.argv[1:])
+if __name__ == "__main__" and "__file__" in globals():
+    main(sys.argv[1:])

@@ -13,12 +13,19 @@ from torch import Tensor
 
 from ..autoencoder import acae as autoencoder
 from ..models import backbones
+from acae_nb.models.pose_model import (
+    DecodedPoints,
+    HybridPoints,
+    PoseModel,
+    SeparateJoints,
+    load_pose_model,
+    start_from,
+)
+from .callbacks import use_ghost_batch_norm
+from .loop import fine_tuning_groups
 from .losses import consistency_loss, hybrid_loss, latent_loss
-from ..models.pose_model import DecodedPoints, HybridPoints, PoseModel, SeparateJoints, load_pose_model, start_from
 from .recipes import initialise, on_device, open_training_sets, run
 from .schedules import from_step
-from .loop import fine_tuning_groups
-from .callbacks import use_ghost_batch_norm
 
 # %% ../../nbs/training/09_fine_tuning.ipynb #cf0d20ff
 def fine_tuning_loss(name: str, acae, pooling: Tensor, stride: int, p: dict) -> Callable:
@@ -27,15 +34,32 @@ def fine_tuning_loss(name: str, acae, pooling: Tensor, stride: int, p: dict) -> 
     absolute, teacher = from_step(p["absolute_from"], 0.1), from_step(p["teacher_from"], 1.0)
     common = lambda step: dict(absolute_weight=absolute(step), box_mm=p["box_mm"])
     if name == "consistency":
-        return lambda output, batch, step: consistency_loss(output, batch, pooling, stride, encoder, decoder, consistency_weight=p["consistency_weight"], **common(step))
-    if name == "latent": return lambda output, batch, step: latent_loss(output, batch, pooling, stride, **common(step))
+        return lambda output, batch, step: consistency_loss(
+            output, batch, pooling, stride, encoder, decoder, consistency_weight=p["consistency_weight"], **common(step)
+        )
+    if name == "latent":
+        return lambda output, batch, step: latent_loss(output, batch, pooling, stride, **common(step))
     if name == "hybrid":
-        return lambda output, batch, step: hybrid_loss(output, batch, pooling, stride, encoder, decoder, teacher_weight=teacher(step), consistency_weight=p["consistency_weight"], **common(step))
+        return lambda output, batch, step: hybrid_loss(
+            output,
+            batch,
+            pooling,
+            stride,
+            encoder,
+            decoder,
+            teacher_weight=teacher(step),
+            consistency_weight=p["consistency_weight"],
+            **common(step),
+        )
     raise ValueError(f"name: expected consistency, latent or hybrid, found {name!r}")
 
 # %% ../../nbs/training/09_fine_tuning.ipynb #1b7c8e0d
-FINE_TUNING_LAYOUTS = {"consistency": lambda acae, n: SeparateJoints(n), "latent": lambda acae, n: DecodedPoints(acae.decoder),
-                       "hybrid": lambda acae, n: HybridPoints(acae.encoder, acae.decoder)}
+FINE_TUNING_LAYOUTS = {
+    "consistency": lambda acae, n: SeparateJoints(n),
+    "latent": lambda acae, n: DecodedPoints(acae.decoder),
+    "hybrid": lambda acae, n: HybridPoints(acae.encoder, acae.decoder),
+}
+
 
 def fine_tuning(name: str, data: str, start: str, acae_file: str, out: str, log: str, **params) -> None:
     "Step 3 (paper, section 3.3): continue the separate model of folder `start` with the frozen autoencoder in one of three ways."
@@ -43,12 +67,14 @@ def fine_tuning(name: str, data: str, start: str, acae_file: str, out: str, log:
     initialise(p)
     sets, acae = open_training_sets(data, p["quotas"]), autoencoder.load_acae(acae_file)
     trained, skeleton, info = load_pose_model(start)
-    if skeleton.labels != sets.skeleton.labels: raise ValueError(f"{start}/model.json: skeleton: expected the joints of {data}, found others")
+    if skeleton.labels != sets.skeleton.labels:
+        raise ValueError(f"{start}/model.json: skeleton: expected the joints of {data}, found others")
     backbone = backbones.backbone_from(info["backbone"])
     model = PoseModel(backbone, FINE_TUNING_LAYOUTS[name](acae, len(skeleton)), **info["geometry"])
     start_from(model, trained, acae.encoder.detach())
     backbone.freeze_until(p["frozen"])
-    if p["ghost"] is not None: use_ghost_batch_norm(backbone, p["ghost"])
+    if p["ghost"] is not None:
+        use_ghost_batch_norm(backbone, p["ghost"])
     loss = fine_tuning_loss(name, acae, on_device(sets.pooling), backbone.stride, p)
     groups = fine_tuning_groups(model, backbone, p["steps"], p["learning_rate"], p["warm_up"])
     inputs = [Path(data) / n for n in p["quotas"]] + [start, acae_file]

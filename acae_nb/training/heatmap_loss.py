@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..geometry.cameras import project
-from .losses import LossTerms, labelled, masked_mean, relative_to_mean
 from ..models.pose_model import heatmap_to_metric, image_to_heatmap, is_within_view, soft_argmax
+from .losses import LossTerms, labelled, masked_mean, relative_to_mean
 
 # %% ../../nbs/training/01_heatmap_loss.ipynb #63fab8ab
 def cell_shares(at: Float[Tensor, "*b"], n: int) -> Float[Tensor, "*b n"]:
@@ -35,7 +35,7 @@ def heatmap_cross_entropy(logits: Float[Tensor, "b d p h w"], at: Float[Tensor, 
 # %% ../../nbs/training/01_heatmap_loss.ipynb #6ff4272b
 def labels_of_points(truth: Float[Tensor, "b j 3"], joints_of_points: Float[Tensor, "p j"]) -> Float[Tensor, "b p 3"]:
     "For each point the mean of its labelled joints (those with a positive entry in its row); NaN where none is labelled."
-    truth, mask = labelled(truth, 0.)
+    truth, mask = labelled(truth, 0.0)
     weight = joints_of_points.to(truth) @ mask[..., None].to(truth)
     return torch.where(weight > 0, (joints_of_points.to(truth) @ truth) / weight.clamp(min=1e-9), torch.nan)
 
@@ -43,27 +43,42 @@ def labels_of_points(truth: Float[Tensor, "b j 3"], joints_of_points: Float[Tens
 @dataclass
 class HeatmapErrors:
     "Cross-entropies (nats) of each point's image and metric heatmap, and where they count."
+
     image: Float[Tensor, "b p"]
     in_crop: Bool[Tensor, "b p"]
     metric: Float[Tensor, "b p"]
     labelled: Bool[Tensor, "b p"]
 
-def heatmap_errors(heatmaps: Float[Tensor, "b d p h w"], truth: Float[Tensor, "b p 3"], intrinsics: Float[Tensor, "b 3 3"], size: int,
-                   stride: int, box_mm: float = 2200.) -> HeatmapErrors:
+
+def heatmap_errors(
+    heatmaps: Float[Tensor, "b d p h w"],
+    truth: Float[Tensor, "b p 3"],
+    intrinsics: Float[Tensor, "b 3 3"],
+    size: int,
+    stride: int,
+    box_mm: float = 2200.0,
+) -> HeatmapErrors:
     """Compare heatmaps (logits as in `PoseOutput.heatmaps`) with labels (mm, crop camera; NaN where unlabelled). size and stride are
     the crop's and the backbone's, in px. After arXiv 1711.08229, section 2."""
     heatmaps = heatmaps.to(torch.promote_types(heatmaps.dtype, torch.float32))
-    truth, mask = labelled(truth, 1000.)
+    truth, mask = labelled(truth, 1000.0)
     px = project(truth, intrinsics)
     in_crop = mask & (truth[..., 2] > 300) & is_within_view(px, size, stride, border=0)
     flat = torch.cat([image_to_heatmap(px, size, stride), torch.zeros_like(px[..., :1])], -1)
     answered = soft_argmax(heatmaps[:, 1:].detach())
-    first, last = heatmap_to_metric(torch.tensor([[0.] * 3, [1.] * 3]).to(truth), size, stride, box_mm)
+    first, last = heatmap_to_metric(torch.tensor([[0.0] * 3, [1.0] * 3]).to(truth), size, stride, box_mm)
     at = answered - relative_to_mean(answered, mask) + relative_to_mean(truth, mask) / (last - first)
-    return HeatmapErrors(heatmap_cross_entropy(heatmaps[:, :1], flat), in_crop, heatmap_cross_entropy(heatmaps[:, 1:], at), mask)
+    return HeatmapErrors(
+        heatmap_cross_entropy(heatmaps[:, :1], flat), in_crop, heatmap_cross_entropy(heatmaps[:, 1:], at), mask
+    )
 
 # %% ../../nbs/training/01_heatmap_loss.ipynb #a441363f
 def heatmap_loss(errors: HeatmapErrors) -> LossTerms:
     "Mean cross-entropy of the image heatmaps of labelled points in the crop, and of the metric heatmaps of labelled points."
-    return LossTerms({"image": masked_mean(errors.image[..., None], errors.in_crop),
-                      "metric": masked_mean(errors.metric[..., None], errors.labelled)}, {"image": 1., "metric": 1.})
+    return LossTerms(
+        {
+            "image": masked_mean(errors.image[..., None], errors.in_crop),
+            "metric": masked_mean(errors.metric[..., None], errors.labelled),
+        },
+        {"image": 1.0, "metric": 1.0},
+    )

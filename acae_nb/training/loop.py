@@ -9,7 +9,10 @@ __all__ = ['Optimisation', 'Group', 'first_training_groups', 'fine_tuning_groups
            'noted_signals', 'train']
 
 # %% ../../nbs/training/05_loop.ipynb #e90c72c2
-import hashlib, random, signal, threading
+import hashlib
+import random
+import signal
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -20,34 +23,55 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from .checkpoints import CheckpointError, load_checkpoint, optimiser_tensors, restore_optimiser, save_checkpoint
-from .distributed import any_rank, average_buffers, gather_rows, local_device, rank, same_on_all_ranks, world_size
+from acae_nb.training.checkpoints import (
+    CheckpointError,
+    load_checkpoint,
+    optimiser_tensors,
+    restore_optimiser,
+    save_checkpoint,
+)
+from acae_nb.training.distributed import (
+    any_rank,
+    average_buffers,
+    gather_rows,
+    local_device,
+    rank,
+    same_on_all_ranks,
+    world_size,
+)
 from .schedules import Schedule, decoupled_weight_decay, one_phase, two_phase, warmed_up
 
 # %% ../../nbs/training/05_loop.ipynb #922b19a9
 @dataclass(frozen=True)
 class Optimisation:
     "How the optimiser runs. Raises ValueError for a value that cannot be."
-    steps: int                          # optimiser steps of the whole training
-    weight_decay: float = 0.0           # decoupled, multiplied by the current learning rate (see decoupled_weight_decay)
+
+    steps: int  # optimiser steps of the whole training
+    weight_decay: float = 0.0  # decoupled, multiplied by the current learning rate (see decoupled_weight_decay)
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
-    clip: float | None = None           # largest norm of the gradient; None: no clipping
-    accumulate: int = 1                 # parts a batch is computed in, one after the other, for one step
-    precision: str = "float32"          # float32, or bfloat16 for autocast in the model (the loss is always float32)
-    channels_last: bool = False         # memory format of convolution weights
-    compile: bool = False               # torch.compile the model
-    seed: int = 0                       # of every random draw in the model
+    clip: float | None = None  # largest norm of the gradient; None: no clipping
+    accumulate: int = 1  # parts a batch is computed in, one after the other, for one step
+    precision: str = "float32"  # float32, or bfloat16 for autocast in the model (the loss is always float32)
+    channels_last: bool = False  # memory format of convolution weights
+    compile: bool = False  # torch.compile the model
+    seed: int = 0  # of every random draw in the model
 
     def __post_init__(self):
-        for name, good, expected in (("steps", self.steps >= 1, ">= 1"), ("accumulate", self.accumulate >= 1, ">= 1"),
-                                     ("precision", self.precision in ("float32", "bfloat16"), "float32 or bfloat16"), ("clip", self.clip is None or self.clip > 0, "> 0 or None")):
-            if not good: raise ValueError(f"{name}: expected {expected}, found {getattr(self, name)!r}")
+        for name, good, expected in (
+            ("steps", self.steps >= 1, ">= 1"),
+            ("accumulate", self.accumulate >= 1, ">= 1"),
+            ("precision", self.precision in ("float32", "bfloat16"), "float32 or bfloat16"),
+            ("clip", self.clip is None or self.clip > 0, "> 0 or None"),
+        ):
+            if not good:
+                raise ValueError(f"{name}: expected {expected}, found {getattr(self, name)!r}")
 
 # %% ../../nbs/training/05_loop.ipynb #610620fe
 @dataclass
 class Group:
     "Parameters that share a learning rate, which is a function of the step."
+
     name: str
     parameters: list[nn.Parameter]
     rate: Schedule
@@ -55,20 +79,31 @@ class Group:
 # %% ../../nbs/training/05_loop.ipynb #05e68ae3
 def first_training_groups(model: nn.Module, steps: int, rate: float = 2.121e-4, warm_up: int = 0) -> list[Group]:
     "One group: the two-phase schedule of the first training for all parameters that learn."
-    return [Group("all", [p for p in model.parameters() if p.requires_grad], warmed_up(two_phase(rate, steps), warm_up))]
+    return [
+        Group("all", [p for p in model.parameters() if p.requires_grad], warmed_up(two_phase(rate, steps), warm_up))
+    ]
 
 # %% ../../nbs/training/05_loop.ipynb #0ff219e2
-def fine_tuning_groups(model: nn.Module, backbone: nn.Module, steps: int, rate: float = 2.121e-4, warm_up: int = 0) -> list[Group]:
+def fine_tuning_groups(
+    model: nn.Module, backbone: nn.Module, steps: int, rate: float = 2.121e-4, warm_up: int = 0
+) -> list[Group]:
     "Two groups: the head turns half-way, the backbone runs at rate/30 throughout."
     inside = set(backbone.parameters())
-    head, body = ([p for p in model.parameters() if p.requires_grad and (p in inside) == part] for part in (False, True))
-    return [Group("head", head, warmed_up(two_phase(rate, steps, 0.5), warm_up)), Group("backbone", body, warmed_up(one_phase(rate / 30, steps), warm_up))]
+    head, body = (
+        [p for p in model.parameters() if p.requires_grad and (p in inside) == part] for part in (False, True)
+    )
+    return [
+        Group("head", head, warmed_up(two_phase(rate, steps, 0.5), warm_up)),
+        Group("backbone", body, warmed_up(one_phase(rate / 30, steps), warm_up)),
+    ]
 
 # %% ../../nbs/training/05_loop.ipynb #2a66bac4
 def seed_step(seed: int, step: int) -> None:
     "Seed torch (all devices), numpy and random for one step of this rank."
     number = int.from_bytes(hashlib.blake2b(f"{seed} {step} {rank()}".encode(), digest_size=8).digest()) >> 1
-    torch.manual_seed(number); random.seed(number); np.random.seed(number % 2**32)
+    torch.manual_seed(number)
+    random.seed(number)
+    np.random.seed(number % 2**32)
 
 # %% ../../nbs/training/05_loop.ipynb #bbbf0e98
 def mix_bits(x: Tensor) -> Tensor:
@@ -90,57 +125,113 @@ def example_uniform(dataset: Tensor, row: Tensor, seed: int, step: int) -> Tenso
 # %% ../../nbs/training/05_loop.ipynb #659c7137
 def pose_prediction(seed: int, weak_perspective_steps: int = 500) -> Callable:
     "`predict(model, batch, step)` for a PoseModel: a mixing factor ~ U(0, 1) for each example, weak perspective for the first steps."
+
     def predict(model, batch, step):
         mix = example_uniform(batch.dataset, batch.row, seed, step)
         return model(batch.images, batch.intrinsics, mix=mix, weak_perspective=step < weak_perspective_steps)
+
     return predict
 
 # %% ../../nbs/training/05_loop.ipynb #b7befb84
 def part_of(batch, index: int, count: int):
     "Rows index, index + count ... of each tensor of a batch."
-    return batch if count == 1 else replace(batch, **{f.name: getattr(batch, f.name)[index::count] for f in fields(batch)})
+    return (
+        batch if count == 1 else replace(batch, **{f.name: getattr(batch, f.name)[index::count] for f in fields(batch)})
+    )
 
 # %% ../../nbs/training/05_loop.ipynb #403add00
 class Callback:
     "Called by the trainer at each moment; those with a low `order` come first."
+
     order = 0
-    def before_fit(self, t): "Before the first step of this run (`t.done` steps were made by earlier runs)."
-    def before_batch(self, t): "A batch is there (`t.batch`), on the device."
-    def after_backward(self, t): "Gradients are there, of all ranks."
-    def after_step(self, t): "Parameters were changed; `t.done` counts the step."
-    def before_checkpoint(self, t): "A checkpoint is about to be written, on every rank."
-    def after_fit(self, t): "The last step was made."
-    def at_end(self, t): "The run ends, in whatever way."
-    def state(self) -> dict[str, Tensor]: return {}
-    def load(self, tensors: dict[str, Tensor]) -> None: "Take back what `state` gave."
+
+    def before_fit(self, t):
+        "Before the first step of this run (`t.done` steps were made by earlier runs)."
+
+    def before_batch(self, t):
+        "A batch is there (`t.batch`), on the device."
+
+    def after_backward(self, t):
+        "Gradients are there, of all ranks."
+
+    def after_step(self, t):
+        "Parameters were changed; `t.done` counts the step."
+
+    def before_checkpoint(self, t):
+        "A checkpoint is about to be written, on every rank."
+
+    def after_fit(self, t):
+        "The last step was made."
+
+    def at_end(self, t):
+        "The run ends, in whatever way."
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        "Take back what `state` gave."
 
 # %% ../../nbs/training/05_loop.ipynb #c64bde3c
 class Trainer:
     "A model, its optimiser and the five verbs. `done` is the number of steps made, thus also the number of the current step."
-    def __init__(self, model: nn.Module, loss_fn: Callable, groups: list[Group], settings: Optimisation, predict: Callable, callbacks=(), device=None):
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: Callable,
+        groups: list[Group],
+        settings: Optimisation,
+        predict: Callable,
+        callbacks=(),
+        device=None,
+    ):
         self.device = torch.device(device or local_device())
-        self.model = model.to(self.device, memory_format=torch.channels_last if settings.channels_last else torch.preserve_format)
+        self.model = model.to(
+            self.device, memory_format=torch.channels_last if settings.channels_last else torch.preserve_format
+        )
         self.loss_fn, self.predict_fn, self.groups, self.settings, self.done = loss_fn, predict, groups, settings, 0
         self.callbacks = sorted([FiniteGuard(), *callbacks], key=lambda c: c.order)
         self.names = {p: n for n, p in self.model.named_parameters()}
-        self.optimiser = torch.optim.AdamW([dict(params=g.parameters, lr=g.rate(0)) for g in groups], betas=settings.betas, eps=settings.eps,
-                                           weight_decay=settings.weight_decay, fused=self.device.type == "cuda")
-        left_out = {n for p, n in self.names.items() if p.requires_grad} - {self.names[p] for g in groups for p in g.parameters}
-        if left_out: raise ValueError(f"groups: expected every parameter that learns in one, found none for {sorted(left_out)}")
-        self.parallel = nn.parallel.DistributedDataParallel(self.model, forward_sync_buffers=False) if world_size() > 1 else self.model
+        self.optimiser = torch.optim.AdamW(
+            [dict(params=g.parameters, lr=g.rate(0)) for g in groups],
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+            fused=self.device.type == "cuda",
+        )
+        left_out = {n for p, n in self.names.items() if p.requires_grad} - {
+            self.names[p] for g in groups for p in g.parameters
+        }
+        if left_out:
+            raise ValueError(f"groups: expected every parameter that learns in one, found none for {sorted(left_out)}")
+        self.parallel = (
+            nn.parallel.DistributedDataParallel(self.model, forward_sync_buffers=False)
+            if world_size() > 1
+            else self.model
+        )
         self.runner = torch.compile(self.parallel) if settings.compile else self.parallel
 
     # the five verbs
     def predict(self):
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             self.output = self.predict_fn(self.runner, self.part, self.done)
-    def loss(self): self.terms = self.loss_fn(gather_rows(self.output), gather_rows(self.part), self.done)
-    def backward(self): (self.terms.total * (world_size() / self.settings.accumulate)).backward()   # DDP divides by the number of ranks
-    def step(self): self.optimiser.step()
-    def zero(self): self.model.zero_grad(set_to_none=True)
+
+    def loss(self):
+        self.terms = self.loss_fn(gather_rows(self.output), gather_rows(self.part), self.done)
+
+    def backward(self):
+        (self.terms.total * (world_size() / self.settings.accumulate)).backward()  # DDP divides by the number of ranks
+
+    def step(self):
+        self.optimiser.step()
+
+    def zero(self):
+        self.model.zero_grad(set_to_none=True)
 
     def tell(self, moment: str):
-        for callback in self.callbacks: getattr(callback, moment)(self)
+        for callback in self.callbacks:
+            getattr(callback, moment)(self)
 
 # %% ../../nbs/training/05_loop.ipynb #7a7d7ab8
 def train_batch(t: Trainer) -> None:
@@ -149,15 +240,22 @@ def train_batch(t: Trainer) -> None:
     t.gradient_norm = None
     for i in range(parts):
         t.part = part_of(t.batch, i, parts)
-        if world_size() > 1: t.parallel.require_backward_grad_sync = i == parts - 1
-        t.predict(); t.loss(); t.backward()
-        for name, value in {"total": t.terms.total, **t.terms.values}.items(): sums[name] = sums.get(name, 0) + value.detach() / parts
+        if world_size() > 1:
+            t.parallel.require_backward_grad_sync = i == parts - 1
+        t.predict()
+        t.loss()
+        t.backward()
+        for name, value in {"total": t.terms.total, **t.terms.values}.items():
+            sums[name] = sums.get(name, 0) + value.detach() / parts
     t.values = sums
     gradients = [p.grad for p in t.names if p.grad is not None]
     t.gradient_norm = nn.utils.get_total_norm(gradients)
     t.tell("after_backward")
-    if t.settings.clip: nn.utils.clip_grads_with_norm_(list(t.names), t.settings.clip, t.gradient_norm)
-    t.step(); t.zero(); t.done += 1
+    if t.settings.clip:
+        nn.utils.clip_grads_with_norm_(list(t.names), t.settings.clip, t.gradient_norm)
+    t.step()
+    t.zero()
+    t.done += 1
     t.tell("after_step")
 
 # %% ../../nbs/training/05_loop.ipynb #0a980690
@@ -169,17 +267,24 @@ def fit(t: Trainer, batches_from: Callable[[int, int], Iterable], asked: Callabl
     "Steps `t.done` to the last; KeyboardInterrupt after a step when `asked` says so on any rank."
     steps, started = t.settings.steps, False
     try:
-        t.tell("before_fit"); started = True
+        t.tell("before_fit")
+        started = True
         for t.batch in batches_from(t.done, steps):
             seed_step(t.settings.seed, t.done)
-            for group, values in zip(t.groups, t.optimiser.param_groups): values["lr"] = group.rate(t.done)
-            t.batch = t.batch.to(t.device); t.model.train()
-            t.tell("before_batch"); train_batch(t)
-            if any_rank(asked()): raise Stopped(f"stopped after step {t.done} of {steps}")
-        if t.done != steps: raise ValueError(f"batches: expected one for each step up to {steps}, found no more after step {t.done}")
+            for group, values in zip(t.groups, t.optimiser.param_groups):
+                values["lr"] = group.rate(t.done)
+            t.batch = t.batch.to(t.device)
+            t.model.train()
+            t.tell("before_batch")
+            train_batch(t)
+            if any_rank(asked()):
+                raise Stopped(f"stopped after step {t.done} of {steps}")
+        if t.done != steps:
+            raise ValueError(f"batches: expected one for each step up to {steps}, found no more after step {t.done}")
         t.tell("after_fit")
     finally:
-        if started: t.tell("at_end")
+        if started:
+            t.tell("at_end")
 
 # %% ../../nbs/training/05_loop.ipynb #ba8c662e
 class NonFiniteError(Exception):
@@ -188,78 +293,124 @@ class NonFiniteError(Exception):
 # %% ../../nbs/training/05_loop.ipynb #b5ab9f34
 class FiniteGuard(Callback):
     "Raises NonFiniteError for a step whose loss or gradient is not finite; the checkpoint keeps an earlier, good state."
+
     order, pending = -100, None
+
     def after_backward(self, t):
         self.check()
         ids = (t.batch.dataset, t.batch.row) if hasattr(t.batch, "dataset") else None
         suspects = bad_rows(t.part, t.output) if t.settings.accumulate == 1 else None
         values = dict(t.values, gradient=t.gradient_norm)
-        self.pending = read_later(torch.stack([v.float() for v in values.values()]).isfinite().all()), t.done, values, suspects, ids
-    def before_checkpoint(self, t): self.check()
-    def after_fit(self, t): self.check()
+        self.pending = (
+            read_later(torch.stack([v.float() for v in values.values()]).isfinite().all()),
+            t.done,
+            values,
+            suspects,
+            ids,
+        )
+
+    def before_checkpoint(self, t):
+        self.check()
+
+    def after_fit(self, t):
+        self.check()
+
     def check(self):
-        if self.pending is None: return
+        if self.pending is None:
+            return
         (is_finite, step, values, suspects, ids), self.pending = self.pending, None
         if not is_finite():
             found = ", ".join(f"{k} = {float(v):.6g}" for k, v in values.items() if not torch.isfinite(v))
-            raise NonFiniteError(f"step {step}: expected a finite loss and gradient, found {found}; {example_names(suspects, ids)}")
+            raise NonFiniteError(
+                f"step {step}: expected a finite loss and gradient, found {found}; {example_names(suspects, ids)}"
+            )
 
 # %% ../../nbs/training/05_loop.ipynb #1a90aa16
 def read_later(flag: Tensor) -> Callable[[], bool]:
     "A function that reads a boolean tensor as it is now; on a GPU it waits for the work queued so far and for nothing queued later."
-    if flag.device.type != "cuda": return flag.item
+    if flag.device.type != "cuda":
+        return flag.item
     host, event = torch.empty((), dtype=torch.bool, pin_memory=True), torch.cuda.Event()
-    host.copy_(flag, non_blocking=True); event.record()
+    host.copy_(flag, non_blocking=True)
+    event.record()
     return lambda: event.synchronize() or host.item()
 
 # %% ../../nbs/training/05_loop.ipynb #b7b7af66
 def bad_rows(batch, output) -> Tensor:
     "Which examples [B] look guilty: an infinite label or image (NaN means unlabelled), or an output that is not finite."
-    of = lambda x: [x] if isinstance(x, Tensor) else [v for v in (getattr(x, f.name) for f in fields(x)) if isinstance(v, Tensor)]
-    rows = [x.isinf().flatten(1).any(1) for x in of(batch) if x.is_floating_point()] + [(~x.isfinite()).flatten(1).any(1) for x in of(output)]
+    of = lambda x: (
+        [x] if isinstance(x, Tensor) else [v for v in (getattr(x, f.name) for f in fields(x)) if isinstance(v, Tensor)]
+    )
+    rows = [x.isinf().flatten(1).any(1) for x in of(batch) if x.is_floating_point()] + [
+        (~x.isfinite()).flatten(1).any(1) for x in of(output)
+    ]
     return torch.stack(rows).any(0)
 
 # %% ../../nbs/training/05_loop.ipynb #5321f2b3
 def example_names(suspects: Tensor | None, ids: tuple[Tensor, Tensor] | None) -> str:
     "The suspects, or all examples where none stands out, as 'data set d row r'."
-    if ids is None: return "the batch does not name its examples"
+    if ids is None:
+        return "the batch does not name its examples"
     rows = list(zip(*(x.tolist() for x in ids)))
     guilty = [name for name, bad in zip(rows, suspects.tolist()) if bad] if suspects is not None else []
-    return f"{'examples' if guilty else 'any of the examples'}: " + ", ".join(f"data set {d} row {r}" for d, r in guilty or rows)
+    return f"{'examples' if guilty else 'any of the examples'}: " + ", ".join(
+        f"data set {d} row {r}" for d, r in guilty or rows
+    )
 
 # %% ../../nbs/training/05_loop.ipynb #94ec0b62
 class Checkpoints(Callback):
     "Writes a checkpoint into `folder` every `every` steps (not after the last: then there is a result)."
+
     order = 100
-    def __init__(self, folder: Path, every: int = 500): self.folder, self.every = Path(folder), every
+
+    def __init__(self, folder: Path, every: int = 500):
+        self.folder, self.every = Path(folder), every
+
     def after_step(self, t):
-        if t.done % self.every == 0 and t.done < t.settings.steps: write_checkpoint(t, self.folder)
+        if t.done % self.every == 0 and t.done < t.settings.steps:
+            write_checkpoint(t, self.folder)
 
 # %% ../../nbs/training/05_loop.ipynb #3bfc2431
 def write_checkpoint(t: Trainer, folder: Path) -> None:
     "Model, optimiser, callbacks and step count; by rank 0, on all ranks' averaged running statistics."
-    t.tell("before_checkpoint"); average_buffers(t.model)
-    if rank(): return
+    t.tell("before_checkpoint")
+    average_buffers(t.model)
+    if rank():
+        return
     tensors = {f"model/{k}": v for k, v in t.model.state_dict().items()}
     tensors |= {f"optimiser/{k}": v for k, v in optimiser_tensors(t.optimiser, t.names).items()}
     tensors |= {f"{type(c).__name__}/{k}": v for c in t.callbacks for k, v in c.state().items()}
-    save_checkpoint(folder, t.done, tensors, dict(settings=asdict(t.settings), version=__version__, torch=torch.__version__, processes=world_size()))
+    save_checkpoint(
+        folder,
+        t.done,
+        tensors,
+        dict(settings=asdict(t.settings), version=__version__, torch=torch.__version__, processes=world_size()),
+    )
 
 # %% ../../nbs/training/05_loop.ipynb #be789ec5
 def resume(t: Trainer, folder: Path) -> bool:
     """Continue from the checkpoint in `folder`; False when there is none. Raises CheckpointError for a checkpoint of other settings or another model.
     The number of processes may differ, a change of `compile` or `precision` may not."""
     loaded = load_checkpoint(folder)
-    if loaded is None: return False
+    if loaded is None:
+        return False
     tensors, facts = loaded
     now = asdict(t.settings) | dict(betas=list(t.settings.betas))
-    wrong = [f"{k}: expected {v!r}, found {facts['settings'].get(k)!r}" for k, v in now.items() if facts["settings"].get(k) != v]
-    if wrong: raise CheckpointError(f"{folder}: a checkpoint of other settings: {'; '.join(wrong)}")
+    wrong = [
+        f"{k}: expected {v!r}, found {facts['settings'].get(k)!r}"
+        for k, v in now.items()
+        if facts["settings"].get(k) != v
+    ]
+    if wrong:
+        raise CheckpointError(f"{folder}: a checkpoint of other settings: {'; '.join(wrong)}")
     within = lambda prefix: {k.removeprefix(f"{prefix}/"): v for k, v in tensors.items() if k.startswith(f"{prefix}/")}
-    try: t.model.load_state_dict(within("model"))
-    except RuntimeError as error: raise CheckpointError(f"{folder}: a checkpoint of another model: {error}") from error
+    try:
+        t.model.load_state_dict(within("model"))
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder}: a checkpoint of another model: {error}") from error
     restore_optimiser(t.optimiser, t.names, within("optimiser"))
-    for callback in t.callbacks: callback.load(within(type(callback).__name__))
+    for callback in t.callbacks:
+        callback.load(within(type(callback).__name__))
     t.done = facts["step"]
     return True
 
@@ -268,18 +419,33 @@ def resume(t: Trainer, folder: Path) -> bool:
 def noted_signals():
     "Yields a function that says whether SIGINT or SIGTERM came; outside the main thread, where Python knows no signals, it never does."
     received, before = [], {}
+
     def note(number, frame):
-        if received: raise KeyboardInterrupt
+        if received:
+            raise KeyboardInterrupt
         received.append(number)
+
     if threading.current_thread() is threading.main_thread():
         before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
-    try: yield lambda: bool(received)
+    try:
+        yield lambda: bool(received)
     finally:
-        for number, handler in before.items(): signal.signal(number, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 # %% ../../nbs/training/05_loop.ipynb #570da0b5
-def train(model: nn.Module, loss_fn: Callable, batches_from: Callable[[int, int], Iterable], groups: list[Group], settings: Optimisation, folder: Path,
-          predict: Callable, callbacks=(), checkpoint_every: int = 500, device=None) -> Trainer:
+def train(
+    model: nn.Module,
+    loss_fn: Callable,
+    batches_from: Callable[[int, int], Iterable],
+    groups: list[Group],
+    settings: Optimisation,
+    folder: Path,
+    predict: Callable,
+    callbacks=(),
+    checkpoint_every: int = 500,
+    device=None,
+) -> Trainer:
     """Train `model` in place, resuming from the checkpoint in `folder` if there is one; the caller removes the folder when the result is saved.
 
     `batches_from(start, stop)` iterates over (this rank's share of) the batches of those steps, dataclasses of tensors with `.to(device)`;
@@ -287,9 +453,15 @@ def train(model: nn.Module, loss_fn: Callable, batches_from: Callable[[int, int]
     Raises KeyboardInterrupt (after saving) on SIGINT or SIGTERM, NonFiniteError, CheckpointError; ValueError when the batches end early."""
     t = Trainer(model, loss_fn, groups, settings, predict, [*callbacks, Checkpoints(folder, checkpoint_every)], device)
     resume(t, folder)
-    if not same_on_all_ranks(t.done): raise CheckpointError(f"{folder}: expected the same checkpoint in all processes, found step {t.done} in process {rank()}: machines of one training need one folder that all see")
+    if not same_on_all_ranks(t.done):
+        raise CheckpointError(
+            f"{folder}: expected the same checkpoint in all processes, found step {t.done} in process {rank()}: machines of one training need one folder that all see"
+        )
     with noted_signals() as asked:
-        try: fit(t, batches_from, asked)
-        except Stopped: write_checkpoint(t, folder); raise
+        try:
+            fit(t, batches_from, asked)
+        except Stopped:
+            write_checkpoint(t, folder)
+            raise
     average_buffers(t.model)
     return t

@@ -38,6 +38,7 @@ def relative_to_mean(points: Float[Tensor, "b j 3"], mask: Bool[Tensor, "b j"]) 
 @dataclass
 class LossTerms:
     "Named scalar terms and their weights; `total` is what to minimise."
+
     values: dict[str, Float[Tensor, ""]]
     weights: dict[str, float]
 
@@ -47,10 +48,13 @@ class LossTerms:
 
     def scaled(self, weight: float, prefix: str = "") -> "LossTerms":
         "The same terms, weighted by `weight` more, their names with a prefix."
-        return LossTerms({prefix + k: v for k, v in self.values.items()}, {prefix + k: v * weight for k, v in self.weights.items()})
+        return LossTerms(
+            {prefix + k: v for k, v in self.values.items()}, {prefix + k: v * weight for k, v in self.weights.items()}
+        )
 
     def __add__(self, other: "LossTerms") -> "LossTerms":
-        if twice := self.values.keys() & other.values.keys(): raise ValueError(f"terms named twice: {sorted(twice)}")
+        if twice := self.values.keys() & other.values.keys():
+            raise ValueError(f"terms named twice: {sorted(twice)}")
         return LossTerms(self.values | other.values, self.weights | other.weights)
 
     def detached(self) -> dict[str, float]:
@@ -59,91 +63,176 @@ class LossTerms:
         return dict(zip(names, torch.stack([*self.values.values(), torch.as_tensor(self.total)]).tolist()))
 
 # %% ../../nbs/training/00_losses.ipynb #1f8457cf
-def pose_loss_3d(joints: Float[Tensor, "b j 3"], truth: Float[Tensor, "b j 3"], intrinsics: Float[Tensor, "b 3 3"], size: int, stride: int,
-                 absolute_weight: float = 0.1, box_mm: float = 2200.) -> LossTerms:
+def pose_loss_3d(
+    joints: Float[Tensor, "b j 3"],
+    truth: Float[Tensor, "b j 3"],
+    intrinsics: Float[Tensor, "b 3 3"],
+    size: int,
+    stride: int,
+    absolute_weight: float = 0.1,
+    box_mm: float = 2200.0,
+) -> LossTerms:
     """The pose loss for 3D labels (mm, crop camera; NaN where unlabelled). Method: MeTRAbs, section 3.4, as coded by its authors.
 
     size and stride are the crop's and the backbone's, in px."""
-    truth, mask = labelled(truth, 1000.)
+    truth, mask = labelled(truth, 1000.0)
     relative = (relative_to_mean(joints, mask) - relative_to_mean(truth, mask)).abs() / 1000
     far_enough = mask & (truth[..., 2] > 300)
     difference = (joints - truth).abs() / 1000
     depth = difference[..., 2:] * (10000 / truth[..., 2:].abs().clamp(min=1)).clamp(max=1)
     absolute = (2 * difference[..., :2] + depth) / 3
     px, px_true = project(joints, intrinsics), project(truth, intrinsics)
-    visible = is_within_view(px, size, stride) & (joints[..., 2] > 1) & is_within_view(px_true, size, stride, border=-20)
+    visible = (
+        is_within_view(px, size, stride) & (joints[..., 2] > 1) & is_within_view(px_true, size, stride, border=-20)
+    )
     projected = (px - px_true).abs() * (box_mm / size / 1000)
-    return LossTerms({"relative": masked_mean(relative, mask), "projected": masked_mean(projected, far_enough & visible),
-                      "absolute": masked_mean(absolute, far_enough)}, {"relative": 1., "projected": 1., "absolute": absolute_weight})
+    return LossTerms(
+        {
+            "relative": masked_mean(relative, mask),
+            "projected": masked_mean(projected, far_enough & visible),
+            "absolute": masked_mean(absolute, far_enough),
+        },
+        {"relative": 1.0, "projected": 1.0, "absolute": absolute_weight},
+    )
 
 # %% ../../nbs/training/00_losses.ipynb #f6124cef
-def pose_loss_2d(joints: Float[Tensor, "b j 3"], px_true: Float[Tensor, "b k 2"], intrinsics: Float[Tensor, "b 3 3"],
-                 pooling: Float[Tensor, "k j"], size: int, stride: int, box_mm: float = 2200.) -> LossTerms:
+def pose_loss_2d(
+    joints: Float[Tensor, "b j 3"],
+    px_true: Float[Tensor, "b k 2"],
+    intrinsics: Float[Tensor, "b 3 3"],
+    pooling: Float[Tensor, "k j"],
+    size: int,
+    stride: int,
+    box_mm: float = 2200.0,
+) -> LossTerms:
     "L1 in the image (unit: m of the box) between pooled projected joints and 2D labels (crop px; NaN where unlabelled)."
-    px_true, mask = labelled(px_true, 0.)
+    px_true, mask = labelled(px_true, 0.0)
     px = combine_points(pooling, project(joints, intrinsics))
     visible = is_within_view(px, size, stride) & is_within_view(px_true, size, stride, border=-20)
-    return LossTerms({"projected": masked_mean((px - px_true).abs() * (box_mm / size / 1000), mask & visible)}, {"projected": 1.})
+    return LossTerms(
+        {"projected": masked_mean((px - px_true).abs() * (box_mm / size / 1000), mask & visible)}, {"projected": 1.0}
+    )
 
 # %% ../../nbs/training/00_losses.ipynb #965ef363
-def reproduce(joints: Float[Tensor, "b j 3"], encoder: Float[Tensor, "l j"], decoder: Float[Tensor, "j l"]) -> Float[Tensor, "b j 3"]:
+def reproduce(
+    joints: Float[Tensor, "b j 3"], encoder: Float[Tensor, "l j"], decoder: Float[Tensor, "j l"]
+) -> Float[Tensor, "b j 3"]:
     "Joints encoded to latent points and decoded again."
     return combine_points(decoder, combine_points(encoder, joints))
 
 # %% ../../nbs/training/00_losses.ipynb #ee19045f
-def disagreement(joints: Float[Tensor, "b j 3"], reproduced: Float[Tensor, "b j 3"], rows: Bool[Tensor, "b"]) -> Float[Tensor, ""]:
+def disagreement(
+    joints: Float[Tensor, "b j 3"], reproduced: Float[Tensor, "b j 3"], rows: Bool[Tensor, " b"]
+) -> Float[Tensor, ""]:
     "Mean L1 (m) between joints and what the autoencoder makes of them, over all joints of the given rows; 0 for no rows."
     return masked_mean((joints - reproduced).abs().flatten(1) / 1000, rows)
 
 # %% ../../nbs/training/00_losses.ipynb #d13feddc
-def _on_rows(truth: Tensor, rows: Bool[Tensor, "b"]) -> Tensor:
+def _on_rows(truth: Tensor, rows: Bool[Tensor, " b"]) -> Tensor:
     "Labels of the given rows, NaN in the others."
     return torch.where(rows[:, None, None], truth, torch.nan)
 
-def _supervised(joints: Tensor, batch, pooling: Tensor, stride: int, absolute_weight: float, weight_2d: float, box_mm: float) -> LossTerms:
+
+def _supervised(
+    joints: Tensor, batch, pooling: Tensor, stride: int, absolute_weight: float, weight_2d: float, box_mm: float
+) -> LossTerms:
     "3D loss on the 3D rows and 2D loss on the 2D rows for one set of joints."
     size = batch.images.shape[-1]
-    loss = pose_loss_3d(joints, _on_rows(batch.joints3d, ~batch.is_2d), batch.intrinsics, size, stride, absolute_weight, box_mm)
+    loss = pose_loss_3d(
+        joints, _on_rows(batch.joints3d, ~batch.is_2d), batch.intrinsics, size, stride, absolute_weight, box_mm
+    )
     flat = pose_loss_2d(joints, _on_rows(batch.joints2d, batch.is_2d), batch.intrinsics, pooling, size, stride, box_mm)
     return loss + flat.scaled(weight_2d, "2d/")
 
 # %% ../../nbs/training/00_losses.ipynb #d52cc384
-def separate_loss(output: PoseOutput, batch, pooling: Float[Tensor, "k j"], stride: int, *, absolute_weight: float = 0.1,
-                  weight_2d: float = 0.2, box_mm: float = 2200.) -> LossTerms:
+def separate_loss(
+    output: PoseOutput,
+    batch,
+    pooling: Float[Tensor, "k j"],
+    stride: int,
+    *,
+    absolute_weight: float = 0.1,
+    weight_2d: float = 0.2,
+    box_mm: float = 2200.0,
+) -> LossTerms:
     "Step 1: labelled joints only (arXiv 2212.14474, L_pose)."
     return _supervised(output.joints, batch, pooling, stride, absolute_weight, weight_2d, box_mm)
 
 # %% ../../nbs/training/00_losses.ipynb #0765c985
-def consistency_loss(output: PoseOutput, batch, pooling: Float[Tensor, "k j"], stride: int, encoder: Float[Tensor, "l j"],
-                     decoder: Float[Tensor, "j l"], *, absolute_weight: float = 0.1, consistency_weight: float = 1.,
-                     weight_2d: float = 0.2, box_mm: float = 2200.) -> LossTerms:
+def consistency_loss(
+    output: PoseOutput,
+    batch,
+    pooling: Float[Tensor, "k j"],
+    stride: int,
+    encoder: Float[Tensor, "l j"],
+    decoder: Float[Tensor, "j l"],
+    *,
+    absolute_weight: float = 0.1,
+    consistency_weight: float = 1.0,
+    weight_2d: float = 0.2,
+    box_mm: float = 2200.0,
+) -> LossTerms:
     "Step 3a: labelled joints, and all joints must be what the frozen autoencoder reproduces (L_cons)."
     joints = output.joints
     reproduced = reproduce(joints, encoder, decoder)
-    consistency = LossTerms({"consistency": disagreement(joints, reproduced, ~batch.is_2d),
-                             "2d/consistency": disagreement(joints, reproduced, batch.is_2d)},
-                            {"consistency": consistency_weight, "2d/consistency": weight_2d * consistency_weight})
+    consistency = LossTerms(
+        {
+            "consistency": disagreement(joints, reproduced, ~batch.is_2d),
+            "2d/consistency": disagreement(joints, reproduced, batch.is_2d),
+        },
+        {"consistency": consistency_weight, "2d/consistency": weight_2d * consistency_weight},
+    )
     return _supervised(joints, batch, pooling, stride, absolute_weight, weight_2d, box_mm) + consistency
 
 # %% ../../nbs/training/00_losses.ipynb #54c6e654
-def latent_loss(output: PoseOutput, batch, pooling: Float[Tensor, "k j"], stride: int, *, absolute_weight: float = 0.1,
-                weight_2d: float = 0.2, box_mm: float = 2200.) -> LossTerms:
+def latent_loss(
+    output: PoseOutput,
+    batch,
+    pooling: Float[Tensor, "k j"],
+    stride: int,
+    *,
+    absolute_weight: float = 0.1,
+    weight_2d: float = 0.2,
+    box_mm: float = 2200.0,
+) -> LossTerms:
     "Step 3b: labelled joints, each decoded from the predicted latent points."
-    return _supervised(output.decoded_joints, batch, pooling, stride, absolute_weight, weight_2d, box_mm).scaled(1., "decoded/")
+    return _supervised(output.decoded_joints, batch, pooling, stride, absolute_weight, weight_2d, box_mm).scaled(
+        1.0, "decoded/"
+    )
 
 # %% ../../nbs/training/00_losses.ipynb #6bf80296
-def hybrid_loss(output: PoseOutput, batch, pooling: Float[Tensor, "k j"], stride: int, encoder: Float[Tensor, "l j"],
-                decoder: Float[Tensor, "j l"], *, absolute_weight: float = 0.1, teacher_weight: float = 1., consistency_weight: float = 1.,
-                reproduced_weight: float = 1., weight_2d: float = 0.2, box_mm: float = 2200.) -> LossTerms:
+def hybrid_loss(
+    output: PoseOutput,
+    batch,
+    pooling: Float[Tensor, "k j"],
+    stride: int,
+    encoder: Float[Tensor, "l j"],
+    decoder: Float[Tensor, "j l"],
+    *,
+    absolute_weight: float = 0.1,
+    teacher_weight: float = 1.0,
+    consistency_weight: float = 1.0,
+    reproduced_weight: float = 1.0,
+    weight_2d: float = 0.2,
+    box_mm: float = 2200.0,
+) -> LossTerms:
     "Step 3c: direct joints, decoded joints and reproduced direct joints against labels; consistency; latents against the teacher."
     direct, size = output.direct_joints, batch.images.shape[-1]
     reproduced = reproduce(direct, encoder, decoder)
     supervised = lambda joints: _supervised(joints, batch, pooling, stride, absolute_weight, weight_2d, box_mm)
-    loss = supervised(direct).scaled(1., "direct/") + supervised(output.decoded_joints).scaled(1., "decoded/") \
+    loss = (
+        supervised(direct).scaled(1.0, "direct/")
+        + supervised(output.decoded_joints).scaled(1.0, "decoded/")
         + supervised(reproduced).scaled(reproduced_weight, "reproduced/")
+    )
     wanted = combine_points(encoder, direct.detach())
-    for prefix, rows, weight in (("", ~batch.is_2d, 1.), ("2d/", batch.is_2d, 0.5 * weight_2d)):
-        teacher = pose_loss_3d(output.latents, _on_rows(wanted, rows), batch.intrinsics, size, stride, absolute_weight, box_mm)
-        loss += LossTerms({prefix + "consistency": disagreement(direct, reproduced, rows)}, {prefix + "consistency": weight * consistency_weight})
+    for prefix, rows, weight in (("", ~batch.is_2d, 1.0), ("2d/", batch.is_2d, 0.5 * weight_2d)):
+        teacher = pose_loss_3d(
+            output.latents, _on_rows(wanted, rows), batch.intrinsics, size, stride, absolute_weight, box_mm
+        )
+        loss += LossTerms(
+            {prefix + "consistency": disagreement(direct, reproduced, rows)},
+            {prefix + "consistency": weight * consistency_weight},
+        )
         loss += teacher.scaled(weight * teacher_weight, prefix + "teacher/")
     return loss

@@ -17,33 +17,39 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..models import backbones
-from ..examples import crops
-from . import heatmap_loss as heatmaps
-from . import losses
-from ..examples import mixing
-from ..models import pose_model
-from . import schedules
-from . import loop as training
-from .checkpoints import discard_checkpoints
-from ..examples.crops import Augmentation
-from .distributed import gather_rows, local_device, rank, world_size
-from ..examples.tables import ExampleTable
 from ..basics.files import fingerprint
-from .heatmap_loss import heatmap_errors, heatmap_loss, labels_of_points
-from .losses import separate_loss
+from ..examples import crops, mixing
+from ..examples.crops import Augmentation
 from ..examples.mixing import BatchPlan, MixedBatches, loader
+from ..examples.tables import ExampleTable
+from ..models import backbones, pose_model
 from ..models.pose_model import DecodedPoints, PoseModel, SeparateJoints, save_pose_model
-from .schedules import decoupled_weight_decay, from_step
 from ..skeletons.joints import Skeleton, merge_by_name, pool_by_name, union
+from . import heatmap_loss as heatmaps
+from . import loop as training
+from . import losses, schedules
+from acae_nb.training.callbacks import (
+    AverageWeights,
+    FreezeBatchNorm,
+    LossLog,
+    MaxNormKernels,
+    Progress,
+    TimingLog,
+    use_ghost_batch_norm,
+)
+from .checkpoints import discard_checkpoints
+from .distributed import gather_rows, local_device, rank, world_size
+from .heatmap_loss import heatmap_errors, heatmap_loss, labels_of_points
 from .loop import Optimisation, first_training_groups, pose_prediction, train
-from .callbacks import AverageWeights, FreezeBatchNorm, LossLog, MaxNormKernels, Progress, TimingLog, use_ghost_batch_norm
+from .losses import separate_loss
+from .schedules import decoupled_weight_decay, from_step
 from .views import PredictionPictures, TensorBoard
 
 # %% ../../nbs/training/08_recipes.ipynb #922b19a9
 @dataclass(frozen=True)
 class TrainingSets:
     "Prepared example tables and how many rows of each go into a batch; sets with 3D labels first."
+
     tables: list[ExampleTable]
     quotas: list[int]
 
@@ -70,41 +76,95 @@ def open_training_sets(folder: str | Path, quotas: dict[str, int]) -> TrainingSe
     found = [(ExampleTable.open(Path(folder) / name), quota) for name, quota in quotas.items()]
     found.sort(key=lambda pair: "joints3d" not in pair[0])
     sets = TrainingSets([table for table, _ in found], [quota for _, quota in found])
-    if not any("joints3d" in t for t in sets.tables): raise ValueError(f"quotas: expected a set with 3D labels, found only {sorted(quotas)}")
+    if not any("joints3d" in t for t in sets.tables):
+        raise ValueError(f"quotas: expected a set with 3D labels, found only {sorted(quotas)}")
     return sets
 
 # %% ../../nbs/training/08_recipes.ipynb #1fc96090
 def batches_of(sets: TrainingSets, size: int, augmentation: Augmentation, seed: int, workers: int) -> Callable:
     "`batches(start, stop)`: this rank's share of the batches of those steps."
     plan = BatchPlan([len(t) for t in sets.tables], sets.quotas, seed)
-    mixed = MixedBatches(sets.tables, plan, sets.skeleton, sets.skeleton_2d, size, augmentation, seed, rank(), world_size())
+    mixed = MixedBatches(
+        sets.tables, plan, sets.skeleton, sets.skeleton_2d, size, augmentation, seed, rank(), world_size()
+    )
     return lambda start, stop: loader(mixed, start, stop, workers, pin_memory=torch.cuda.is_available())
 
 # %% ../../nbs/training/08_recipes.ipynb #130906b6
 def callbacks_of(key: str, p: dict, log: str | Path, checkpoints: Path) -> list:
     "What the parameters ask for beside the five verbs. Pictures and TensorBoard's files go below reports/, which is no output of a stage."
-    asked = [LossLog(log, checkpoints, p["log_every"]), TimingLog(Path("results/timing") / f"{key}.csv", checkpoints, p["log_every"]), Progress(key), FreezeBatchNorm(p["inference_steps"])]
-    if p["kernel_norm"] is not None: asked.append(MaxNormKernels(p["kernel_norm"]))
-    if p["average"] is not None: asked.append(AverageWeights(p["average"]))
-    if p["picture_minutes"] is not None: asked.append(PredictionPictures(Path("reports") / f"{key}.jpg", p["picture_minutes"]))
-    if p["tensorboard"]: asked.append(TensorBoard(Path("reports/tensorboard") / key, p["log_every"]))
+    asked = [
+        LossLog(log, checkpoints, p["log_every"]),
+        TimingLog(Path("results/timing") / f"{key}.csv", checkpoints, p["log_every"]),
+        Progress(key),
+        FreezeBatchNorm(p["inference_steps"]),
+    ]
+    if p["kernel_norm"] is not None:
+        asked.append(MaxNormKernels(p["kernel_norm"]))
+    if p["average"] is not None:
+        asked.append(AverageWeights(p["average"]))
+    if p["picture_minutes"] is not None:
+        asked.append(PredictionPictures(Path("reports") / f"{key}.jpg", p["picture_minutes"]))
+    if p["tensorboard"]:
+        asked.append(TensorBoard(Path("reports/tensorboard") / key, p["log_every"]))
     return asked
 
 # %% ../../nbs/training/08_recipes.ipynb #ea5dcf42
 MODULES = (backbones, crops, heatmaps, losses, mixing, pose_model, schedules, training)
-HARMLESS = ("workers", "threads", "checkpoint_every", "picture_minutes", "tensorboard")     # parameters that a resumed run may change
+HARMLESS = (
+    "workers",
+    "threads",
+    "checkpoint_every",
+    "picture_minutes",
+    "tensorboard",
+)  # parameters that a resumed run may change
 
-def run(key: str, model: PoseModel, loss_fn: Callable, groups: list, sets: TrainingSets, params: dict, inputs: list, out: str | Path, log: str | Path) -> PoseModel:
+
+def run(
+    key: str,
+    model: PoseModel,
+    loss_fn: Callable,
+    groups: list,
+    sets: TrainingSets,
+    params: dict,
+    inputs: list,
+    out: str | Path,
+    log: str | Path,
+) -> PoseModel:
     "Train `model` (resuming an interrupted run of the same params, inputs and code), write it to the folder `out` and its losses to the CSV file `log`."
     p = params
     decisive = {name: value for name, value in p.items() if name not in HARMLESS}
     checkpoints = Path(".checkpoints") / f"{key}-{fingerprint(decisive, inputs, list(MODULES))}"
-    workers = p["workers"] if p["workers"] is not None else max(1, (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1) if torch.cuda.is_available() else 1
-    settings = Optimisation(p["steps"], decoupled_weight_decay(p["steps"], p["learning_rate"]), tuple(p["betas"]), clip=p["clip"], accumulate=p["accumulate"], seed=p["seed"],
-                            precision=p["precision"], channels_last=True, compile=p["compile"])
+    workers = (
+        p["workers"]
+        if p["workers"] is not None
+        else max(1, (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1)
+        if torch.cuda.is_available()
+        else 1
+    )
+    settings = Optimisation(
+        p["steps"],
+        decoupled_weight_decay(p["steps"], p["learning_rate"]),
+        tuple(p["betas"]),
+        clip=p["clip"],
+        accumulate=p["accumulate"],
+        seed=p["seed"],
+        precision=p["precision"],
+        channels_last=True,
+        compile=p["compile"],
+    )
     callbacks = callbacks_of(key, p, log, checkpoints)
     batches = batches_of(sets, p["size"], Augmentation(**p["augmentation"]), p["seed"], workers)
-    train(model, loss_fn, batches, groups, settings, checkpoints, pose_prediction(p["seed"], p["weak_perspective_steps"]), callbacks, p["checkpoint_every"])
+    train(
+        model,
+        loss_fn,
+        batches,
+        groups,
+        settings,
+        checkpoints,
+        pose_prediction(p["seed"], p["weak_perspective_steps"]),
+        callbacks,
+        p["checkpoint_every"],
+    )
     if rank() == 0:
         save_pose_model(out, model.cpu(), sets.skeleton, params)
         discard_checkpoints(checkpoints)
@@ -116,12 +176,15 @@ def initialise(p: dict) -> None:
     torch.set_num_threads(max(1, (p["threads"] or os.cpu_count()) // world_size()))
     torch.manual_seed(p["seed"])
 
-def on_device(matrix) -> Float[Tensor, "a b"]: return torch.as_tensor(matrix).float().to(local_device())
+
+def on_device(matrix) -> Float[Tensor, "a b"]:
+    return torch.as_tensor(matrix).float().to(local_device())
 
 # %% ../../nbs/training/08_recipes.ipynb #0ecd0a89
 def make_backbone(name: str, weights: str | None = None, frozen: int = 0, **options) -> torch.nn.Module:
     "The backbone `name` of acae_nb.models.backbones or acae_nb.models.adapters with its options, frozen up to stride `frozen`. Raises ValueError for an unknown name or option."
-    if weights is not None: options["weights"] = weights
+    if weights is not None:
+        options["weights"] = weights
     return backbones.backbone_from({"name": name, "options": options}).freeze_until(frozen)
 
 # %% ../../nbs/training/08_recipes.ipynb #c3283cf7
@@ -136,7 +199,11 @@ def joints_of_each_point(layout: torch.nn.Module) -> Float[Tensor, "p j"]:
     return layout.decoder.T if isinstance(layout, DecodedPoints) else torch.eye(layout.n_joints)
 
 # %% ../../nbs/training/08_recipes.ipynb #835aa9d6
-FIRST_LAYOUTS = {"separate": lambda skeleton: SeparateJoints(len(skeleton)), "merged": lambda skeleton: DecodedPoints(merging_matrix(skeleton))}
+FIRST_LAYOUTS = {
+    "separate": lambda skeleton: SeparateJoints(len(skeleton)),
+    "merged": lambda skeleton: DecodedPoints(merging_matrix(skeleton)),
+}
+
 
 def first_training(name: str, data: str, out: str, log: str, **params) -> None:
     "Step 1 (paper, section 3.1): train all joints as `separate` outputs, or with joints of the same name `merged`."
@@ -144,15 +211,26 @@ def first_training(name: str, data: str, out: str, log: str, **params) -> None:
     initialise(p)
     sets = open_training_sets(data_folder, p["quotas"])
     model = PoseModel(make_backbone(**p["backbone"]), FIRST_LAYOUTS[name](sets.skeleton), p["depth_bins"], p["box_mm"])
-    if p["ghost"] is not None: use_ghost_batch_norm(model.backbone, p["ghost"])
+    if p["ghost"] is not None:
+        use_ghost_batch_norm(model.backbone, p["ghost"])
     pooling, stride, absolute = on_device(sets.pooling), model.backbone.stride, from_step(p["absolute_from"], 0.1)
     joints_of_points = on_device(joints_of_each_point(model.layout))
+
     def loss(output, batch, step):
         terms = separate_loss(output, batch, pooling, stride, absolute_weight=absolute(step), box_mm=p["box_mm"])
-        if not p["heatmap_weight"]: return terms
-        own = slice(rank(), None, world_size())                             # rows of the batch whose heatmaps are here
-        errors = heatmap_errors(output.heatmaps, labels_of_points(batch.joints3d[own], joints_of_points), batch.intrinsics[own], p["size"], stride, p["box_mm"])
+        if not p["heatmap_weight"]:
+            return terms
+        own = slice(rank(), None, world_size())  # rows of the batch whose heatmaps are here
+        errors = heatmap_errors(
+            output.heatmaps,
+            labels_of_points(batch.joints3d[own], joints_of_points),
+            batch.intrinsics[own],
+            p["size"],
+            stride,
+            p["box_mm"],
+        )
         return terms + heatmap_loss(gather_rows(errors)).scaled(p["heatmap_weight"], "heatmap/")
+
     groups = first_training_groups(model, p["steps"], p["learning_rate"], p["warm_up"])
     inputs = [data_folder / n for n in p["quotas"]] + ([weights] if weights else [])
     run(f"train-{name}", model, loss, groups, sets, p | {"recipe": name}, inputs, out, log)

@@ -15,11 +15,15 @@ Schedule = Callable[[int], float]
 def two_phase(base: float, steps: int, first: float = 0.92) -> Schedule:
     """Learning rate of step 0..steps: `base` decaying by 1/3 over the `first` part of the steps, then `base`/30 by 0.3.
     With `first=0.5` it is the rate of the head in fine-tuning. Raises ValueError for a part outside 0..1."""
-    if not 0 <= first <= 1 or steps < 1: raise ValueError(f"two_phase: expected steps >= 1 and 0 <= first <= 1, found steps={steps}, first={first}")
+    if not 0 <= first <= 1 or steps < 1:
+        raise ValueError(f"two_phase: expected steps >= 1 and 0 <= first <= 1, found steps={steps}, first={first}")
     turn = first * steps
+
     def rate(step: int) -> float:
-        if step < turn: return base * (1 / 3) ** (step / turn)
+        if step < turn:
+            return base * (1 / 3) ** (step / turn)
         return base / 30 * 0.3 ** ((step - turn) / (steps - turn) if steps > turn else 0)
+
     return rate
 
 # %% ../../nbs/training/02_schedules.ipynb #d1f5ed20

@@ -14,27 +14,33 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from ..geometry.cameras import project
-from .distributed import rank
 from ..basics.files import write_whole
 from ..examples.images import encode_jpeg
+from ..geometry.cameras import project
+from .distributed import rank
 from .loop import Callback
 
 # %% ../../nbs/training/07_views.ipynb #7c772720
 def draw_prediction(
-    image: UInt8[np.ndarray, "s s 3"],      # the crop
-    predicted: Float[np.ndarray, "j 2"],    # px
-    labels: Float[np.ndarray, "j 2"],       # px, NaN where not labelled
-    flat: Float[np.ndarray, "k 2"],         # px, labels of a set labelled in 2D, NaN where not labelled
-    scale: int = 2,                         # the picture's size over the crop's
+    image: UInt8[np.ndarray, "s s 3"],  # the crop
+    predicted: Float[np.ndarray, "j 2"],  # px
+    labels: Float[np.ndarray, "j 2"],  # px, NaN where not labelled
+    flat: Float[np.ndarray, "k 2"],  # px, labels of a set labelled in 2D, NaN where not labelled
+    scale: int = 2,  # the picture's size over the crop's
 ) -> UInt8[np.ndarray, "S S 3"]:
     "The enlarged crop with a dot for every predicted joint (orange) and label (green), and a line from each joint to its own label."
     picture = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
-    at = lambda points: np.nan_to_num(np.clip((points + .5) * scale - .5, -9999, 9999)).round().astype(int).tolist()
+    at = lambda points: np.nan_to_num(np.clip((points + 0.5) * scale - 0.5, -9999, 9999)).round().astype(int).tolist()
     seen = np.isfinite(labels).all(1)
-    for p, q in zip(at(predicted[seen]), at(labels[seen])): cv2.line(picture, p, q, (255, 255, 255), 1, cv2.LINE_AA)
-    for points, colour in ((predicted, (255, 130, 0)), (labels[seen], (0, 220, 90)), (flat[np.isfinite(flat).all(1)], (0, 220, 90))):
-        for p in at(points): cv2.circle(picture, p, 2, colour, -1, cv2.LINE_AA)
+    for p, q in zip(at(predicted[seen]), at(labels[seen])):
+        cv2.line(picture, p, q, (255, 255, 255), 1, cv2.LINE_AA)
+    for points, colour in (
+        (predicted, (255, 130, 0)),
+        (labels[seen], (0, 220, 90)),
+        (flat[np.isfinite(flat).all(1)], (0, 220, 90)),
+    ):
+        for p in at(points):
+            cv2.circle(picture, p, 2, colour, -1, cv2.LINE_AA)
     return picture
 
 # %% ../../nbs/training/07_views.ipynb #a204c198
@@ -45,31 +51,49 @@ def prediction_sheet(batch, output, count: int = 12, columns: int = 6) -> UInt8[
     parts = batch.images[rows].permute(0, 2, 3, 1), output.joints2d[rows].detach().float(), labels, batch.joints2d[rows]
     tiles = [draw_prediction(*row) for row in zip(*(part.cpu().numpy() for part in parts))]
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
-    return np.concatenate([np.concatenate(tiles[i:i + columns], 1) for i in range(0, len(tiles), columns)])
+    return np.concatenate([np.concatenate(tiles[i : i + columns], 1) for i in range(0, len(tiles), columns)])
 
 # %% ../../nbs/training/07_views.ipynb #7fef2bd6
 class PredictionPictures(Callback):
     "Every `minutes`, and after the first step, writes the `prediction_sheet` of rank 0's rows to the JPEG file `path`."
+
     order = 250
-    def __init__(self, path: str | Path, minutes: float = 5.0): self.path, self.minutes, self.due = Path(path), minutes, 0.0
+
+    def __init__(self, path: str | Path, minutes: float = 5.0):
+        self.path, self.minutes, self.due = Path(path), minutes, 0.0
+
     def after_step(self, t):
-        if rank() or time.monotonic() < self.due: return
+        if rank() or time.monotonic() < self.due:
+            return
         write_whole(self.path, encode_jpeg(prediction_sheet(t.part, t.output)))
         self.due = time.monotonic() + 60 * self.minutes
 
 # %% ../../nbs/training/07_views.ipynb #aa55e2d1
 class TensorBoard(Callback):
     "Writes each term of the loss, the gradient's norm and the learning rates to event files in `folder` every `every` steps. ImportError without the extra."
+
     order = 250
+
     def __init__(self, folder: str | Path, every: int = 10):
-        try: from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error: raise ImportError("curves for TensorBoard need its package: pip install 'acae_nb[tensorboard]'") from error
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError("curves for TensorBoard need its package: pip install 'acae_nb[tensorboard]'") from error
         self.open, self.folder, self.every, self.writer = SummaryWriter, str(folder), every, None
+
     def before_fit(self, t):
-        if rank() == 0: self.writer = self.open(self.folder, purge_step=t.done + 1)
+        if rank() == 0:
+            self.writer = self.open(self.folder, purge_step=t.done + 1)
+
     def after_step(self, t):
-        if self.writer is None or t.done % self.every and t.done != t.settings.steps: return
-        numbers = {f"loss/{name}": float(value) for name, value in t.values.items()} | {"gradient_norm": float(t.gradient_norm)}
-        for name, value in (numbers | {f"learning_rate/{g.name}": g.rate(t.done - 1) for g in t.groups}).items(): self.writer.add_scalar(name, value, t.done)
+        if self.writer is None or t.done % self.every and t.done != t.settings.steps:
+            return
+        numbers = {f"loss/{name}": float(value) for name, value in t.values.items()} | {
+            "gradient_norm": float(t.gradient_norm)
+        }
+        for name, value in (numbers | {f"learning_rate/{g.name}": g.rate(t.done - 1) for g in t.groups}).items():
+            self.writer.add_scalar(name, value, t.done)
+
     def at_end(self, t):
-        if self.writer is not None: self.writer.close()
+        if self.writer is not None:
+            self.writer.close()

@@ -19,9 +19,18 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from ..inference.pictures import PICTURE_ENDINGS, VIDEO_ENDINGS, FolderPictures, TruncatedVideo, frame_count, frame_rate, read_picture, video_frames
-from ..reporting.plots import edge_sides, format_colours, side_colours
+from acae_nb.inference.pictures import (
+    PICTURE_ENDINGS,
+    VIDEO_ENDINGS,
+    FolderPictures,
+    TruncatedVideo,
+    frame_count,
+    frame_rate,
+    read_picture,
+    video_frames,
+)
 from ..inference.pose_results import Poses
+from ..reporting.plots import edge_sides, format_colours, side_colours
 from ..skeletons.joints import Skeleton, load_skeleton, skeleton_names
 
 DONE, PROBLEMS, WRONG, PARTLY = 0, 1, 2, 3
@@ -30,18 +39,32 @@ DONE, PROBLEMS, WRONG, PARTLY = 0, 1, 2, 3
 def compare_skeletons(a: Skeleton, b: Skeleton) -> dict[str, list[str]]:
     "Short names that both have (not necessarily the same point of the body!), and those of one alone."
     mine, theirs = set(a.short_names), set(b.short_names)
-    return {"both": [n for n in a.short_names if n in theirs], f"only {a.name}": [n for n in a.short_names if n not in theirs], f"only {b.name}": [n for n in b.short_names if n not in mine]}
+    return {
+        "both": [n for n in a.short_names if n in theirs],
+        f"only {a.name}": [n for n in a.short_names if n not in theirs],
+        f"only {b.name}": [n for n in b.short_names if n not in mine],
+    }
 
 
 def skeletons(arguments) -> int:
     "acae-nb skeletons [list | show NAME | compare A B]"
-    if len(arguments.names) != {"list": 0, "show": 1, "compare": 2}[arguments.what]: raise ValueError(f"skeletons {arguments.what}: expected {dict(list='no name', show='one name', compare='two names')[arguments.what]}, found {arguments.names}")
+    if len(arguments.names) != {"list": 0, "show": 1, "compare": 2}[arguments.what]:
+        raise ValueError(
+            f"skeletons {arguments.what}: expected {dict(list='no name', show='one name', compare='two names')[arguments.what]}, found {arguments.names}"
+        )
     found = [load_skeleton(name) for name in (arguments.names or skeleton_names())]
-    if arguments.what == "list": answer(arguments, {s.name: len(s) for s in found}, "\n".join(f"{s.name:28s}{len(s):4d} joints" for s in found))
-    elif arguments.what == "show": answer(arguments, found[0].to_dict(), found[0].table().to_string())
+    if arguments.what == "list":
+        answer(arguments, {s.name: len(s) for s in found}, "\n".join(f"{s.name:28s}{len(s):4d} joints" for s in found))
+    elif arguments.what == "show":
+        answer(arguments, found[0].to_dict(), found[0].table().to_string())
     else:
         table = compare_skeletons(*found)
-        answer(arguments, table, "\n".join(f"{title} ({len(names)}): {' '.join(names)}" for title, names in table.items()) + "\nThe same name may be a different point of the body: see the tutorial on what the autoencoder found.")
+        answer(
+            arguments,
+            table,
+            "\n".join(f"{title} ({len(names)}): {' '.join(names)}" for title, names in table.items())
+            + "\nThe same name may be a different point of the body: see the tutorial on what the autoencoder found.",
+        )
     return DONE
 
 
@@ -53,10 +76,16 @@ def answer(arguments, values, text: str) -> None:
 def to_write(path: str | Path) -> Path:
     "The path of a file that can be written; its folder is made. ValueError where it cannot."
     path = Path(path)
-    if path.is_dir(): raise ValueError(f"{path}: expected the name of a file to write, found a folder")
-    try: path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error: raise ValueError(f"{path}: expected a place to write to, found that {path.parent} is no folder and cannot be made ({error.strerror})") from error
-    if not os.access(path.parent, os.W_OK): raise ValueError(f"{path}: expected a folder that can be written to, found {path.parent} that cannot")
+    if path.is_dir():
+        raise ValueError(f"{path}: expected the name of a file to write, found a folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{path}: expected a place to write to, found that {path.parent} is no folder and cannot be made ({error.strerror})"
+        ) from error
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{path}: expected a folder that can be written to, found {path.parent} that cannot")
     return path
 
 # %% ../../nbs/workflow/02_cli.ipynb #e19c3fc4
@@ -66,33 +95,58 @@ def draw(image: UInt8[np.ndarray, "h w 3"], poses: Poses) -> UInt8[np.ndarray, "
     width = max(1, round(max(image.shape[:2]) / 400))
     shade = {}
     for name, rows in poses.skeleton.parts.items():
-        shade |= {i: {side: tuple(int(c[k:k + 2], 16) for k in (1, 3, 5)) for side, c in side_colours(colours[name]).items()} for i in rows}
+        shade |= {
+            i: {
+                side: tuple(int(c[k : k + 2], 16) for k in (1, 3, 5)) for side, c in side_colours(colours[name]).items()
+            }
+            for i in rows
+        }
     for px in poses.px:
         for (a, b), side in zip(poses.skeleton.edges, edge_sides(poses.skeleton)):
-            if np.abs(px[[a, b]]).max() < 1e5: cv2.line(picture, *(tuple(int(v) for v in px[i].round()) for i in (a, b)), shade[a][side], width, cv2.LINE_AA)
+            if np.abs(px[[a, b]]).max() < 1e5:
+                cv2.line(
+                    picture, *(tuple(int(v) for v in px[i].round()) for i in (a, b)), shade[a][side], width, cv2.LINE_AA
+                )
     return picture
 
 
 class Overlays:
     "Pictures with poses, one after the other, to a folder (a PNG each: of b.jpg it is b.jpg.png), or to one video where `path` ends like one."
+
     def __init__(self, path: str | Path, rate: float):
         self.path, self.rate, self.video = Path(path), rate, None
-        if self.path.suffix.lower() in PICTURE_ENDINGS or (self.path.is_file() and not self.is_video): raise ValueError(f"{path}: expected a folder for pictures, or a video (.mp4, .avi), found a name of a single file")
-        if self.is_video: to_write(self.path)
-        else: self.path.mkdir(parents=True, exist_ok=True)
+        if self.path.suffix.lower() in PICTURE_ENDINGS or (self.path.is_file() and not self.is_video):
+            raise ValueError(
+                f"{path}: expected a folder for pictures, or a video (.mp4, .avi), found a name of a single file"
+            )
+        if self.is_video:
+            to_write(self.path)
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
 
     @property
-    def is_video(self): return self.path.suffix.lower() in VIDEO_ENDINGS
+    def is_video(self):
+        return self.path.suffix.lower() in VIDEO_ENDINGS
 
     def add(self, name: str, poses: Poses) -> None:
         picture = cv2.cvtColor(draw(poses.image, poses), cv2.COLOR_RGB2BGR)
-        if not self.is_video: cv2.imwrite(str(self.path / (name if name.lower().endswith(".png") else f"{name}.png")), picture); return
-        if self.video is None: self.video = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*("MJPG" if self.path.suffix == ".avi" else "mp4v")), self.rate, picture.shape[1::-1])
-        if not self.video.isOpened(): raise ValueError(f"{self.path}: expected a video that OpenCV can write (.mp4 or .avi), found none")
+        if not self.is_video:
+            cv2.imwrite(str(self.path / (name if name.lower().endswith(".png") else f"{name}.png")), picture)
+            return
+        if self.video is None:
+            self.video = cv2.VideoWriter(
+                str(self.path),
+                cv2.VideoWriter_fourcc(*("MJPG" if self.path.suffix == ".avi" else "mp4v")),
+                self.rate,
+                picture.shape[1::-1],
+            )
+        if not self.video.isOpened():
+            raise ValueError(f"{self.path}: expected a video that OpenCV can write (.mp4 or .avi), found none")
         self.video.write(picture)
 
     def close(self) -> None:
-        if self.video is not None: self.video.release()
+        if self.video is not None:
+            self.video.release()
 
 # %% ../../nbs/workflow/02_cli.ipynb #afeb9190
 def pictures_of(path: str | Path) -> tuple[list[str] | None, Iterable[np.ndarray], int | None, float]:
@@ -101,43 +155,77 @@ def pictures_of(path: str | Path) -> tuple[list[str] | None, Iterable[np.ndarray
     if path.is_dir():
         pictures = FolderPictures(path)
         return pictures.names, pictures, len(pictures), 30.0
-    if not path.is_file(): raise FileNotFoundError(f"{path}: expected a picture, a video or a folder, found no such file")
-    if path.suffix.lower() in PICTURE_ENDINGS: return [path.name], [read_picture(path)], 1, 30.0
-    if path.suffix.lower() in VIDEO_ENDINGS: return None, video_frames(path), frame_count(path), frame_rate(path)
-    raise ValueError(f"{path}: expected a picture ({' '.join(PICTURE_ENDINGS)}) or a video ({' '.join(VIDEO_ENDINGS)}), found {path.suffix!r}")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a picture, a video or a folder, found no such file")
+    if path.suffix.lower() in PICTURE_ENDINGS:
+        return [path.name], [read_picture(path)], 1, 30.0
+    if path.suffix.lower() in VIDEO_ENDINGS:
+        return None, video_frames(path), frame_count(path), frame_rate(path)
+    raise ValueError(
+        f"{path}: expected a picture ({' '.join(PICTURE_ENDINGS)}) or a video ({' '.join(VIDEO_ENDINGS)}), found {path.suffix!r}"
+    )
 
 
 def predict(arguments) -> int:
     "acae-nb predict INPUT -o OUT: poses of a picture, a folder or a video as CSV, Parquet, COCO JSON, C3D or TRC."
     import torch
+
     from acae_nb.inference.detection import BlazePoseDetector
-    from acae_nb.inference.outputs import write_c3d, write_coco, write_trc, writer_of
     from acae_nb.inference.estimator import PoseEstimator, crops_within
+    from acae_nb.inference.outputs import write_c3d, write_coco, write_trc, writer_of
+
     write = writer_of(to_write(arguments.output))
     names, pictures, count, rate = pictures_of(arguments.input)
     detector = None if arguments.box else BlazePoseDetector(arguments.detector)
-    estimator = PoseEstimator.load(arguments.model, acae=arguments.acae, looks=arguments.looks, detector=detector, device=arguments.device, precision=getattr(torch, arguments.precision), field_of_view_deg=arguments.field_of_view)
-    if arguments.memory: estimator.chunk = crops_within(arguments.memory, estimator.model, estimator.size)
+    estimator = PoseEstimator.load(
+        arguments.model,
+        acae=arguments.acae,
+        looks=arguments.looks,
+        detector=detector,
+        device=arguments.device,
+        precision=getattr(torch, arguments.precision),
+        field_of_view_deg=arguments.field_of_view,
+    )
+    if arguments.memory:
+        estimator.chunk = crops_within(arguments.memory, estimator.model, estimator.size)
     estimator.joints_of(arguments.skeleton)
     overlays = Overlays(arguments.overlay, rate) if arguments.overlay else None
     found, people, cut = 0, 0, None
+
     def results():
         nonlocal found, people, cut
         stream = estimator.stream(((picture, arguments.box, None) for picture in pictures), arguments.skeleton)
         try:
-            for poses in tqdm(stream, desc="poses", total=count, unit="picture", disable=arguments.json, file=sys.stderr):
-                if overlays: overlays.add(f"{found:06d}" if names is None else names[found], poses)
+            for poses in tqdm(
+                stream, desc="poses", total=count, unit="picture", disable=arguments.json, file=sys.stderr
+            ):
+                if overlays:
+                    overlays.add(f"{found:06d}" if names is None else names[found], poses)
                 found, people = found + 1, people + len(poses)
                 yield poses
-        except TruncatedVideo as error: cut = error
+        except TruncatedVideo as error:
+            cut = error
+
     options = {"rate": rate} if write in (write_c3d, write_trc) else {"names": names}
-    try: write(results(), arguments.output, **options)
+    try:
+        write(results(), arguments.output, **options)
     finally:
-        if overlays: overlays.close()
-    lost = pictures.unreadable if isinstance(pictures, FolderPictures) else [f"{cut}; the poses of the pictures before it are written"] if cut else []
-    for problem in lost: print(f"acae-nb: {problem}", file=sys.stderr)
-    answer(arguments, {"pictures": found, "people": people, "output": str(arguments.output), "complete": not lost, "lost": lost},
-           f"{people} {'person' if people == 1 else 'people'} in {found} {'picture' if found == 1 else 'pictures'} -> {arguments.output}")
+        if overlays:
+            overlays.close()
+    lost = (
+        pictures.unreadable
+        if isinstance(pictures, FolderPictures)
+        else [f"{cut}; the poses of the pictures before it are written"]
+        if cut
+        else []
+    )
+    for problem in lost:
+        print(f"acae-nb: {problem}", file=sys.stderr)
+    answer(
+        arguments,
+        {"pictures": found, "people": people, "output": str(arguments.output), "complete": not lost, "lost": lost},
+        f"{people} {'person' if people == 1 else 'people'} in {found} {'picture' if found == 1 else 'pictures'} -> {arguments.output}",
+    )
     return PARTLY if lost else DONE
 
 # %% ../../nbs/workflow/02_cli.ipynb #08b38b2e
@@ -146,108 +234,258 @@ def validate(arguments) -> int:
     folder = Path(arguments.folder)
     if (folder / "table.arrow").exists():
         from acae_nb.examples.tables import validate as problems_of
+
         problems = problems_of(folder, arguments.decode)
     elif folder.is_dir():
         from acae_nb.datasets.own import validate_folder
+
         problems = validate_folder(folder)
-    else: raise FileNotFoundError(f"{folder}: expected a folder, found none")
-    answer(arguments, {"folder": str(folder), "problems": [str(p) for p in problems]}, "\n".join(map(str, problems)) or f"{folder}: no problem")
+    else:
+        raise FileNotFoundError(f"{folder}: expected a folder, found none")
+    answer(
+        arguments,
+        {"folder": str(folder), "problems": [str(p) for p in problems]},
+        "\n".join(map(str, problems)) or f"{folder}: no problem",
+    )
     return PROBLEMS if problems else DONE
 
 
 def evaluate(arguments) -> int:
     "acae-nb evaluate PREDICTIONS TRUTH --protocol NAME: measures one file of poses against another."
     from acae_nb.evaluation.prediction_files import evaluate_files, result_text
-    if arguments.output: to_write(arguments.output)
+
+    if arguments.output:
+        to_write(arguments.output)
     result = evaluate_files(arguments.predictions, arguments.truth, arguments.protocol, arguments.output)
-    answer(arguments, {"protocol": result.protocol.name, "poses": int(result.poses), **{k: float(v) for k, v in result.overall.items()}}, result_text(result))
+    answer(
+        arguments,
+        {
+            "protocol": result.protocol.name,
+            "poses": int(result.poses),
+            **{k: float(v) for k, v in result.overall.items()},
+        },
+        result_text(result),
+    )
     return DONE
 
 # %% ../../nbs/workflow/02_cli.ipynb #3756b32f
 def read_poses_npz(path: str | Path) -> tuple[np.ndarray, Skeleton | None, list[str] | None]:
     "`joints3d` [n, j, 3] (mm, camera frame) of an npz, and its `joints` (names) or `skeleton` (a published name) where it has them. ValueError naming the file and the field."
-    if not Path(path).is_file(): raise FileNotFoundError(f"{path}: expected an npz of poses, found no such file")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: expected an npz of poses, found no such file")
     try:
-        with np.load(path, allow_pickle=False) as file: arrays = dict(file)
-    except Exception as error: raise ValueError(f"{path}: expected an npz of plain arrays, found {type(error).__name__}: {error}") from error
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except Exception as error:
+        raise ValueError(f"{path}: expected an npz of plain arrays, found {type(error).__name__}: {error}") from error
     poses = arrays.get("joints3d")
-    if poses is None or poses.ndim != 3 or poses.shape[2] != 3: raise ValueError(f"{path}: joints3d: expected [poses, joints, 3] in mm, found {'none; it has ' + str(sorted(arrays)) if poses is None else poses.shape}")
+    if poses is None or poses.ndim != 3 or poses.shape[2] != 3:
+        raise ValueError(
+            f"{path}: joints3d: expected [poses, joints, 3] in mm, found {'none; it has ' + str(sorted(arrays)) if poses is None else poses.shape}"
+        )
     skeleton = load_skeleton(str(arrays["skeleton"])) if "skeleton" in arrays else None
     return poses, skeleton, [str(n) for n in arrays["joints"]] if "joints" in arrays else None
 
 
 def fit_acae(arguments) -> int:
     "acae-nb fit-acae POSES.npz -o acae.safetensors: latent points that explain all joints of many poses."
-    from acae_nb.autoencoder.acae import fit_acae as fit, save_acae
+    from acae_nb.autoencoder.acae import fit_acae as fit
+    from acae_nb.autoencoder.acae import save_acae
+
     poses, skeleton, names = read_poses_npz(arguments.poses)
     to_write(arguments.output)
-    acae, report = fit(poses, skeleton, arguments.sided, arguments.central, arguments.sparsity, joints=names, seed=arguments.seed)
+    acae, report = fit(
+        poses, skeleton, arguments.sided, arguments.central, arguments.sparsity, joints=names, seed=arguments.seed
+    )
     save_acae(acae, arguments.output)
-    values = {"latents": len(acae.latents), "joints": len(acae.joints), "poses": report.n_poses, "residual_mm": round(float(report.residual.mean()), 3), "worst_joint": str(report.residual.idxmax()), "seconds": round(report.seconds, 1), "output": str(arguments.output)}
-    answer(arguments, values, f"{values['latents']} latent points for {values['joints']} joints from {values['poses']} poses: {values['residual_mm']} mm on average, worst {values['worst_joint']} -> {arguments.output}")
+    values = {
+        "latents": len(acae.latents),
+        "joints": len(acae.joints),
+        "poses": report.n_poses,
+        "residual_mm": round(float(report.residual.mean()), 3),
+        "worst_joint": str(report.residual.idxmax()),
+        "seconds": round(report.seconds, 1),
+        "output": str(arguments.output),
+    }
+    answer(
+        arguments,
+        values,
+        f"{values['latents']} latent points for {values['joints']} joints from {values['poses']} poses: {values['residual_mm']} mm on average, worst {values['worst_joint']} -> {arguments.output}",
+    )
     return DONE
 
 
 def export(arguments) -> int:
     "acae-nb export MODEL -o crop.onnx (or crop.pt2): the crop model for other programs."
-    from acae_nb.inference.export import export_onnx, export_torch, largest_difference
     from acae_nb.inference.estimator import PoseEstimator
+    from acae_nb.inference.export import export_onnx, export_torch, largest_difference
+
     writer = {".onnx": export_onnx, ".pt2": export_torch}.get(Path(arguments.output).suffix)
-    if writer is None: raise ValueError(f"{arguments.output}: expected a name that ends in .onnx or .pt2")
+    if writer is None:
+        raise ValueError(f"{arguments.output}: expected a name that ends in .onnx or .pt2")
     estimator = PoseEstimator.load(arguments.model)
     to_write(arguments.output)
     path = writer(estimator, arguments.output)
     off = largest_difference(estimator, path) if arguments.check and writer is export_onnx else None
-    answer(arguments, {"output": str(path), "bytes": path.stat().st_size, "largest_difference_mm": off}, f"{path}: {path.stat().st_size / 1e6:.1f} MB" + (f", differs from torch by at most {off:.4f} mm" if off is not None else ""))
+    answer(
+        arguments,
+        {"output": str(path), "bytes": path.stat().st_size, "largest_difference_mm": off},
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB"
+        + (f", differs from torch by at most {off:.4f} mm" if off is not None else ""),
+    )
     return DONE
 
 # %% ../../nbs/workflow/02_cli.ipynb #c0f6d3d6
 def card(arguments) -> int:
     "acae-nb card MODEL RESULTS.json: a model card from the model's description and measured results (benchmark -> measure -> number)."
     from acae_nb.inference.publishing import benchmarks_of, model_card
-    try: results = benchmarks_of(json.loads(arguments.results.read_text()))
-    except ValueError as error: raise ValueError(f"{arguments.results}: expected JSON of measured numbers: {error}") from error
+
+    try:
+        results = benchmarks_of(json.loads(arguments.results.read_text()))
+    except ValueError as error:
+        raise ValueError(f"{arguments.results}: expected JSON of measured numbers: {error}") from error
     text = model_card(arguments.model, results, arguments.training)
     answer(arguments, {"output": str(arguments.model / "README.md"), "benchmarks": list(results)}, text)
     return DONE
 
 # %% ../../nbs/workflow/02_cli.ipynb #2a62cad3
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="acae-nb", description="3D human poses in many skeleton formats.", epilog="exit codes: 0 done, 1 problems were found, 2 wrong input or call, 3 done in part")
+    parser = argparse.ArgumentParser(
+        prog="acae-nb",
+        description="3D human poses in many skeleton formats.",
+        epilog="exit codes: 0 done, 1 problems were found, 2 wrong input or call, 3 done in part",
+    )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
     def verb(name, run, text, example):
-        p = verbs.add_parser(name, help=text, description=text, epilog="examples:\n" + "\n".join(f"  acae-nb {line}" for line in example), formatter_class=argparse.RawDescriptionHelpFormatter)
+        p = verbs.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog="examples:\n" + "\n".join(f"  acae-nb {line}" for line in example),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         p.set_defaults(run=run)
         p.add_argument("--json", action="store_true", help="print one JSON object for scripts")
         return p
-    p = verb("skeletons", skeletons, "list, show or compare the published skeleton formats", ("skeletons list", "skeletons show h36m_17", "skeletons compare coco_17 h36m_17"))
-    p.add_argument("what", choices=("list", "show", "compare")); p.add_argument("names", nargs="*")
-    p = verb("predict", predict, "poses of a picture, a folder of pictures or a video", ("predict street.jpg -o poses.csv --overlay seen/", "predict walk.mp4 -o walk.trc --skeleton h36m_25 --looks 5 --overlay walk_seen.mp4", "predict face.jpg -o poses.json --box 120 40 200 400"))
-    p.add_argument("input", type=Path); p.add_argument("-o", "--output", type=Path, required=True, help="ends in .csv, .parquet, .json (COCO), .c3d or .trc")
-    p.add_argument("--model", type=Path, default=Path("artifacts/models/consistency"), help="folder of the model (default %(default)s)"); p.add_argument("--acae", type=Path, help="an autoencoder, for confidence")
-    p.add_argument("--skeleton", default="all", help="a format of the model, or all (default)"); p.add_argument("--overlay", type=Path, help="folder for pictures, or a video (.mp4 or .avi), with the poses drawn")
-    p.add_argument("--box", type=float, nargs=4, metavar=("LEFT", "TOP", "WIDTH", "HEIGHT"), help="look here instead of searching for people"); p.add_argument("--detector", type=Path, default=Path("data/blazepose"), help="folder of the BlazePose networks (default %(default)s)")
-    p.add_argument("--looks", type=int, default=2, help="test-time augmentation: 1, 2 (with the mirror image, default), 5 ..."); p.add_argument("--field-of-view", type=float, default=55.0, metavar="DEG", help="of the longer side, for uncalibrated pictures")
-    p.add_argument("--memory", type=float, metavar="MIB", help="budget for activations"); p.add_argument("--device", default=None); p.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    p = verb("validate", validate, "every problem of an example table or of a folder of one's own data", ("validate artifacts/people/test_indoor --decode", "validate my_data --json"))
-    p.add_argument("folder", type=Path); p.add_argument("--decode", action="store_true", help="also decode every image")
-    p = verb("evaluate", evaluate, "measure a file of poses against the truth", ("evaluate predictions.npz truth.npz --protocol human36m -o result.json",))
-    p.add_argument("predictions", type=Path); p.add_argument("truth", type=Path); p.add_argument("--protocol", required=True); p.add_argument("-o", "--output", type=Path)
-    p = verb("fit-acae", fit_acae, "fit the affine-combining autoencoder to poses (npz with joints3d [n, j, 3] mm, and joints or skeleton)", ("fit-acae poses.npz -o acae.safetensors", "fit-acae poses.npz -o acae.safetensors --sided 20 --central 4"))
-    p.add_argument("poses", type=Path); p.add_argument("-o", "--output", type=Path, required=True); p.add_argument("--sided", type=int, default=40, help="latent points of left and right together"); p.add_argument("--central", type=int, default=8)
-    p.add_argument("--sparsity", type=float, default=0.6); p.add_argument("--seed", type=int, default=0)
-    p = verb("export", export, "the crop model as ONNX (.onnx) or torch.export program (.pt2)", ("export artifacts/models/consistency -o crop.onnx --check",))
-    p.add_argument("model", type=Path); p.add_argument("-o", "--output", type=Path, required=True); p.add_argument("--check", action="store_true", help="compare the ONNX file with torch")
-    p = verb("card", card, "write a model card (README.md) beside a model", ("card artifacts/models/consistency results/evaluate/consistency.json",))
-    p.add_argument("model", type=Path); p.add_argument("results", type=Path, help="JSON: benchmark -> measure -> number, such as results/evaluate/NAME.json")
-    p.add_argument("--training", action="append", default=[], metavar="TEXT", help="a sentence on the training data; may be given several times")
+
+    p = verb(
+        "skeletons",
+        skeletons,
+        "list, show or compare the published skeleton formats",
+        ("skeletons list", "skeletons show h36m_17", "skeletons compare coco_17 h36m_17"),
+    )
+    p.add_argument("what", choices=("list", "show", "compare"))
+    p.add_argument("names", nargs="*")
+    p = verb(
+        "predict",
+        predict,
+        "poses of a picture, a folder of pictures or a video",
+        (
+            "predict street.jpg -o poses.csv --overlay seen/",
+            "predict walk.mp4 -o walk.trc --skeleton h36m_25 --looks 5 --overlay walk_seen.mp4",
+            "predict face.jpg -o poses.json --box 120 40 200 400",
+        ),
+    )
+    p.add_argument("input", type=Path)
+    p.add_argument(
+        "-o", "--output", type=Path, required=True, help="ends in .csv, .parquet, .json (COCO), .c3d or .trc"
+    )
+    p.add_argument(
+        "--model",
+        type=Path,
+        default=Path("artifacts/models/consistency"),
+        help="folder of the model (default %(default)s)",
+    )
+    p.add_argument("--acae", type=Path, help="an autoencoder, for confidence")
+    p.add_argument("--skeleton", default="all", help="a format of the model, or all (default)")
+    p.add_argument("--overlay", type=Path, help="folder for pictures, or a video (.mp4 or .avi), with the poses drawn")
+    p.add_argument(
+        "--box",
+        type=float,
+        nargs=4,
+        metavar=("LEFT", "TOP", "WIDTH", "HEIGHT"),
+        help="look here instead of searching for people",
+    )
+    p.add_argument(
+        "--detector",
+        type=Path,
+        default=Path("data/blazepose"),
+        help="folder of the BlazePose networks (default %(default)s)",
+    )
+    p.add_argument(
+        "--looks", type=int, default=2, help="test-time augmentation: 1, 2 (with the mirror image, default), 5 ..."
+    )
+    p.add_argument(
+        "--field-of-view", type=float, default=55.0, metavar="DEG", help="of the longer side, for uncalibrated pictures"
+    )
+    p.add_argument("--memory", type=float, metavar="MIB", help="budget for activations")
+    p.add_argument("--device", default=None)
+    p.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    p = verb(
+        "validate",
+        validate,
+        "every problem of an example table or of a folder of one's own data",
+        ("validate artifacts/people/test_indoor --decode", "validate my_data --json"),
+    )
+    p.add_argument("folder", type=Path)
+    p.add_argument("--decode", action="store_true", help="also decode every image")
+    p = verb(
+        "evaluate",
+        evaluate,
+        "measure a file of poses against the truth",
+        ("evaluate predictions.npz truth.npz --protocol human36m -o result.json",),
+    )
+    p.add_argument("predictions", type=Path)
+    p.add_argument("truth", type=Path)
+    p.add_argument("--protocol", required=True)
+    p.add_argument("-o", "--output", type=Path)
+    p = verb(
+        "fit-acae",
+        fit_acae,
+        "fit the affine-combining autoencoder to poses (npz with joints3d [n, j, 3] mm, and joints or skeleton)",
+        ("fit-acae poses.npz -o acae.safetensors", "fit-acae poses.npz -o acae.safetensors --sided 20 --central 4"),
+    )
+    p.add_argument("poses", type=Path)
+    p.add_argument("-o", "--output", type=Path, required=True)
+    p.add_argument("--sided", type=int, default=40, help="latent points of left and right together")
+    p.add_argument("--central", type=int, default=8)
+    p.add_argument("--sparsity", type=float, default=0.6)
+    p.add_argument("--seed", type=int, default=0)
+    p = verb(
+        "export",
+        export,
+        "the crop model as ONNX (.onnx) or torch.export program (.pt2)",
+        ("export artifacts/models/consistency -o crop.onnx --check",),
+    )
+    p.add_argument("model", type=Path)
+    p.add_argument("-o", "--output", type=Path, required=True)
+    p.add_argument("--check", action="store_true", help="compare the ONNX file with torch")
+    p = verb(
+        "card",
+        card,
+        "write a model card (README.md) beside a model",
+        ("card artifacts/models/consistency results/evaluate/consistency.json",),
+    )
+    p.add_argument("model", type=Path)
+    p.add_argument(
+        "results", type=Path, help="JSON: benchmark -> measure -> number, such as results/evaluate/NAME.json"
+    )
+    p.add_argument(
+        "--training",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="a sentence on the training data; may be given several times",
+    )
     return parser
 
 # %% ../../nbs/workflow/02_cli.ipynb #cff0679a
 def main(arguments: list[str] | None = None) -> int:
     "The command `acae-nb`; gives the exit code. What is wrong with the input is said in one line on stderr."
     parsed = _parser().parse_args(arguments)
-    try: return parsed.run(parsed)
+    try:
+        return parsed.run(parsed)
     except (ValueError, KeyError, OSError, ImportError) as error:
         print(f"acae-nb {parsed.verb}: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return WRONG

@@ -6,7 +6,11 @@
 __all__ = ['overlay', 'apply_profile', 'leaves', 'absent_inputs', 'check_pipeline', 'main']
 
 # %% ../../nbs/workflow/01_profiles.ipynb #d6a9a1a1
-import io, os, re, shlex, sys
+import io
+import os
+import re
+import shlex
+import sys
 from pathlib import Path
 
 from ..basics.files import write_whole
@@ -18,32 +22,56 @@ def overlay(base, changes, file, replaced=(), path=""):
     "Put the values of `changes` into `base` (nested dicts, in place), dicts at the dotted paths `replaced` whole; `StageError` for a key or a kind of value that `base` does not have."
     for key, value in changes.items():
         here = f"{path}{key}"
-        if key not in base: raise StageError(file, here, "a key of params.yaml", f"an unknown key{near(key, base)}")
-        if isinstance(base[key], dict) and isinstance(value, dict) and here not in replaced: overlay(base[key], value, file, replaced, here + "."); continue
-        kinds = [float if isinstance(v, (int, float)) and not isinstance(v, bool) else str if isinstance(v, str) else list if isinstance(v, list)
-                 else dict if isinstance(v, dict) else type(v) for v in (base[key], value)]
-        if kinds[0] != kinds[1] and type(None) not in kinds: raise StageError(file, here, f"a {kinds[0].__name__} as in params.yaml", repr(value))
+        if key not in base:
+            raise StageError(file, here, "a key of params.yaml", f"an unknown key{near(key, base)}")
+        if isinstance(base[key], dict) and isinstance(value, dict) and here not in replaced:
+            overlay(base[key], value, file, replaced, here + ".")
+            continue
+        kinds = [
+            float
+            if isinstance(v, (int, float)) and not isinstance(v, bool)
+            else str
+            if isinstance(v, str)
+            else list
+            if isinstance(v, list)
+            else dict
+            if isinstance(v, dict)
+            else type(v)
+            for v in (base[key], value)
+        ]
+        if kinds[0] != kinds[1] and type(None) not in kinds:
+            raise StageError(file, here, f"a {kinds[0].__name__} as in params.yaml", repr(value))
         base[key] = value
 
 # %% ../../nbs/workflow/01_profiles.ipynb #4448d2f6
 def apply_profile(profile, params_file="params.yaml"):
     "Overlay profiles/PROFILE.yaml on `params_file`, keeping its comments and order; the file is replaced atomically, or left alone when something is refused."
     from ruamel.yaml import YAML
+
     file = Path("profiles") / f"{profile}.yaml"
-    if not file.exists(): raise StageError(file, "profile", "one of " + ", ".join(sorted(p.stem for p in file.parent.glob("*.yaml"))), "no such file")
+    if not file.exists():
+        raise StageError(
+            file, "profile", "one of " + ", ".join(sorted(p.stem for p in file.parent.glob("*.yaml"))), "no such file"
+        )
     changes = read_yaml(file.read_text(), file) or {}
     replaced = changes.pop("replace", [])
     for dotted in replaced:
-        for where in (read_yaml(Path(params_file).read_text(), params_file), changes): block_of(where, dotted, f"{file}: replace")
-    yaml = YAML(); yaml.preserve_quotes, yaml.width = True, 4096
-    params = yaml.load(Path(params_file).read_text()); overlay(params, changes, file, replaced)
-    text = io.StringIO(); yaml.dump(params, text)
-    if changes: write_whole(params_file, text.getvalue())
+        for where in (read_yaml(Path(params_file).read_text(), params_file), changes):
+            block_of(where, dotted, f"{file}: replace")
+    yaml = YAML()
+    yaml.preserve_quotes, yaml.width = True, 4096
+    params = yaml.load(Path(params_file).read_text())
+    overlay(params, changes, file, replaced)
+    text = io.StringIO()
+    yaml.dump(params, text)
+    if changes:
+        write_whole(params_file, text.getvalue())
 
 # %% ../../nbs/workflow/01_profiles.ipynb #27ac292b
 def leaves(node, path=()):
     "The dotted paths of all values of nested dicts that are not dicts themselves."
-    if not isinstance(node, dict) or not node: return [".".join(path)]
+    if not isinstance(node, dict) or not node:
+        return [".".join(path)]
     return [leaf for key, value in node.items() for leaf in leaves(value, (*path, str(key)))]
 
 # %% ../../nbs/workflow/01_profiles.ipynb #415f172b
@@ -51,43 +79,75 @@ def absent_inputs(repo):
     "(stage, path) of every dependency in a `dvc.repo.Repo` that is not there and that no stage makes."
     made = [Path(out.fs_path) for out in repo.index.outs]
     hoped = lambda path: any(path.is_relative_to(out) or out.is_relative_to(path) for out in made)
-    return [(stage.name or stage.addressing, os.path.relpath(dep.fs_path)) for stage in repo.index.stages for dep in stage.deps
-            if not Path(dep.fs_path).exists() and not hoped(Path(dep.fs_path))]
+    return [
+        (stage.name or stage.addressing, os.path.relpath(dep.fs_path))
+        for stage in repo.index.stages
+        for dep in stage.deps
+        if not Path(dep.fs_path).exists() and not hoped(Path(dep.fs_path))
+    ]
 
 # %% ../../nbs/workflow/01_profiles.ipynb #c8161707
 def check_pipeline(params_file="params.yaml"):
     """Check every `python -m acae_nb.workflow.stage` command of dvc.yaml as the stage would, that each key of `params_file` is read by one, and that
     what no stage makes is there; `StageError` for the first fault (of absent inputs: for all). Returns the stages' keys."""
     from dvc.repo import Repo
+
     text, keys = Path("dvc.yaml").read_text(), []
-    read = re.findall(r"\$\{\s*([\w.]+)", text) + re.findall(r"--block ([\w.]+)", text)      # of stages over an empty mapping there is no command
+    read = re.findall(r"\$\{\s*([\w.]+)", text) + re.findall(
+        r"--block ([\w.]+)", text
+    )  # of stages over an empty mapping there is no command
     with Repo() as repo:
         commands = [c for s in repo.index.stages if s.cmd for c in ([s.cmd] if isinstance(s.cmd, str) else s.cmd)]
         absent = absent_inputs(repo)
     for words in map(shlex.split, commands):
-        if words[1:3] != ["-m", "acae_nb.workflow.stage"]: continue
+        if words[1:3] != ["-m", "acae_nb.workflow.stage"]:
+            continue
         arguments = parse(words[3:])
-        keys.append(prepare(arguments.name, arguments.block, arguments.pairs, params_file)[2]); read += arguments.block
-    unread = [leaf for leaf in leaves(read_yaml(Path(params_file).read_text(), params_file)) if not any(f"{leaf}.".startswith(f"{r}.") for r in read)]
-    if unread: raise StageError(params_file, ", ".join(unread), "a key that a stage of dvc.yaml reads", f"an unknown key{near(unread[0], read)}")
-    if absent: raise StageError("dvc.yaml", "inputs", "these files and folders (nbs/datasets/FORMAT.ipynb says how to ask a data set's owners for it)",
-                                "nothing at" + "".join(f"\n  {path}   (stage {stage})" for stage, path in absent))
+        keys.append(prepare(arguments.name, arguments.block, arguments.pairs, params_file)[2])
+        read += arguments.block
+    unread = [
+        leaf
+        for leaf in leaves(read_yaml(Path(params_file).read_text(), params_file))
+        if not any(f"{leaf}.".startswith(f"{r}.") for r in read)
+    ]
+    if unread:
+        raise StageError(
+            params_file,
+            ", ".join(unread),
+            "a key that a stage of dvc.yaml reads",
+            f"an unknown key{near(unread[0], read)}",
+        )
+    if absent:
+        raise StageError(
+            "dvc.yaml",
+            "inputs",
+            "these files and folders (nbs/datasets/FORMAT.ipynb says how to ask a data set's owners for it)",
+            "nothing at" + "".join(f"\n  {path}   (stage {stage})" for stage, path in absent),
+        )
     return keys
 
 # %% ../../nbs/workflow/01_profiles.ipynb #5ae25591
 def main(words=None):
     "The command; exit status 0, or 2 for a refusal."
     import argparse
-    parser = argparse.ArgumentParser(prog="python -m acae_nb.workflow.profiles", description="Select a profile, or check the pipeline's parameters.")
+
+    parser = argparse.ArgumentParser(
+        prog="python -m acae_nb.workflow.profiles", description="Select a profile, or check the pipeline's parameters."
+    )
     choice = parser.add_mutually_exclusive_group(required=True)
     choice.add_argument("profile", nargs="?", help="overlay profiles/PROFILE.yaml on params.yaml")
     choice.add_argument("--check", action="store_true", help="check all stages of dvc.yaml against params.yaml")
     arguments = parser.parse_args(words)
     try:
-        if arguments.profile: apply_profile(arguments.profile)
-        else: print(f"{len(check_pipeline())} stages checked")
-    except StageError as e: print(f"refused: {e}", file=sys.stderr); return 2
+        if arguments.profile:
+            apply_profile(arguments.profile)
+        else:
+            print(f"{len(check_pipeline())} stages checked")
+    except StageError as e:
+        print(f"refused: {e}", file=sys.stderr)
+        return 2
     return 0
 
 # %% ../../nbs/workflow/01_profiles.ipynb #3f3dc245
-if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
+if __name__ == "__main__" and "__file__" in globals():
+    sys.exit(main())

@@ -10,7 +10,23 @@ __all__ = ['TYPES', 'OFFLINE', 'StageError', 'read_yaml', 'block_of', 'merge_par
            'run_stage', 'parse', 'main']
 
 # %% ../../nbs/workflow/00_stage.ipynb #b869cd83
-import ast, fcntl, io, json, logging, os, re, resource, shlex, signal, socket, sys, tempfile, threading, time, types, typing
+import ast
+import fcntl
+import io
+import json
+import logging
+import os
+import re
+import resource
+import shlex
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import types
+import typing
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -25,6 +41,7 @@ from ..basics.processes import die_with_parent, ends_group
 # %% ../../nbs/workflow/00_stage.ipynb #9cb4354e
 class StageError(Exception):
     "A stage that was refused before any work: `file`, `field`, what was `expected` and what was `found`."
+
     def __init__(self, file, field, expected, found):
         self.file, self.field, self.expected, self.found = str(file), field, expected, found
         super().__init__(f"{file}: {field}: expected {expected}, found {found}")
@@ -34,7 +51,9 @@ def read_yaml(source, file):
     "Plain YAML 1.2 of the text `source`; `file` is its name for messages. Raises `StageError` on bad syntax or a duplicated key."
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError
-    try: return YAML(typ="safe", pure=True).load(source)
+
+    try:
+        return YAML(typ="safe", pure=True).load(source)
     except MarkedYAMLError as e:
         line = f"line {e.problem_mark.line + 1}" if e.problem_mark else "syntax"
         raise StageError(file, line, "YAML 1.2 without duplicated keys", (e.problem or str(e)).split("\n")[0]) from None
@@ -46,22 +65,33 @@ def block_of(params, dotted, file):
     for key in dotted.split("."):
         if not isinstance(node, dict) or key not in node:
             keys = list(node) if isinstance(node, dict) else []
-            raise StageError(file, dotted, f"a block under {'.'.join(seen) or 'the top level'}", f"no key {key!r}{near(key, keys)}")
+            raise StageError(
+                file, dotted, f"a block under {'.'.join(seen) or 'the top level'}", f"no key {key!r}{near(key, keys)}"
+            )
         node, seen = node[key], seen + [key]
-    if not isinstance(node, dict): raise StageError(file, dotted, "a block (mapping) of parameters", repr(node))
+    if not isinstance(node, dict):
+        raise StageError(file, dotted, "a block (mapping) of parameters", repr(node))
     return node
 
 # %% ../../nbs/workflow/00_stage.ipynb #bf15b79d
 def merge_parameters(params, blocks, pairs, file="params.yaml"):
     "`(values, origins)` of the dotted `blocks` of `params` and of the `key=value` strings `pairs` (values are YAML)."
-    given = [(key, value, f"{file}: {dotted}.{key}") for dotted in blocks for key, value in block_of(params, dotted, file).items()]
+    given = [
+        (key, value, f"{file}: {dotted}.{key}")
+        for dotted in blocks
+        for key, value in block_of(params, dotted, file).items()
+    ]
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        if not equals or not key.isidentifier(): raise StageError("command line", pair, "key=value", "no name before '='" if equals else "no '='")
+        if not equals or not key.isidentifier():
+            raise StageError("command line", pair, "key=value", "no name before '='" if equals else "no '='")
         given.append((key, read_yaml(text, f"command line: {key}"), f"command line: {key}"))
     values, origins = {}, {}
     for key, value, origin in given:
-        if key in values: raise StageError(*origin.split(": "), "a parameter given once", f"a second value; the first is in {origins[key]}")
+        if key in values:
+            raise StageError(
+                *origin.split(": "), "a parameter given once", f"a second value; the first is in {origins[key]}"
+            )
         values[key], origins[key] = value, origin
     return values, origins
 
@@ -72,97 +102,154 @@ TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "di
 def declared_parameters(notebook, file):
     "`{name: annotation or None}` of the `parameters` cell of a notebook (its JSON as a dict); `StageError` if it is not exactly one, or does more than declare."
     cells = [c for c in notebook["cells"] if c["cell_type"] == "code" and "parameters" in c["metadata"].get("tags", [])]
-    if len(cells) != 1: raise StageError(file, "cell tag 'parameters'", "exactly one code cell with it", f"{len(cells)}")
-    try: body = ast.parse("".join(cells[0]["source"])).body
-    except SyntaxError as e: raise StageError(file, f"parameters cell, line {e.lineno}", "Python declarations", e.msg) from None
+    if len(cells) != 1:
+        raise StageError(file, "cell tag 'parameters'", "exactly one code cell with it", f"{len(cells)}")
+    try:
+        body = ast.parse("".join(cells[0]["source"])).body
+    except SyntaxError as e:
+        raise StageError(file, f"parameters cell, line {e.lineno}", "Python declarations", e.msg) from None
     declared = {}
     for node in body:
         targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
         if len(targets) != 1 or not isinstance(targets[0], ast.Name) or node.value is None:
             raise StageError(file, f"parameters cell, line {node.lineno}", "name: type = value", ast.unparse(node))
-        if targets[0].id in declared: raise StageError(file, targets[0].id, "a parameter declared once", "a second declaration")
+        if targets[0].id in declared:
+            raise StageError(file, targets[0].id, "a parameter declared once", "a second declaration")
         declared[targets[0].id] = annotation_type(getattr(node, "annotation", None), targets[0].id, file)
     return declared
 
 # %% ../../nbs/workflow/00_stage.ipynb #f35938fd
 def annotation_type(annotation, name, file):
     "The simple type an annotation's syntax tree names: int, float, str, bool, None, lists, dicts and unions of them; None where there is no annotation."
-    if annotation is None: return None
-    try: return eval(ast.unparse(annotation), {"__builtins__": {}}, TYPES)
-    except Exception: raise StageError(file, name, "an annotation of " + ", ".join(TYPES), ast.unparse(annotation)) from None
+    if annotation is None:
+        return None
+    try:
+        return eval(ast.unparse(annotation), {"__builtins__": {}}, TYPES)
+    except Exception:
+        raise StageError(file, name, "an annotation of " + ", ".join(TYPES), ast.unparse(annotation)) from None
 
 # %% ../../nbs/workflow/00_stage.ipynb #69a88f83
 def fits(value, kind):
     "Whether a YAML value is of the annotated type `kind`; an int is a float, a bool is not an int."
-    if kind is None or kind is type(None): return value is None
-    if isinstance(kind, types.UnionType): return any(fits(value, k) for k in typing.get_args(kind))
+    if kind is None or kind is type(None):
+        return value is None
+    if isinstance(kind, types.UnionType):
+        return any(fits(value, k) for k in typing.get_args(kind))
     origin, args = typing.get_origin(kind) or kind, typing.get_args(kind)
-    if origin is float: return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if origin is int: return isinstance(value, int) and not isinstance(value, bool)
-    if not isinstance(value, origin): return False
-    if args and origin is list: return all(fits(v, args[0]) for v in value)
-    if args and origin is dict: return all(fits(k, args[0]) and fits(v, args[1]) for k, v in value.items())
+    if origin is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if origin is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if not isinstance(value, origin):
+        return False
+    if args and origin is list:
+        return all(fits(v, args[0]) for v in value)
+    if args and origin is dict:
+        return all(fits(k, args[0]) and fits(v, args[1]) for k, v in value.items())
     return True
 
 # %% ../../nbs/workflow/00_stage.ipynb #db14f17b
 def check_parameters(declared, values, origins, file):
     "Raise one `StageError` naming every parameter that is unknown, missing or of a wrong type."
-    faults = [StageError(*origins[k].rsplit(": ", 1), f"a parameter that {file} declares", f"{k!r}{near(k, declared)}") for k in values if k not in declared]
-    faults += [StageError(file, k, "a value from a --block or as key=value", "none") for k in declared if k not in values]
-    faults += [StageError(*origins[k].rsplit(": ", 1), getattr(t, "__name__", str(t)) if not typing.get_args(t) else str(t), f"{values[k]!r} ({type(values[k]).__name__})")
-               for k, t in declared.items() if k in values and t is not None and not fits(values[k], t)]
-    if len(faults) == 1: raise faults[0]
-    if faults: raise StageError(file, f"{len(faults)} parameters", "each known, given and of its type", "these faults:" + "".join(f"\n  {e}" for e in faults))
+    faults = [
+        StageError(*origins[k].rsplit(": ", 1), f"a parameter that {file} declares", f"{k!r}{near(k, declared)}")
+        for k in values
+        if k not in declared
+    ]
+    faults += [
+        StageError(file, k, "a value from a --block or as key=value", "none") for k in declared if k not in values
+    ]
+    faults += [
+        StageError(
+            *origins[k].rsplit(": ", 1),
+            getattr(t, "__name__", str(t)) if not typing.get_args(t) else str(t),
+            f"{values[k]!r} ({type(values[k]).__name__})",
+        )
+        for k, t in declared.items()
+        if k in values and t is not None and not fits(values[k], t)
+    ]
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise StageError(
+            file,
+            f"{len(faults)} parameters",
+            "each known, given and of its type",
+            "these faults:" + "".join(f"\n  {e}" for e in faults),
+        )
 
 # %% ../../nbs/workflow/00_stage.ipynb #acccc93d
 def read_holder(path):
     "What the lock file `path` says of its holder (a dict), or {} while it is being written."
-    try: return json.loads(Path(path).read_text() or "{}")
-    except json.JSONDecodeError: return {}
+    try:
+        return json.loads(Path(path).read_text() or "{}")
+    except json.JSONDecodeError:
+        return {}
 
 # %% ../../nbs/workflow/00_stage.ipynb #a7d620b3
 def runs_here(holder):
     "Whether the runner a lock file names is a living process of this host, started when it says."
-    if holder.get("host") != socket.gethostname(): return False
-    try: return psutil.Process(holder["pid"]).create_time() == holder["created"]
-    except psutil.NoSuchProcess: return False
+    if holder.get("host") != socket.gethostname():
+        return False
+    try:
+        return psutil.Process(holder["pid"]).create_time() == holder["created"]
+    except psutil.NoSuchProcess:
+        return False
 
 # %% ../../nbs/workflow/00_stage.ipynb #71aabcce
 @contextmanager
 def stage_lock(path, orphan_wait=20.0):
     """Hold the lock file `path` and yield its descriptor; `StageError` naming the holder when another stage has it.
     The file stays behind (removing it would race); its lock does not."""
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, deadline = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), time.monotonic() + orphan_wait
     try:
         while not try_lock(descriptor):
             holder = read_holder(path)
-            if runs_here(holder) or holder.get("host", socket.gethostname()) != socket.gethostname() or time.monotonic() > deadline:
+            if (
+                runs_here(holder)
+                or holder.get("host", socket.gethostname()) != socket.gethostname()
+                or time.monotonic() > deadline
+            ):
                 raise StageError(path, "lock", "no other run of this stage", describe_holder(holder))
             time.sleep(0.2)
         me = psutil.Process()
-        write_holder(descriptor, dict(pid=me.pid, host=socket.gethostname(), started=datetime.now().astimezone().isoformat(timespec="seconds"),
-                                      created=me.create_time(), command=shlex.join(sys.orig_argv)))
+        write_holder(
+            descriptor,
+            dict(
+                pid=me.pid,
+                host=socket.gethostname(),
+                started=datetime.now().astimezone().isoformat(timespec="seconds"),
+                created=me.create_time(),
+                command=shlex.join(sys.orig_argv),
+            ),
+        )
         yield descriptor
-    finally: os.close(descriptor)
+    finally:
+        os.close(descriptor)
 
 # %% ../../nbs/workflow/00_stage.ipynb #d99f6969
 def try_lock(descriptor):
     "Take the exclusive lock without waiting; False when another process has it."
-    try: fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError: return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     return True
 
 # %% ../../nbs/workflow/00_stage.ipynb #34a62718
 def write_holder(descriptor, holder):
     "Write the holder's facts into the lock file."
     text = json.dumps(holder).encode()
-    os.pwrite(descriptor, text, 0); os.ftruncate(descriptor, len(text))
+    os.pwrite(descriptor, text, 0)
+    os.ftruncate(descriptor, len(text))
 
 # %% ../../nbs/workflow/00_stage.ipynb #a6ef55b7
 def describe_holder(holder):
     "One sentence on who holds a stage's lock."
-    if not holder: return "another process that is just starting"
+    if not holder:
+        return "another process that is just starting"
     state = "running" if runs_here(holder) else "not running on this host, but a process it started still is"
     return f"process {holder['pid']} on {holder['host']} since {holder['started']} ({state}): {holder['command']}"
 
@@ -170,49 +257,74 @@ def describe_holder(holder):
 def dvc_ancestors(process=None):
     "The processes above this one up to and with the `dvc` that runs the stage: DVC marks the environment of what it starts with DVC_STAGE."
     chain = []
-    if "DVC_STAGE" not in os.environ: return chain
+    if "DVC_STAGE" not in os.environ:
+        return chain
     for ancestor in psutil.Process().parents():
         chain.append(ancestor)
-        try: started_by_dvc = "DVC_STAGE" in ancestor.environ()
-        except psutil.Error: started_by_dvc = False
-        if not started_by_dvc: return chain
+        try:
+            started_by_dvc = "DVC_STAGE" in ancestor.environ()
+        except psutil.Error:
+            started_by_dvc = False
+        if not started_by_dvc:
+            return chain
     return chain
 
 # %% ../../nbs/workflow/00_stage.ipynb #6c079587
 def follow_dvc():
     "Under DVC, kill this process when any process between it and `dvc`, or `dvc` itself, ends. Elsewhere nothing: `nohup` keeps working."
+
     def wait(process):
-        process.wait(); os.kill(os.getpid(), signal.SIGKILL)
+        process.wait()
+        os.kill(os.getpid(), signal.SIGKILL)
+
     chain = dvc_ancestors()
-    if chain: die_with_parent(chain[0].pid)
-    for process in chain[1:]: threading.Thread(target=wait, args=(process,), daemon=True).start()
+    if chain:
+        die_with_parent(chain[0].pid)
+    for process in chain[1:]:
+        threading.Thread(target=wait, args=(process,), daemon=True).start()
 
 # %% ../../nbs/workflow/00_stage.ipynb #56cd5fdf
 class LogWriter:
     "A text stream for log files: of a line redrawn with carriage returns it keeps one state every `period` seconds, and the last."
-    def __init__(self, stream, period=10.0): self.stream, self.period, self.line, self.shown, self.redrawn = stream, period, "", 0.0, False
+
+    def __init__(self, stream, period=10.0):
+        self.stream, self.period, self.line, self.shown, self.redrawn = stream, period, "", 0.0, False
+
     def write(self, text):
         for part in re.findall(r"[\r\n]|[^\r\n]+", text):
-            if part == "\r": self.redrawn = True
-            elif part == "\n": self.stream.write(self.line + "\n"); self.line, self.redrawn = "", False
+            if part == "\r":
+                self.redrawn = True
+            elif part == "\n":
+                self.stream.write(self.line + "\n")
+                self.line, self.redrawn = "", False
             else:
-                if self.redrawn: self.replace_line()
+                if self.redrawn:
+                    self.replace_line()
                 self.line += part
+
     def replace_line(self):
         if self.line.strip() and time.monotonic() - self.shown > self.period:
-            self.stream.write(self.line + "\n"); self.shown = time.monotonic()
+            self.stream.write(self.line + "\n")
+            self.shown = time.monotonic()
         self.line, self.redrawn = "", False
-    def flush(self): self.stream.flush()
+
+    def flush(self):
+        self.stream.flush()
+
     def close(self):
-        if self.line.strip(): self.stream.write(self.line + "\n"); self.line = ""
+        if self.line.strip():
+            self.stream.write(self.line + "\n")
+            self.line = ""
 
 # %% ../../nbs/workflow/00_stage.ipynb #c7044f1e
 def tree_memory():
     "Proportional set size of this process and all below it, in MB."
     total = 0
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
-        try: total += process.memory_full_info().pss
-        except (psutil.NoSuchProcess, psutil.AccessDenied): continue   # it ended while we looked
+        try:
+            total += process.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # it ended while we looked
     return total / 1e6
 
 # %% ../../nbs/workflow/00_stage.ipynb #dbf94fc6
@@ -220,15 +332,25 @@ def tree_memory():
 def metered(period=1.0):
     "Yields a dict that holds `wall_seconds`, `cpu_seconds` and `peak_memory_mb` of this process and its children after the block."
     used, stop, peaks, start = {}, threading.Event(), [tree_memory()], time.monotonic()
+
     def watch():
-        while not stop.wait(period): peaks.append(tree_memory()); peaks[:] = [max(peaks)]
-    thread = threading.Thread(target=watch, daemon=True); thread.start()
-    try: yield used
+        while not stop.wait(period):
+            peaks.append(tree_memory())
+            peaks[:] = [max(peaks)]
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield used
     finally:
-        stop.set(); thread.join()
+        stop.set()
+        thread.join()
         mine, theirs = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-        used.update(wall_seconds=round(time.monotonic() - start, 1), cpu_seconds=round(mine.ru_utime + mine.ru_stime + theirs.ru_utime + theirs.ru_stime, 1),
-                    peak_memory_mb=round(max(*peaks, theirs.ru_maxrss / 1e3)))
+        used.update(
+            wall_seconds=round(time.monotonic() - start, 1),
+            cpu_seconds=round(mine.ru_utime + mine.ru_stime + theirs.ru_utime + theirs.ru_stime, 1),
+            peak_memory_mb=round(max(*peaks, theirs.ru_maxrss / 1e3)),
+        )
 
 # %% ../../nbs/workflow/00_stage.ipynb #9d2dcacf
 OFFLINE = """{%- extends 'lab/index.html.j2' -%}
@@ -239,8 +361,11 @@ OFFLINE = """{%- extends 'lab/index.html.j2' -%}
 def write_html(notebook, path):
     "Write the notebook file `notebook` as an HTML page that loads nothing from a network."
     from nbconvert import HTMLExporter
+
     page, _ = HTMLExporter(raw_template=OFFLINE).from_filename(str(notebook))
-    page = re.sub(r'<script[^>]*\bsrc="https?://[^"]*"[^>]*>\s*</script>|<link[^>]*\bhref="https?://[^"]*"[^>]*>', "", page)
+    page = re.sub(
+        r'<script[^>]*\bsrc="https?://[^"]*"[^>]*>\s*</script>|<link[^>]*\bhref="https?://[^"]*"[^>]*>', "", page
+    )
     write_whole(path, page)
 
 # %% ../../nbs/workflow/00_stage.ipynb #f9ed4301
@@ -250,38 +375,63 @@ def running_kernel(descriptor):
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_core.utils import run_sync
+
     with tempfile.TemporaryDirectory(prefix="acae_nb-") as folder:
-        manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
-                                     transport="ipc", connection_file=f"{folder}/kernel.json")
+        manager = AsyncKernelManager(
+            kernel_name="python3",
+            kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
+            transport="ipc",
+            connection_file=f"{folder}/kernel.json",
+        )
         environment = dict(os.environ, IPYTHONDIR=folder, PYTHONHASHSEED=os.environ.get("PYTHONHASHSEED", "0"))
-        run_sync(manager.start_kernel)(cwd=os.getcwd(), env=environment, pass_fds=(descriptor,), preexec_fn=partial(die_with_parent, os.getpid()))
+        run_sync(manager.start_kernel)(
+            cwd=os.getcwd(), env=environment, pass_fds=(descriptor,), preexec_fn=partial(die_with_parent, os.getpid())
+        )
         with ends_group(manager.provisioner.pid):
-            try: yield manager
-            except BaseException: run_sync(manager.shutdown_kernel)(now=True); raise
-            for end in (manager.request_shutdown, manager.finish_shutdown, manager.cleanup_resources): run_sync(end)()   # shutdown_kernel would interrupt it first
+            try:
+                yield manager
+            except BaseException:
+                run_sync(manager.shutdown_kernel)(now=True)
+                raise
+            for end in (manager.request_shutdown, manager.finish_shutdown, manager.cleanup_resources):
+                run_sync(end)()  # shutdown_kernel would interrupt it first
 
 # %% ../../nbs/workflow/00_stage.ipynb #77d9989f
 @contextmanager
 def forwarded_signals(kernel, grace=60.0):
     "While open, SIGINT and SIGTERM to this process interrupt the process `kernel`; yields the list of signals received."
     received = []
+
     def kill():
-        if psutil.pid_exists(kernel): os.killpg(kernel, signal.SIGKILL)
-    timer = threading.Timer(grace, kill); timer.daemon = True
+        if psutil.pid_exists(kernel):
+            os.killpg(kernel, signal.SIGKILL)
+
+    timer = threading.Timer(grace, kill)
+    timer.daemon = True
+
     def forward(number, frame):
         received.append(number)
-        if len(received) > 1: kill()
-        elif psutil.pid_exists(kernel): os.kill(kernel, signal.SIGINT); timer.start()
+        if len(received) > 1:
+            kill()
+        elif psutil.pid_exists(kernel):
+            os.kill(kernel, signal.SIGINT)
+            timer.start()
+
     before = {n: signal.signal(n, forward) for n in (signal.SIGINT, signal.SIGTERM)}
-    try: yield received
+    try:
+        yield received
     finally:
         timer.cancel()
-        for number, handler in before.items(): signal.signal(number, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 # %% ../../nbs/workflow/00_stage.ipynb #a36eb5e4
 class StageFailed(Exception):
     "A stage whose notebook did not reach its end; `code` is the exit status."
-    def __init__(self, message, code=1): super().__init__(message); self.code = code
+
+    def __init__(self, message, code=1):
+        super().__init__(message)
+        self.code = code
 
 # %% ../../nbs/workflow/00_stage.ipynb #9c474299
 def execute(notebook, copy, values, descriptor):
@@ -289,27 +439,55 @@ def execute(notebook, copy, values, descriptor):
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
-    logging.getLogger("papermill").setLevel(logging.ERROR)      # it takes `int | None` for an unknown parameter; ours are checked
+
+    logging.getLogger("papermill").setLevel(
+        logging.ERROR
+    )  # it takes `int | None` for an unknown parameter; ours are checked
     out, err = (s if s.isatty() else LogWriter(s) for s in (sys.stdout, sys.stderr))
     with running_kernel(descriptor) as manager, forwarded_signals(manager.provisioner.pid) as received:
+
         def stop_if_asked(cell, cell_index):
-            if received: raise KeyboardInterrupt
+            if received:
+                raise KeyboardInterrupt
+
         try:
-            done = papermill.execute_notebook(str(notebook), str(copy), values, kernel_name="python3", language="python", progress_bar=False, start_timeout=300,
-                                              stdout_file=out, stderr_file=err, km=manager, iopub_timeout=120, coalesce_streams=True, on_cell_start=stop_if_asked)
-            left = [c.source for c in done.cells if c.cell_type == "code" and c.source.strip() and c.execution_count is None]
-            if left: raise StageFailed(f"the notebook ended before its last cell; the first that did not run:\n{left[0]}")
-        except (PapermillExecutionError, KeyboardInterrupt, DeadKernelError) as error: raise failure(error, received, manager) from None
+            done = papermill.execute_notebook(
+                str(notebook),
+                str(copy),
+                values,
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                start_timeout=300,
+                stdout_file=out,
+                stderr_file=err,
+                km=manager,
+                iopub_timeout=120,
+                coalesce_streams=True,
+                on_cell_start=stop_if_asked,
+            )
+            left = [
+                c.source for c in done.cells if c.cell_type == "code" and c.source.strip() and c.execution_count is None
+            ]
+            if left:
+                raise StageFailed(f"the notebook ended before its last cell; the first that did not run:\n{left[0]}")
+        except (PapermillExecutionError, KeyboardInterrupt, DeadKernelError) as error:
+            raise failure(error, received, manager) from None
         finally:
-            for stream in (out, err): isinstance(stream, LogWriter) and stream.close()
+            for stream in (out, err):
+                isinstance(stream, LogWriter) and stream.close()
 
 # %% ../../nbs/workflow/00_stage.ipynb #dc1f54c6
 def failure(error, received, manager):
     "The `StageFailed` that says what papermill's `error` was: a signal, a dead kernel or a failing cell."
-    if received: return StageFailed(f"stopped by {signal.Signals(received[0]).name}", 128 + received[0])
+    if received:
+        return StageFailed(f"stopped by {signal.Signals(received[0]).name}", 128 + received[0])
     if not hasattr(error, "traceback"):
         code = getattr(manager.provisioner.process, "returncode", None)
-        return StageFailed(f"the kernel died (exit status {code}" + (": killed, for lack of memory or by hand)" if code == -signal.SIGKILL else ")"))
+        return StageFailed(
+            f"the kernel died (exit status {code}"
+            + (": killed, for lack of memory or by hand)" if code == -signal.SIGKILL else ")")
+        )
     trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).strip() or f"{error.ename}: {error.evalue}"
     return StageFailed(f"cell {error.cell_index}, In [{error.exec_count}]\n{trace}")
 
@@ -318,16 +496,26 @@ def prepare(name, blocks=(), pairs=(), params_file="params.yaml"):
     "Every check of a stage before it runs: `(notebook path, values, key)`. The key is NAME, or NAME-name where a parameter `name` is given."
     notebook = Path("nbs/pipeline") / f"{name}.ipynb"
     if not notebook.exists():
-        raise StageError(notebook, "stage", "a pipeline notebook (run from the root of the repository)", "no such file" + near(name, [p.stem for p in notebook.parent.glob("*.ipynb")]))
-    if blocks and not Path(params_file).exists(): raise StageError(params_file, "file", "the parameters of the pipeline", "no such file")
-    try: declared = declared_parameters(json.loads(notebook.read_text()), notebook)
-    except (json.JSONDecodeError, KeyError) as e: raise StageError(notebook, "file", "a notebook", f"{type(e).__name__}: {e}") from None
+        raise StageError(
+            notebook,
+            "stage",
+            "a pipeline notebook (run from the root of the repository)",
+            "no such file" + near(name, [p.stem for p in notebook.parent.glob("*.ipynb")]),
+        )
+    if blocks and not Path(params_file).exists():
+        raise StageError(params_file, "file", "the parameters of the pipeline", "no such file")
+    try:
+        declared = declared_parameters(json.loads(notebook.read_text()), notebook)
+    except (json.JSONDecodeError, KeyError) as e:
+        raise StageError(notebook, "file", "a notebook", f"{type(e).__name__}: {e}") from None
     params = read_yaml(Path(params_file).read_text(), params_file) if blocks else {}
     values, origins = merge_parameters(params, blocks, pairs, params_file)
     check_parameters(declared, values, origins, notebook)
     part = values.get("name")
     if part is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", str(part)):
-        raise StageError(*origins["name"].rsplit(": ", 1), "letters, digits, '.', '_' and '-' (it names files)", repr(part))
+        raise StageError(
+            *origins["name"].rsplit(": ", 1), "letters, digits, '.', '_' and '-' (it names files)", repr(part)
+        )
     return notebook, values, name if part is None else f"{name}-{part}"
 
 # %% ../../nbs/workflow/00_stage.ipynb #1ecac01d
@@ -339,10 +527,13 @@ def run_stage(name, blocks=(), pairs=(), params_file="params.yaml"):
     copy = Path("reports") / f"{key}.ipynb"
     with stage_lock(Path(".tmp/locks") / f"{key}.lock") as descriptor, metered() as used:
         copy.parent.mkdir(exist_ok=True)
-        for stale in (copy, copy.with_suffix(".html")): stale.unlink(missing_ok=True)
+        for stale in (copy, copy.with_suffix(".html")):
+            stale.unlink(missing_ok=True)
         print(f"stage {key}: {notebook} -> {copy}", flush=True)
-        try: execute(notebook, copy, values, descriptor)
-        finally: copy.exists() and write_html(copy, copy.with_suffix(".html"))
+        try:
+            execute(notebook, copy, values, descriptor)
+        finally:
+            copy.exists() and write_html(copy, copy.with_suffix(".html"))
     write_whole(Path("results/resources") / f"{key}.json", json.dumps(used, indent=2) + "\n")
     print(f"stage {key}: {used['wall_seconds']} s, {used['peak_memory_mb']} MB at most", flush=True)
     return used
@@ -351,12 +542,23 @@ def run_stage(name, blocks=(), pairs=(), params_file="params.yaml"):
 def parse(words):
     "The command line of `python -m acae_nb.workflow.stage` as an argparse namespace: name, block, pairs."
     import argparse
-    parser = argparse.ArgumentParser(prog="python -m acae_nb.workflow.stage", description="Run nbs/pipeline/NAME.ipynb strictly.")
+
+    parser = argparse.ArgumentParser(
+        prog="python -m acae_nb.workflow.stage", description="Run nbs/pipeline/NAME.ipynb strictly."
+    )
     parser.add_argument("name", help="pipeline notebook, without .ipynb")
     parser.add_argument("pairs", nargs="*", metavar="key=value", help="parameters; values are YAML")
-    parser.add_argument("--block", nargs="+", action="extend", default=[], metavar="path.in.params", help="blocks of params.yaml that give parameters")
+    parser.add_argument(
+        "--block",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="path.in.params",
+        help="blocks of params.yaml that give parameters",
+    )
     arguments = parser.parse_intermixed_args(words)
-    arguments.pairs += [b for b in arguments.block if "=" in b]; arguments.block = [b for b in arguments.block if "=" not in b]
+    arguments.pairs += [b for b in arguments.block if "=" in b]
+    arguments.block = [b for b in arguments.block if "=" not in b]
     return arguments
 
 # %% ../../nbs/workflow/00_stage.ipynb #5ae25591
@@ -364,10 +566,16 @@ def main(words=None):
     "The command; exit status 0, 1 for a failing notebook, 2 for a refusal, 128 + signal when stopped."
     arguments = parse(words)
     try:
-        follow_dvc(); run_stage(arguments.name, arguments.block, arguments.pairs)
-    except StageError as e: print(f"refused: {e}", file=sys.stderr); return 2
-    except StageFailed as e: print(f"failed: stage {arguments.name}, executed copy in reports/: {e}", file=sys.stderr); return e.code
+        follow_dvc()
+        run_stage(arguments.name, arguments.block, arguments.pairs)
+    except StageError as e:
+        print(f"refused: {e}", file=sys.stderr)
+        return 2
+    except StageFailed as e:
+        print(f"failed: stage {arguments.name}, executed copy in reports/: {e}", file=sys.stderr)
+        return e.code
     return 0
 
 # %% ../../nbs/workflow/00_stage.ipynb #3f3dc245
-if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
+if __name__ == "__main__" and "__file__" in globals():
+    sys.exit(main())

@@ -1,4 +1,5 @@
 """The claims study: its statistics on made-up runs with known answers, what it may say, and the plan of its runs. (The runs themselves take two hours: `make claims`.)"""
+
 import json
 from pathlib import Path
 
@@ -7,8 +8,35 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from acae_nb.claims.runs import Places, Study, Variant, acae_params, first_params, make_runs, read_study, run_fingerprint, tuning_params
-from acae_nb.claims.findings import CLAIMS, VARIANTS, Claim, Run, analyse, findings_of, findings_text, gain_interval, level_interval, measured, pose_scores, read_run, read_runs, run_of, sweep, write_run
+from acae_nb.claims.findings import (
+    CLAIMS,
+    VARIANTS,
+    Claim,
+    Run,
+    analyse,
+    findings_of,
+    findings_text,
+    gain_interval,
+    level_interval,
+    measured,
+    pose_scores,
+    read_run,
+    read_runs,
+    run_of,
+    sweep,
+    write_run,
+)
+from acae_nb.claims.runs import (
+    Places,
+    Study,
+    Variant,
+    acae_params,
+    first_params,
+    make_runs,
+    read_study,
+    run_fingerprint,
+    tuning_params,
+)
 from acae_nb.evaluation.protocols import embedded_protocol, evaluate
 from acae_nb.skeletons.joints import load_skeleton, union
 
@@ -22,9 +50,18 @@ def test_pose_scores_are_the_protocols_numbers():
     true = rng.normal([300, 0, 4000], [200, 400, 200], (60, len(three), 3))
     pred = true + rng.normal(0, 70, true.shape) + rng.normal(0, 40, (60, 1, 3))
     pred[:, list(three.parts["coco_17"])] *= 1.03
-    scores, result = pose_scores(pred, true, three, embedded_protocol(three)), evaluate(pred, true, three, embedded_protocol(three), {"collection": ["x"] * 60})
-    for name in [m.name for m in result.protocol.measures] + ["inconsistency", "inconsistency along", "inconsistency across"]: assert np.isclose(scores[name].mean(), result.overall[name]), name
-    for name in three.parts: assert np.isclose(scores[f"{name} MPJPE"].mean(), result.formats.loc[name, "MPJPE"])
+    scores, result = (
+        pose_scores(pred, true, three, embedded_protocol(three)),
+        evaluate(pred, true, three, embedded_protocol(three), {"collection": ["x"] * 60}),
+    )
+    for name in [m.name for m in result.protocol.measures] + [
+        "inconsistency",
+        "inconsistency along",
+        "inconsistency across",
+    ]:
+        assert np.isclose(scores[name].mean(), result.overall[name]), name
+    for name in three.parts:
+        assert np.isclose(scores[f"{name} MPJPE"].mean(), result.formats.loc[name, "MPJPE"])
 
 
 def test_a_run_keeps_means_of_subjects(tmp_path):
@@ -33,7 +70,13 @@ def test_a_run_keeps_means_of_subjects(tmp_path):
     assert run.subjects == ("a", "b") and run.poses == (2, 2) and run.scores["MPJPE"] == (4.0, 5.5)
     write_run(tmp_path / "r.json", run)
     again = read_run(tmp_path / "r.json")
-    assert (again.variant, again.seed, again.subjects, again.scores, again.facts) == (run.variant, run.seed, run.subjects, run.scores, run.facts)
+    assert (again.variant, again.seed, again.subjects, again.scores, again.facts) == (
+        run.variant,
+        run.seed,
+        run.subjects,
+        run.scores,
+        run.facts,
+    )
 
 
 # ---- the interval
@@ -49,7 +92,9 @@ def test_interval_of_subjects_alone_is_the_bootstraps():
     "With equal seeds only the subjects vary: the spread of the mean of drawn subjects."
     subjects = np.random.default_rng(0).normal(2, 3, 60)
     mean, low, high = gain_interval(np.repeat(subjects[None], 4, 0), np.ones(60), 20_000)
-    assert np.isclose(mean, subjects.mean()) and np.allclose([low, high], subjects.mean() + np.array([-1.96, 1.96]) * subjects.std() / np.sqrt(60), atol=0.06)
+    assert np.isclose(mean, subjects.mean()) and np.allclose(
+        [low, high], subjects.mean() + np.array([-1.96, 1.96]) * subjects.std() / np.sqrt(60), atol=0.06
+    )
 
 
 def test_subjects_count_by_their_poses():
@@ -62,7 +107,9 @@ def test_intervals_cover_the_true_gain(seeds, subjects):
     covered = []
     for k in range(300):
         rng = np.random.default_rng([k, seeds])
-        gains = 1.5 + rng.normal(0, 1, (seeds, 1)) + rng.normal(0, 4, (1, subjects)) + rng.normal(0, 4, (seeds, subjects))
+        gains = (
+            1.5 + rng.normal(0, 1, (seeds, 1)) + rng.normal(0, 4, (1, subjects)) + rng.normal(0, 4, (seeds, subjects))
+        )
         _, low, high = gain_interval(gains, rng.integers(5, 20, subjects), 500)
         covered.append(low < 1.5 < high)
     assert 0.90 <= np.mean(covered) <= 0.995
@@ -70,69 +117,117 @@ def test_intervals_cover_the_true_gain(seeds, subjects):
 
 def test_too_little_for_an_interval():
     for shape in ((1, 9), (5, 1)):
-        with pytest.raises(ValueError, match="two seeds and two subjects"): gain_interval(np.zeros(shape), np.ones(shape[1]))
+        with pytest.raises(ValueError, match="two seeds and two subjects"):
+            gain_interval(np.zeros(shape), np.ones(shape[1]))
 
 
 # ---- claims on made-up runs
 def made_up(levels, seeds=5, subjects=30, spread=2.0, measures=("MPJPE",)):
     "Runs of variants {name: level}: hard subjects and lucky seeds are common to all variants, and far larger than the differences."
     hard, lucky = np.random.default_rng(0).normal(0, 40, subjects), np.random.default_rng(1).normal(0, 25, seeds)
-    return [Run(v, s + 1, tuple(f"s{k}" for k in range(subjects)), (10,) * subjects,
-                {m: tuple(level + hard + lucky[s] + np.random.default_rng([s, i]).normal(0, spread, subjects)) for m in measures}, {"test": "made up", "seconds": 60.0, "machine": "a desk", "training": "none"})
-            for i, (v, level) in enumerate(levels.items()) for s in range(seeds)]
+    return [
+        Run(
+            v,
+            s + 1,
+            tuple(f"s{k}" for k in range(subjects)),
+            (10,) * subjects,
+            {
+                m: tuple(level + hard + lucky[s] + np.random.default_rng([s, i]).normal(0, spread, subjects))
+                for m in measures
+            },
+            {"test": "made up", "seconds": 60.0, "machine": "a desk", "training": "none"},
+        )
+        for i, (v, level) in enumerate(levels.items())
+        for s in range(seeds)
+    ]
 
 
 def test_pairing_finds_what_is_hidden_in_the_spread():
     runs = made_up({"separate": 100.0, "merged": 103.0})
     found = measured(Claim("x", "separate", "merged", "MPJPE"), runs)
-    assert found.verdict == "holds" and 2 < found.gain < 4 and found.low > 1 and found.seeds == 5 and found.subjects == 30
+    assert (
+        found.verdict == "holds" and 2 < found.gain < 4 and found.low > 1 and found.seeds == 5 and found.subjects == 30
+    )
     alone = level_interval(runs, "separate", "MPJPE")
-    assert alone[2] - alone[1] > 10 * (found.high - found.low)                       # each on its own says nothing
+    assert alone[2] - alone[1] > 10 * (found.high - found.low)  # each on its own says nothing
 
 
-@pytest.mark.parametrize("gap, lower, verdict", [(6, True, "holds"), (-6, True, "does not hold"), (0, True, "undecided at this size"), (6, False, "does not hold"), (-6, False, "holds")])
+@pytest.mark.parametrize(
+    "gap, lower, verdict",
+    [
+        (6, True, "holds"),
+        (-6, True, "does not hold"),
+        (0, True, "undecided at this size"),
+        (6, False, "does not hold"),
+        (-6, False, "holds"),
+    ],
+)
 def test_verdicts(gap, lower, verdict):
     assert measured(Claim("x", "a", "b", "MPJPE", lower), made_up({"a": 100.0, "b": 100.0 + gap})).verdict == verdict
 
 
 def test_only_common_seeds_are_compared():
     runs = made_up({"a": 100.0, "b": 104.0})
-    some = [r for r in runs if not (r.variant == "b" and r.seed in (1, 4))] + [r for r in made_up({"a": 0.0}, seeds=6) if r.seed == 6]
+    some = [r for r in runs if not (r.variant == "b" and r.seed in (1, 4))] + [
+        r for r in made_up({"a": 0.0}, seeds=6) if r.seed == 6
+    ]
     assert measured(Claim("x", "a", "b", "MPJPE"), some).seeds == 3
     assert measured(Claim("x", "a", "b", "MPJPE"), [r for r in runs if r.variant == "a" or r.seed == 2]) is None
     assert measured(Claim("x", "a", "b", "CPS"), runs) is None
 
 
 def test_nothing_is_said_that_was_not_measured(tmp_path):
-    for r in made_up({"separate": 100.0, "merged": 103.0}): write_run(tmp_path / "runs" / f"{r.variant}-{r.seed}.json", r)
+    for r in made_up({"separate": 100.0, "merged": 103.0}):
+        write_run(tmp_path / "runs" / f"{r.variant}-{r.seed}.json", r)
     findings = analyse(tmp_path / "runs", tmp_path / "out")
     assert [f.claim.sentence for f in findings] == ["separate joints beat joints merged by name"]
     text, content = (tmp_path / "out/claims.txt").read_text(), json.loads((tmp_path / "out/claims.json").read_text())
-    for claim in CLAIMS[1:]: assert claim.sentence not in text and claim.sentence not in json.dumps(content)
-    assert content["facts"]["not measured"] == len(CLAIMS) - 1 and content["facts"]["runs"] == 10 and "10 runs in 10 minutes by `make claims`, seeds 1, 2, 3, 4, 5, on a desk" in text
-    assert content["findings"][0]["verdict"] == "holds" and (tmp_path / "out/claims.jpg").stat().st_size > 3000 and not (tmp_path / "out/latents.jpg").exists()
+    for claim in CLAIMS[1:]:
+        assert claim.sentence not in text and claim.sentence not in json.dumps(content)
+    assert (
+        content["facts"]["not measured"] == len(CLAIMS) - 1
+        and content["facts"]["runs"] == 10
+        and "10 runs in 10 minutes by `make claims`, seeds 1, 2, 3, 4, 5, on a desk" in text
+    )
+    assert (
+        content["findings"][0]["verdict"] == "holds"
+        and (tmp_path / "out/claims.jpg").stat().st_size > 3000
+        and not (tmp_path / "out/latents.jpg").exists()
+    )
 
 
 def test_no_runs_no_claims(tmp_path):
-    for r in made_up({"separate": 100.0}): write_run(tmp_path / f"{r.variant}-{r.seed}.json", r)
-    with pytest.raises(ValueError, match="expected runs of two variants of a claim with two seeds"): analyse(tmp_path, tmp_path / "out")
+    for r in made_up({"separate": 100.0}):
+        write_run(tmp_path / f"{r.variant}-{r.seed}.json", r)
+    with pytest.raises(ValueError, match="expected runs of two variants of a claim with two seeds"):
+        analyse(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_runs_of_other_tests_are_refused(tmp_path):
-    for r in made_up({"separate": 100.0}) + made_up({"merged": 100.0}, subjects=29): write_run(tmp_path / f"{r.variant}-{r.seed}.json", r)
-    with pytest.raises(ValueError, match="separate, seed 1: expected the test of the other runs .*290 poses.*found made up, 300 poses"): read_runs(tmp_path)
+    for r in made_up({"separate": 100.0}) + made_up({"merged": 100.0}, subjects=29):
+        write_run(tmp_path / f"{r.variant}-{r.seed}.json", r)
+    with pytest.raises(
+        ValueError, match="separate, seed 1: expected the test of the other runs .*290 poses.*found made up, 300 poses"
+    ):
+        read_runs(tmp_path)
 
 
-@pytest.mark.parametrize("content, words", [("{", "expected the JSON of a run"), ("[]", "found list"), ('{"variant": "x"}', "found .'variant'.")])
+@pytest.mark.parametrize(
+    "content, words",
+    [("{", "expected the JSON of a run"), ("[]", "found list"), ('{"variant": "x"}', "found .'variant'.")],
+)
 def test_files_that_are_no_runs(tmp_path, content, words):
     (tmp_path / "x.json").write_text(content)
-    with pytest.raises(ValueError, match=f"x.json: .*{words}"): read_runs(tmp_path)
+    with pytest.raises(ValueError, match=f"x.json: .*{words}"):
+        read_runs(tmp_path)
 
 
 def test_a_sweep_shows_what_is_there():
     runs = made_up({"collections 1": 130.0, "collections 2": 120.0, "separate": 110.0})
-    figure = sweep(runs, {1: "collections 1", 2: "collections 2", 4: "collections 4", 8: "separate"}, ["MPJPE"], "collections")
+    figure = sweep(
+        runs, {1: "collections 1", 2: "collections 2", 4: "collections 4", 8: "separate"}, ["MPJPE"], "collections"
+    )
     assert len(figure.axes) == 1 and [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["1", "2", "8"]
     assert (np.diff(figure.axes[0].lines[0].get_ydata()) < 0).all()
     assert sweep(runs, {4: "collections 4"}, ["MPJPE"], "x") is None
@@ -143,9 +238,14 @@ def test_the_study_of_the_repository_measures_every_claim():
     study = read_study(REPO / "params.yaml", REPO / "claims/params.yaml")
     assert {*study.variants} == {*VARIANTS} and len(study.seeds) >= 5
     planned = study.runs()
-    for claim in CLAIMS: assert len({s for v, s in planned if v == claim.better} & {s for v, s in planned if v == claim.worse}) >= 3, claim.sentence
-    for seed in study.seeds: assert [v for v, s in planned if s == seed][0] == "separate"
-    for overlay in ("smoke", "gpu"): read_study(REPO / "params.yaml", REPO / "claims/params.yaml", REPO / f"claims/{overlay}.yaml")
+    for claim in CLAIMS:
+        assert len({s for v, s in planned if v == claim.better} & {s for v, s in planned if v == claim.worse}) >= 3, (
+            claim.sentence
+        )
+    for seed in study.seeds:
+        assert [v for v, s in planned if s == seed][0] == "separate"
+    for overlay in ("smoke", "gpu"):
+        read_study(REPO / "params.yaml", REPO / "claims/params.yaml", REPO / f"claims/{overlay}.yaml")
 
 
 def test_variants_differ_in_one_thing():
@@ -153,47 +253,99 @@ def test_variants_differ_in_one_thing():
     v = study.variants
     changed = lambda a, b: {k for k in a if a[k] != b[k]}
     assert changed(first_params(study, v["collections 2"], 1), first_params(study, v["separate"], 1)) == {"quotas"}
-    assert all(sum(first_params(study, v[n], 1)["quotas"].values()) == sum(study.blocks["batches"]["quotas"].values()) for n in v)
-    assert changed(first_params(study, v["merged"], 1), first_params(study, v["merged"], 2)) == {"seed"} == changed(tuning_params(study, v["latent"], 1), tuning_params(study, v["latent"], 2))
-    assert changed(acae_params(study, v["not chiral"]), acae_params(study, v["consistency"])) == {"chiral"} and acae_params(study, v["plain 3D loss"])["loss"] == "spatial"
-    assert [sum(acae_params(study, v[n])[k] for k in ("n_latent_sided", "n_latent_center")) for n in ("latents 8", "latents 16", "latents 32", "consistency", "latents 96")] == [8, 16, 32, 48, 96]
+    assert all(
+        sum(first_params(study, v[n], 1)["quotas"].values()) == sum(study.blocks["batches"]["quotas"].values())
+        for n in v
+    )
+    assert (
+        changed(first_params(study, v["merged"], 1), first_params(study, v["merged"], 2))
+        == {"seed"}
+        == changed(tuning_params(study, v["latent"], 1), tuning_params(study, v["latent"], 2))
+    )
+    assert (
+        changed(acae_params(study, v["not chiral"]), acae_params(study, v["consistency"])) == {"chiral"}
+        and acae_params(study, v["plain 3D loss"])["loss"] == "spatial"
+    )
+    assert [
+        sum(acae_params(study, v[n])[k] for k in ("n_latent_sided", "n_latent_center"))
+        for n in ("latents 8", "latents 16", "latents 32", "consistency", "latents 96")
+    ] == [8, 16, 32, 48, 96]
     marks = {run_fingerprint(study, v[n], s, "data") for n, s in study.runs()}
     assert len(marks) == len(study.runs())
 
 
-@pytest.mark.parametrize("bad, words", [
-    (dict(layout="joined"), "layout: expected one of"), (dict(use="both"), "use: expected one of"), (dict(use="latent", acae={"loss": "l2"}), "acae.loss"),
-    (dict(use="latent", acae={"latents": 8}), "acae: expected some of"), (dict(acae={"chiral": False}), "only with a `use`"), (dict(use="latent", teacher={"folder": "x"}), "teacher: expected some of")])
+@pytest.mark.parametrize(
+    "bad, words",
+    [
+        (dict(layout="joined"), "layout: expected one of"),
+        (dict(use="both"), "use: expected one of"),
+        (dict(use="latent", acae={"loss": "l2"}), "acae.loss"),
+        (dict(use="latent", acae={"latents": 8}), "acae: expected some of"),
+        (dict(acae={"chiral": False}), "only with a `use`"),
+        (dict(use="latent", teacher={"folder": "x"}), "teacher: expected some of"),
+    ],
+)
 def test_variants_that_cannot_be(bad, words):
-    with pytest.raises(ValueError, match=words): Variant(**bad)
+    with pytest.raises(ValueError, match=words):
+        Variant(**bad)
 
 
-@pytest.mark.parametrize("text, words", [
-    ("training: {x: 1}", "training: expected seeds, variants, tests or a block"), ("train: {step: 1}", r"train: expected parameters .* found \['step'\]"),
-    ("variants: {separate: {size: 3}}", "variants: separate: .*size"), ("variants: {seperate: {}}", r"expected those of the claims .* found \['seperate'\]"),
-    ("variants: {latent: {use: latent}}", "expected 'separate', from which fine-tuning starts")])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("training: {x: 1}", "training: expected seeds, variants, tests or a block"),
+        ("train: {step: 1}", r"train: expected parameters .* found \['step'\]"),
+        ("variants: {separate: {size: 3}}", "variants: separate: .*size"),
+        ("variants: {seperate: {}}", r"expected those of the claims .* found \['seperate'\]"),
+        ("variants: {latent: {use: latent}}", "expected 'separate', from which fine-tuning starts"),
+    ],
+)
 def test_studies_that_cannot_be(tmp_path, text, words):
     (tmp_path / "claims.yaml").write_text(text)
-    with pytest.raises(ValueError, match=words): read_study(REPO / "params.yaml", REPO / "claims/params.yaml", tmp_path / "claims.yaml")
+    with pytest.raises(ValueError, match=words):
+        read_study(REPO / "params.yaml", REPO / "claims/params.yaml", tmp_path / "claims.yaml")
 
 
 def test_a_stopped_study_goes_on_where_it_was(tmp_path, monkeypatch):
     from acae_nb.claims import runs as claim_runs
-    for name in ("prepared/a", "people/t"): (tmp_path / "artifacts" / name).mkdir(parents=True); (tmp_path / "artifacts" / name / "x").write_text(name)
-    study = Study({"base": {"threads": 1}, "batches": {"quotas": {"a": 1}}, "train": {}, "evaluate": {"flip_average": True}}, [1, 2], {"separate": Variant(), "merged": Variant("merged")}, ["t"])
+
+    for name in ("prepared/a", "people/t"):
+        (tmp_path / "artifacts" / name).mkdir(parents=True)
+        (tmp_path / "artifacts" / name / "x").write_text(name)
+    study = Study(
+        {"base": {"threads": 1}, "batches": {"quotas": {"a": 1}}, "train": {}, "evaluate": {"flip_average": True}},
+        [1, 2],
+        {"separate": Variant(), "merged": Variant("merged")},
+        ["t"],
+    )
     made, places = [], Places(tmp_path, tmp_path / "work")
+
     def pretend(study, places, data, name, seed):
-        if len(made) == 3: raise KeyboardInterrupt
+        if len(made) == 3:
+            raise KeyboardInterrupt
         made.append((name, seed))
-        return Run(name, seed, ("s",), (1,), {"MPJPE": (1.0,)}, {"fingerprint": run_fingerprint(study, study.variants[name], seed, data[name])})
+        return Run(
+            name,
+            seed,
+            ("s",),
+            (1,),
+            {"MPJPE": (1.0,)},
+            {"fingerprint": run_fingerprint(study, study.variants[name], seed, data[name])},
+        )
+
     monkeypatch.setattr(claim_runs, "make_run", pretend)
-    with pytest.raises(KeyboardInterrupt): make_runs(study, places, tmp_path / "runs")
+    with pytest.raises(KeyboardInterrupt):
+        make_runs(study, places, tmp_path / "runs")
     made.clear()
     assert len(make_runs(study, places, tmp_path / "runs")) == 4 and made == [("merged", 2)]
-    made.clear(); make_runs(study, places, tmp_path / "runs"); assert made == []
+    made.clear()
+    make_runs(study, places, tmp_path / "runs")
+    assert made == []
     (tmp_path / "runs/old-1.json").write_text("{}")
     (tmp_path / "artifacts/people/t/x").write_text("other pictures")
-    with pytest.raises(KeyboardInterrupt): make_runs(study, places, tmp_path / "runs")
-    assert made == [("separate", 1), ("merged", 1), ("separate", 2)]                  # other pictures: everything again
-    made.clear(); make_runs(study, places, tmp_path / "runs")
+    with pytest.raises(KeyboardInterrupt):
+        make_runs(study, places, tmp_path / "runs")
+    assert made == [("separate", 1), ("merged", 1), ("separate", 2)]  # other pictures: everything again
+    made.clear()
+    make_runs(study, places, tmp_path / "runs")
     assert made == [("merged", 2)] and not (tmp_path / "runs/old-1.json").exists()

@@ -1,4 +1,5 @@
 """Berkeley MHAD: a tiny data set in the owners' layout, written here, read back, and damaged."""
+
 import cv2
 import numpy as np
 import pytest
@@ -8,9 +9,16 @@ from native_scene import holds, people, picture, ring, shows, write_c3d
 from acae_nb.datasets import bmhad
 from acae_nb.datasets.native import NativeError
 
-SIZE = (96, 80)   # the real ones are 640 x 480 px
-CLUSTERS = {"l01": 2, "l02": 1, "l03": 1, "l04": 1, "k01": 1, "k02": 1}   # the real l01 and l02 have four cameras, l03 and l04 two
-TAKES = ["s01_a01_r01", "s05_a02_r05"]   # the second lacks the images of clusters 3 and 4
+SIZE = (96, 80)  # the real ones are 640 x 480 px
+CLUSTERS = {
+    "l01": 2,
+    "l02": 1,
+    "l03": 1,
+    "l04": 1,
+    "k01": 1,
+    "k02": 1,
+}  # the real l01 and l02 have four cameras, l03 and l04 two
+TAKES = ["s01_a01_r01", "s05_a02_r05"]  # the second lacks the images of clusters 3 and 4
 LENS = np.array([-0.2, 0.1, 0.01, -0.005])
 
 
@@ -39,7 +47,7 @@ def write(root):
         for i in range(n):
             place, R = next(turns)
             K = np.array([[95.0 + i, 0, 48.5], [0, 96, 39.5], [0, 0, 1]])
-            Rrel = R @ Rw.T                                          # R x - R place = Rrel (Rw x + Tw) + trel
+            Rrel = R @ Rw.T  # R x - R place = Rrel (Rw x + Tw) + trel
             trel = -R @ place - Rrel @ Tw
             storage.startWriteStruct(f"Camera_{i + 1}", cv2.FileNode_MAP)
             storage.write("K", K)
@@ -57,17 +65,27 @@ def write(root):
         for name, list_ in cameras.items():
             kinect, number = name[0] == "k", name[1:]
             lines = [1, 4] if kinect else [0, 4, 8]
-            table = root / (f"Kinect/Correspondences/corr_moc_kin{number}_{take}.txt" if kinect else f"Camera/Correspondences/corr_moc_img_{take}.txt")
+            table = root / (
+                f"Kinect/Correspondences/corr_moc_kin{number}_{take}.txt"
+                if kinect
+                else f"Camera/Correspondences/corr_moc_img_{take}.txt"
+            )
             table.parent.mkdir(parents=True, exist_ok=True)
             table.write_text("".join(f"{i} {1000.5 + 45 * i:.3f} {line}\n" for i, line in enumerate(lines)))
-            if take == "s05_a02_r05" and name in ("l03", "l04"): continue
+            if take == "s05_a02_r05" and name in ("l03", "l04"):
+                continue
             for i, (K, R, place) in enumerate(list_, 1):
                 for t, line in enumerate(lines):
                     image = picture(3 * q + t, SIZE)
                     if kinect:
-                        path, data = root / f"Kinect/Kin{number}/{folder}/kin_{name}_{take}_color_{t:05d}.ppm", b"P6\n96 80\n255\n" + image.tobytes()
+                        path, data = (
+                            root / f"Kinect/Kin{number}/{folder}/kin_{name}_{take}_color_{t:05d}.ppm",
+                            b"P6\n96 80\n255\n" + image.tobytes(),
+                        )
                     else:
-                        path = root / f"Camera/Cluster{number}/Cam{i:02d}/{folder}/img_{name}_c{i:02d}_{take}_{t:05d}.pgm"
+                        path = (
+                            root / f"Camera/Cluster{number}/Cam{i:02d}/{folder}/img_{name}_c{i:02d}_{take}_{t:05d}.pgm"
+                        )
                         data = b"P5\n96 80\n255\n" + mosaic(image).tobytes()
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_bytes(data)
@@ -79,12 +97,23 @@ def write(root):
 def test_reads_what_was_written(tmp_path):
     truth = write(tmp_path / "bmhad")
     rows = list(bmhad.read(tmp_path / "bmhad"))
-    assert len(rows) == len(truth) == 5 * 3 + 2 * 2 + 3 * 3 + 2 * 2 and len({e.example_id for e, _ in rows}) == len(rows)
+    assert len(rows) == len(truth) == 5 * 3 + 2 * 2 + 3 * 3 + 2 * 2 and len({e.example_id for e, _ in rows}) == len(
+        rows
+    )
     for (example, image), ((take, camera, frame), (joints, px, number)) in zip(rows, truth.items()):
-        assert (example.subject, f"{example.subject}_{example.sequence}", example.camera_name, example.frame) == (take[:3], take, camera, frame)
+        assert (example.subject, f"{example.subject}_{example.sequence}", example.camera_name, example.frame) == (
+            take[:3],
+            take,
+            camera,
+            frame,
+        )
         np.testing.assert_allclose(example.joints3d, joints, atol=0.01)
         np.testing.assert_allclose(example.camera.project(example.joints3d), px, atol=0.1)
-        assert image.size == example.image_size == SIZE and shows(image.load(), number) and image.load()[..., 1].mean() > 55
+        assert (
+            image.size == example.image_size == SIZE
+            and shows(image.load(), number)
+            and image.load()[..., 1].mean() > 55
+        )
         assert tuple(example.camera.world_up) == (0, 1, 0)
         assert holds(example.box, px, SIZE)
     assert np.isnan(rows[1][0].joints3d[7]).all()

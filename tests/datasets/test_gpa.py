@@ -1,4 +1,5 @@
 """GPA: a tiny data set in the owners' layout, written here, read back, and damaged."""
+
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ from native_scene import holds, people, picture, shows, write_image
 from acae_nb.datasets import gpa
 from acae_nb.datasets.native import NativeError
 
-SIZE = (96, 80)   # the real ones are 1920 x 1080 px, five cameras
+SIZE = (96, 80)  # the real ones are 1920 x 1080 px, five cameras
 
 
 def write(root):
@@ -20,15 +21,24 @@ def write(root):
     cameras = np.arange(30) % 2
     for i, number in enumerate((3, 4, 11, 12, 17)):
         joints = people(i, n_joints=34, up=1, centre=(0, -900, 3800))
-        if i == 1: joints[30] = np.nan
+        if i == 1:
+            joints[30] = np.nan
         f, c = [95.0 + cameras[number], 96.0], [48.5, 39.5]
         images.append({"file_name": f"/some/where/Gaussian_img_jpg_new/{number:010d}.jpg", "id": number})
-        annotations.append({"joint_cams": joints.T.tolist(), "f": f, "c": c, "istrains": i < 3, "joint_imgs": [[1, 2]] * 34})
+        annotations.append(
+            {"joint_cams": joints.T.tolist(), "f": f, "c": c, "istrains": i < 3, "joint_imgs": [[1, 2]] * 34}
+        )
         name = f"{number:010d}"
-        folder = root / "Gaussian_img_jpg_new" / ("" if i % 2 else f"{name[:6]}/{name[6:8]}")       # as sorted by posepile
+        folder = root / "Gaussian_img_jpg_new" / ("" if i % 2 else f"{name[:6]}/{name[6:8]}")  # as sorted by posepile
         write_image(folder / f"{name}.jpg", picture(i, SIZE))
-        truth["train" if i < 3 else "test", f"{f[0]:.2f} 96.00", number] = joints, joints[:, :2] / joints[:, 2:] * f + c, i
-    (root / "xyz_gpa12_mdp_cntind_crop_cam_c2g.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+        truth["train" if i < 3 else "test", f"{f[0]:.2f} 96.00", number] = (
+            joints,
+            joints[:, :2] / joints[:, 2:] * f + c,
+            i,
+        )
+    (root / "xyz_gpa12_mdp_cntind_crop_cam_c2g.json").write_text(
+        json.dumps({"images": images, "annotations": annotations})
+    )
     return truth
 
 
@@ -41,9 +51,12 @@ def test_reads_what_was_written(tmp_path, split, n):
         assert (example.split, example.camera_name, example.frame) == key
         np.testing.assert_allclose(example.joints3d, joints, atol=0.01)
         np.testing.assert_allclose(example.camera.project(example.joints3d), px, atol=0.1)
-        assert example.image_size == SIZE and shows(image.load(), number) and tuple(example.camera.world_up) == (0, -1, 0)
+        assert (
+            example.image_size == SIZE and shows(image.load(), number) and tuple(example.camera.world_up) == (0, -1, 0)
+        )
         assert holds(example.box, px, SIZE)
-    if split == "train": assert np.isnan(rows[1][0].joints3d[30]).all()
+    if split == "train":
+        assert np.isnan(rows[1][0].joints3d[30]).all()
 
 
 def test_refuses(tmp_path):

@@ -1,4 +1,5 @@
 """Human3.6M: a tiny data set in the owners' layout, written here, read back, and damaged."""
+
 import tracemalloc
 
 import cdflib.cdfwrite
@@ -12,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from acae_nb.datasets import h36m
 from acae_nb.datasets.native import NativeError
 
-SIZE = (96, 80)   # the real ones are 1000 x 1000 or 1000 x 1002 px
+SIZE = (96, 80)  # the real ones are 1000 x 1000 or 1000 x 1002 px
 NAMES = ("54138969", "55011271", "58860488", "60457274")
 SEQUENCES = {1: ["Directions", "Walking 1"], 9: ["Greeting 1", "Greeting"]}
 # raw joint of each of the 25: right leg, left leg, spine to head top, left arm, right arm, pelvis; duplicates dropped
@@ -23,8 +24,8 @@ def owners_projection(points, rotation, position, f, c, k, p):
     "H36MCamera.project of the owners' Matlab code: x (1 + k r^2.. + p0 y + p1 x) + [p1 p0] r^2."
     x = (points - position) @ rotation.T
     x = x[..., :2] / x[..., 2:]
-    r2 = (x ** 2).sum(-1, keepdims=True)
-    gain = 1 + k[0] * r2 + k[1] * r2 ** 2 + k[2] * r2 ** 3 + p[0] * x[..., 1:] + p[1] * x[..., :1]
+    r2 = (x**2).sum(-1, keepdims=True)
+    gain = 1 + k[0] * r2 + k[1] * r2**2 + k[2] * r2**3 + p[0] * x[..., 1:] + p[1] * x[..., :1]
     return f * (x * gain + np.array([p[1], p[0]]) * r2) + c
 
 
@@ -32,8 +33,17 @@ def write_cdf(path, values):
     "One variable, Pose, of one record: [1, frame, number]."
     path.parent.mkdir(parents=True, exist_ok=True)
     file = cdflib.cdfwrite.CDF(str(path), cdf_spec={"Compressed": 0}, delete=True)
-    file.write_var({"Variable": "Pose", "Data_Type": 21, "Num_Elements": 1, "Rec_Vary": True, "Var_Type": "zVariable",
-                    "Dim_Sizes": list(values.shape)}, var_data=values[None].astype(np.float32))
+    file.write_var(
+        {
+            "Variable": "Pose",
+            "Data_Type": 21,
+            "Num_Elements": 1,
+            "Rec_Vary": True,
+            "Var_Type": "zVariable",
+            "Dim_Sizes": list(values.shape),
+        },
+        var_data=values[None].astype(np.float32),
+    )
     file.close()
 
 
@@ -44,8 +54,10 @@ def write_masks(path, boxes):
         references = file.create_dataset("Masks", (len(boxes), 1), h5py.ref_dtype)
         for i, (left, top, right, bottom) in enumerate(boxes):
             mask = np.zeros(SIZE[::-1], np.uint8)
-            mask[top:bottom + 1, left:right + 1] = 1
-            references[i, 0] = file.create_dataset(f"#refs#/m{i}", data=mask.T, chunks=mask.T.shape, compression="gzip").ref
+            mask[top : bottom + 1, left : right + 1] = 1
+            references[i, 0] = file.create_dataset(
+                f"#refs#/m{i}", data=mask.T, chunks=mask.T.shape, compression="gzip"
+            ).ref
 
 
 def write(root):
@@ -58,7 +70,7 @@ def write(root):
     extrinsics, turns = np.zeros((4, 11, 6)), {}
     for s in range(11):
         for c, (place, turn) in enumerate(zip(*ring(4, turn=0.2 + 0.1 * s))):
-            angles = Rotation.from_matrix(turn).as_euler("XYZ")      # R = Rx Ry Rz
+            angles = Rotation.from_matrix(turn).as_euler("XYZ")  # R = Rx Ry Rz
             extrinsics[c, s] = *angles, *place
             turns[c, s + 1] = turn, place
     inner = np.array([[95 + c, 96, 48.5, 39 + c, -0.2, 0.24, -0.002, -0.009, -0.014] for c in range(4)], float)
@@ -66,22 +78,28 @@ def write(root):
     items = "".join(f"<item>{n}</item>" for n in NAMES)
     (root / "Release-v1.2").mkdir(parents=True, exist_ok=True)
     (root / "Release-v1.2/metadata.xml").write_text(
-        f"<matlab><dbcameras><index2id>{items}</index2id></dbcameras><w0>[{numbers}]</w0></matlab>")
+        f"<matlab><dbcameras><index2id>{items}</index2id></dbcameras><w0>[{numbers}]</w0></matlab>"
+    )
     truth = {}
     for subject, sequences in SEQUENCES.items():
         for q, name in enumerate(sequences):
             folder, n = root / f"S{subject}", 2
             raw = people(subject + q, n, n_joints=32)
             if subject == 1:
-                raw[1, [9, 10]] = np.nan                             # left toes not captured in this frame
+                raw[1, [9, 10]] = np.nan  # left toes not captured in this frame
             write_cdf(folder / "MyPoseFeatures/D3_Positions" / f"{name}.cdf", raw.reshape(n, 96))
             for c, camera in enumerate(NAMES):
                 f, cc, k, p = inner[c, :2], inner[c, 2:4], inner[c, 4:7], inner[c, 7:]
                 px = owners_projection(raw, *turns[c, subject], f, cc, k, p)
                 write_cdf(folder / "MyPoseFeatures/D2_Positions" / f"{name}.{camera}.cdf", px.reshape(n, 64))
-                boxes = np.stack([rng.integers(5, 30, n), rng.integers(5, 20, n), rng.integers(50, 80, n), rng.integers(50, 75, n)], 1)
+                boxes = np.stack(
+                    [rng.integers(5, 30, n), rng.integers(5, 20, n), rng.integers(50, 80, n), rng.integers(50, 75, n)],
+                    1,
+                )
                 write_masks(folder / "MySegmentsMat/ground_truth_bb" / f"{name}.{camera}.mat", boxes)
-                write_video(folder / "Videos" / f"{name}.{camera}.mp4", [picture(4 * c + t, SIZE) for t in range(n + 1)])
+                write_video(
+                    folder / "Videos" / f"{name}.{camera}.mp4", [picture(4 * c + t, SIZE) for t in range(n + 1)]
+                )
                 for t in range(n):
                     joints, shift = raw[t, RAW], np.array([0.0, 0, 0])
                     if subject == 9 and name == "Greeting":
@@ -89,7 +107,12 @@ def write(root):
                     moved = owners_projection(np.stack([raw[t, 0] + shift, raw[t, 0]]), *turns[c, subject], f, cc, k, p)
                     left, top, right, bottom = boxes[t]
                     box = [left, top, right - left + 1, bottom - top + 1] + np.r_[moved[0] - moved[1], 0, 0]
-                    truth[subject, name, camera, t] = (joints + shift, owners_projection(joints + shift, *turns[c, subject], f, cc, k, p), box, 4 * c + t)
+                    truth[subject, name, camera, t] = (
+                        joints + shift,
+                        owners_projection(joints + shift, *turns[c, subject], f, cc, k, p),
+                        box,
+                        4 * c + t,
+                    )
         write_video(root / f"S{subject}/Videos/_ALL.54138969.mp4", [picture(0, SIZE)])
     return truth
 
@@ -135,9 +158,15 @@ def test_as_shipped_and_boxes_of_the_joints(tmp_path):
 
 def test_an_empty_mask_makes_no_row(tmp_path):
     write(tmp_path)
-    write_masks(tmp_path / "S1/MySegmentsMat/ground_truth_bb/Directions.54138969.mat", np.array([[9, 9, 40, 40], [9, 9, 8, 8]]))
+    write_masks(
+        tmp_path / "S1/MySegmentsMat/ground_truth_bb/Directions.54138969.mat", np.array([[9, 9, 40, 40], [9, 9, 8, 8]])
+    )
     rows = [e for e, _ in h36m.read(tmp_path, subjects=(1,))]
-    assert len(rows) == 15 and rows[0].box.tolist() == [9, 9, 32, 32] and (rows[1].camera_name, rows[1].frame) == ("55011271", 0)
+    assert (
+        len(rows) == 15
+        and rows[0].box.tolist() == [9, 9, 32, 32]
+        and (rows[1].camera_name, rows[1].frame) == ("55011271", 0)
+    )
 
 
 def test_a_broken_video_can_be_left_out(tmp_path):
@@ -156,12 +185,13 @@ def test_masks_are_not_all_held_in_memory(tmp_path):
         mask = np.zeros(size, np.uint8)
         mask[100:300, 50:700] = 1
         one = file.create_dataset("#refs#/m", data=mask, chunks=size, compression="gzip").ref
-        for i in range(n): references[i, 0] = one
+        for i in range(n):
+            references[i, 0] = one
     tracemalloc.start()
     boxes = list(h36m.mask_boxes(tmp_path / "a.mat", np.zeros((n, 25, 2)), np.zeros((n, 2)), size))
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(boxes) == n and boxes[0].tolist() == [100, 50, 200, 650] and most < 12e6        # 40 of them are 40 MB
+    assert len(boxes) == n and boxes[0].tolist() == [100, 50, 200, 650] and most < 12e6  # 40 of them are 40 MB
 
 
 def test_refuses(tmp_path):
@@ -169,7 +199,7 @@ def test_refuses(tmp_path):
         list(h36m.read(tmp_path))
     write(tmp_path)
     with pytest.raises(NativeError, match="S5"):
-        list(h36m.read(tmp_path))                                    # subjects 5 to 8 are not there
+        list(h36m.read(tmp_path))  # subjects 5 to 8 are not there
     with pytest.raises(NativeError, match="split"):
         list(h36m.read(tmp_path, "val"))
     write_video(tmp_path / "S1/Videos/Directions.55011271.mp4", [picture(0, SIZE)])
@@ -182,7 +212,7 @@ def test_the_owners_2d_positions_catch_a_wrong_camera(tmp_path):
     path = tmp_path / "Release-v1.2/metadata.xml"
     head, numbers = path.read_text().split("<w0>[")
     numbers = numbers.split("]")[0].split()
-    numbers[3] = str(float(numbers[3]) + 800)                        # camera 1 of subject 1, moved by 0.8 m
+    numbers[3] = str(float(numbers[3]) + 800)  # camera 1 of subject 1, moved by 0.8 m
     path.write_text(head + "<w0>[" + " ".join(numbers) + "]</w0></matlab>")
     with pytest.raises(NativeError, match="Directions"):
         list(h36m.read(tmp_path, subjects=(1,)))

@@ -1,4 +1,5 @@
 """HUMBI: two tiny subjects in the owners' layout, written here, read back, and damaged."""
+
 import numpy as np
 import pytest
 from mutations import check_mutations
@@ -30,14 +31,24 @@ def write(root):
         (body / "extrinsic.txt").write_text(outer)
         for snap in (1, 25):
             world = people(10 * s + snap, n_joints=25, up=1) @ down
-            if snap == 25: world[[17, 22]] = 0 if s else np.nan
+            if snap == 25:
+                world[[17, 22]] = 0 if s else np.nan
             folder = body / f"{snap:08d}"
             (folder / "reconstruction").mkdir(parents=True)
             (folder / "reconstruction/keypoints.txt").write_text(lines(world / 1000))
             known = np.where((world == 0).all(1, keepdims=True), np.nan, world)
-            for c in (*CAMERAS, 77):                                    # 77 is not calibrated
+            for c in (*CAMERAS, 77):  # 77 is not calibrated
                 write_image(folder / f"image/image{c:07d}.jpg", picture(c, SIZE))
-                if c != 77: truth[f"{subject}/{snap:08d}/{c:03d}"] = known, np.where(np.isnan(known[:, :2]), np.nan, opencv_project(world, cameras[c][0], np.zeros(5), *cameras[c][1:])), c
+                if c != 77:
+                    truth[f"{subject}/{snap:08d}/{c:03d}"] = (
+                        known,
+                        np.where(
+                            np.isnan(known[:, :2]),
+                            np.nan,
+                            opencv_project(world, cameras[c][0], np.zeros(5), *cameras[c][1:]),
+                        ),
+                        c,
+                    )
     return truth
 
 
@@ -48,27 +59,45 @@ def test_reads_what_was_written(tmp_path):
         world, px, number = truth[e.example_id]
         np.testing.assert_allclose(e.joints3d, world, atol=0.01)
         np.testing.assert_allclose(e.camera.project(e.joints3d), px, atol=0.1)
-        assert (e.dataset, e.split, e.image_size, e.subject, e.frame) == ("humbi", "train", SIZE, e.example_id.split("/")[0], int(e.example_id.split("/")[1])) and shows(image.load(), number)
-        inside = px[((px > -.5) & (px < np.array(SIZE) - .5)).all(1)]
-        assert (inside >= e.box[:2]).all() and (inside <= e.box[:2] + e.box[2:]).all() and e.camera.world_up.tolist() == [0, -1, 0]
+        assert (e.dataset, e.split, e.image_size, e.subject, e.frame) == (
+            "humbi",
+            "train",
+            SIZE,
+            e.example_id.split("/")[0],
+            int(e.example_id.split("/")[1]),
+        ) and shows(image.load(), number)
+        inside = px[((px > -0.5) & (px < np.array(SIZE) - 0.5)).all(1)]
+        assert (
+            (inside >= e.box[:2]).all()
+            and (inside <= e.box[:2] + e.box[2:]).all()
+            and e.camera.world_up.tolist() == [0, -1, 0]
+        )
     left_out = "subject_4/body/00000001/image/image0000003.jpg"
     assert len(list(humbi.read(tmp_path, subjects="subject_4", without=[left_out]))) == 3
 
 
-@pytest.mark.parametrize("name, old, new, words", [
-    ("intrinsic.txt", "0 41", "0 3", "intrinsic.txt: camera 3: expected one block"), ("extrinsic.txt", "0 41\n", "", "extrinsic.txt: lines: expected blocks of 5"),
-    ("extrinsic.txt", "0 41\n", "0 42\n", "none of number"), ("intrinsic.txt", "80.0", "8O.0", "intrinsic.txt: line"), ("00000001/reconstruction/keypoints.txt", "\n", "\n1 2 3\n", "keypoints.txt: lines"),
-])
+@pytest.mark.parametrize(
+    "name, old, new, words",
+    [
+        ("intrinsic.txt", "0 41", "0 3", "intrinsic.txt: camera 3: expected one block"),
+        ("extrinsic.txt", "0 41\n", "", "extrinsic.txt: lines: expected blocks of 5"),
+        ("extrinsic.txt", "0 41\n", "0 42\n", "none of number"),
+        ("intrinsic.txt", "80.0", "8O.0", "intrinsic.txt: line"),
+        ("00000001/reconstruction/keypoints.txt", "\n", "\n1 2 3\n", "keypoints.txt: lines"),
+    ],
+)
 def test_damage_is_named(tmp_path, name, old, new, words):
     write(tmp_path)
     path = tmp_path / "subject_4/body" / name
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(NativeError, match=words): list(humbi.read(tmp_path))
+    with pytest.raises(NativeError, match=words):
+        list(humbi.read(tmp_path))
 
 
 def test_absent(tmp_path):
-    with pytest.raises(NativeError, match="HUMBI.*humbi-data.net"): next(humbi.read(tmp_path / "none"))
+    with pytest.raises(NativeError, match="HUMBI.*humbi-data.net"):
+        next(humbi.read(tmp_path / "none"))
 
 
 def test_mutations(tmp_path, nightly):

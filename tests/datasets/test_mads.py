@@ -1,4 +1,5 @@
 """MADS: a tiny data set in the owners' layout, written here, read back, and damaged."""
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from scipy.io import savemat
 from acae_nb.datasets import mads
 from acae_nb.datasets.native import NativeError
 
-SIZE = (96, 80)   # the real ones are 512 x 384 px, three cameras
+SIZE = (96, 80)  # the real ones are 512 x 384 px, three cameras
 LENS = [-0.2, 0.1, 0.01, -0.005, 0.02]
 # the 19: neck pelvis, left leg with toe, right leg with toe, left arm with hand, right arm with hand, head; the 15 lack toes and hands
 TOES_AND_HANDS = [5, 9, 13, 17]
@@ -25,16 +26,27 @@ def write(root):
         folder = root / "multi_view_data" / kind
         folder.mkdir(parents=True)
         joints = people(q, 4, n_joints=19, up=1)
-        if n == 15: joints[:, TOES_AND_HANDS] = np.nan
-        joints[1] = np.nan                                            # a frame without a pose
-        joints[2, 18] = np.nan                                        # one without a head
+        if n == 15:
+            joints[:, TOES_AND_HANDS] = np.nan
+        joints[1] = np.nan  # a frame without a pose
+        joints[2, 18] = np.nan  # one without a head
         cells = np.empty((1, 4), object)
-        for t in range(4): cells[0, t] = joints[t] if n == 19 else np.delete(joints[t], TOES_AND_HANDS, 0)
+        for t in range(4):
+            cells[0, t] = joints[t] if n == 19 else np.delete(joints[t], TOES_AND_HANDS, 0)
         savemat(folder / f"{name}_GT.mat", {"GTpose2": cells}, do_compression=True)
         for c, (place, R) in enumerate(zip(*ring(2, target=(0, 900, 0), up=(0, 1, 0), turn=0.4 + q))):
             K = np.array([[95.0 + c, 0, 48.5], [0, 96, 39.5], [0, 0, 1]])
-            savemat(folder / f"Calib_Cam{c}.mat", {"KK": K, "kc": np.reshape(LENS, (5, 1)), "om_ext": cv2.Rodrigues(R)[0], "T_ext": (-R @ place).reshape(3, 1),
-                                                   "fc": K[[0, 1], [0, 1]].reshape(2, 1)}, do_compression=True)
+            savemat(
+                folder / f"Calib_Cam{c}.mat",
+                {
+                    "KK": K,
+                    "kc": np.reshape(LENS, (5, 1)),
+                    "om_ext": cv2.Rodrigues(R)[0],
+                    "T_ext": (-R @ place).reshape(3, 1),
+                    "fc": K[[0, 1], [0, 1]].reshape(2, 1),
+                },
+                do_compression=True,
+            )
             write_video(folder / f"{name}_C{c}.avi", [picture(4 * c + t, SIZE) for t in range(4 + c)], 15)
             for t in (0, 2, 3):
                 truth[kind, name, f"C{c}", t] = joints[t], opencv_project(joints[t], K, LENS, R, place), 4 * c + t
@@ -49,7 +61,9 @@ def test_reads_what_was_written(tmp_path):
         assert (example.subject, example.sequence, example.camera_name, example.frame) == (kind, name, camera, frame)
         np.testing.assert_allclose(example.joints3d, joints, atol=0.01)
         np.testing.assert_allclose(example.camera.project(example.joints3d), px, atol=0.1)
-        assert example.image_size == SIZE and shows(image.load(), number) and tuple(example.camera.world_up) == (0, 1, 0)
+        assert (
+            example.image_size == SIZE and shows(image.load(), number) and tuple(example.camera.world_up) == (0, 1, 0)
+        )
         assert holds(example.box, px, SIZE)
     assert np.isnan(rows[6][0].joints3d[TOES_AND_HANDS]).all() and np.isfinite(rows[6][0].joints3d).any(1).sum() == 15
 

@@ -1,4 +1,5 @@
 """MPI-INF-3DHP: tiny training and test sequences in the owners' layout, written here, read back, and damaged."""
+
 import h5py
 import numpy as np
 import pytest
@@ -9,14 +10,15 @@ from native_scene import look_at, opencv_project, people, picture, ring, shows, 
 from acae_nb.datasets import mpi_inf_3dhp, mpi_inf_3dhp_test
 from acae_nb.datasets.native import NativeError
 
-SIZE, FRAMES = (64, 64), 3                       # the real ones are 2048 x 2048 px
+SIZE, FRAMES = (64, 64), 3  # the real ones are 2048 x 2048 px
 LENS = [-0.277, 0.131, -0.00036, -0.00115, -0.0493]
 
 
 def cells(arrays):
     "Matlab's cell array, n x 1."
     out = np.empty((len(arrays), 1), object)
-    for i, a in enumerate(arrays): out[i, 0] = a
+    for i, a in enumerate(arrays):
+        out[i, 0] = a
     return out
 
 
@@ -29,53 +31,84 @@ def write_train(root):
     truth = {}
     for s, sequence in enumerate(("S1/Seq1", "S2/Seq2")):
         folder, world = root / sequence, people(s, FRAMES, n_joints=28, up=1)
-        if s: world[1, [12, 17]] = np.nan                                           # hands missing in one frame
+        if s:
+            world[1, [12, 17]] = np.nan  # hands missing in one frame
         text, seen, pixels = "Skeletool Camera Calibration File V1.0\n", [], []
         for c, (place, turn) in enumerate(zip(*ring(2, up=(0, 1, 0), target=(0, 900, 0), turn=s + 1))):
             K = np.array([[55 + c, 0, 31.5], [0, 56, 30.5 + s], [0, 0, 1]])
             seen.append((world - place) @ turn.T)
             pixels.append(opencv_project(world, K, np.zeros(5), turn, place))
-            text += (f"name          {c}\n  sensor        10 10\n  size          {SIZE[0]} {SIZE[1]}\n  animated      0\n  intrinsic     {flat(np.c_[K, np.zeros(3)])} \n"
-                     f"  extrinsic     {flat(np.c_[turn, -turn @ place])} \n  radial        0\n")
+            text += (
+                f"name          {c}\n  sensor        10 10\n  size          {SIZE[0]} {SIZE[1]}\n  animated      0\n  intrinsic     {flat(np.c_[K, np.zeros(3)])} \n"
+                f"  extrinsic     {flat(np.c_[turn, -turn @ place])} \n  radial        0\n"
+            )
             write_video(folder / f"imageSequence/video_{c}.avi", [picture(f + 5 * c, SIZE) for f in range(FRAMES + s)])
             truth |= {f"{sequence}/{c}/{f:06d}": (world[f], pixels[c][f], f + 5 * c) for f in range(FRAMES)}
         (folder / "camera.calibration").write_text(text)
-        scipy.io.savemat(folder / "annot.mat", dict(annot2=cells([p.reshape(FRAMES, 56) for p in pixels]), annot3=cells([p.reshape(FRAMES, 84) for p in seen]),
-                                                    univ_annot3=cells([0.9 * p.reshape(FRAMES, 84) for p in seen]), cameras=np.arange(2)[None], frames=np.arange(FRAMES)[:, None]))
+        scipy.io.savemat(
+            folder / "annot.mat",
+            dict(
+                annot2=cells([p.reshape(FRAMES, 56) for p in pixels]),
+                annot3=cells([p.reshape(FRAMES, 84) for p in seen]),
+                univ_annot3=cells([0.9 * p.reshape(FRAMES, 84) for p in seen]),
+                cameras=np.arange(2)[None],
+                frames=np.arange(FRAMES)[:, None],
+            ),
+        )
     return truth
 
 
 def captury(number, focal, place, turn, lens, size):
     "A camera of a .calib file."
     words = lambda v: " ".join(map(repr, np.asarray(v, float).tolist()))
-    return (f"camera\t{number}\t(a)\n\tframe\t0\n\t\tsensorSize\t10 {10 * size[1] / size[0]}\t\t\t# in mm\n\t\tfocalLength\t{focal}\t# in mm\n\t\tpixelAspect\t0.99\n"
-            f"\t\tcenterOffset\t-0.1 0.2\t# in mm\n\t\tdistortionModel\tOpenCV\n\t\tdistortion\t{words(lens)}\n\t\torigin\t{words(place)}\n"
-            f"\t\tup\t{words(-turn[1])}\n\t\tright\t{words(turn[0])}\n\t\tcolorCorrection\n\t\t\tred\t1 0 0\n")
+    return (
+        f"camera\t{number}\t(a)\n\tframe\t0\n\t\tsensorSize\t10 {10 * size[1] / size[0]}\t\t\t# in mm\n\t\tfocalLength\t{focal}\t# in mm\n\t\tpixelAspect\t0.99\n"
+        f"\t\tcenterOffset\t-0.1 0.2\t# in mm\n\t\tdistortionModel\tOpenCV\n\t\tdistortion\t{words(lens)}\n\t\torigin\t{words(place)}\n"
+        f"\t\tup\t{words(-turn[1])}\n\t\tright\t{words(turn[0])}\n\t\tcolorCorrection\n\t\t\tred\t1 0 0\n"
+    )
 
 
 def write_test(root, folder="mpi_inf_3dhp_test_set"):
     "mpi_inf_3dhp_test_set/TS*/annot_data.mat (Matlab 7.3; on disk [F, 1, 17, 3]), imageSequence/img_FRAME6.jpg from 1, two .calib files."
     truth, root = {}, root / folder
-    for name, calib, (w, h), lens in (("TS2", "ts1-4", (64, 64), np.zeros(5)), ("TS6", "ts5-6", (96, 54), np.array(LENS))):
+    for name, calib, (w, h), lens in (
+        ("TS2", "ts1-4", (64, 64), np.zeros(5)),
+        ("TS6", "ts5-6", (96, 54), np.array(LENS)),
+    ):
         places, turns = ring(3, up=(0, 1, 0), target=(0, 900, 0), turn=2)
         place, turn, focal, others = places[0], turns[0], 8.5, []
-        if calib == "ts1-4":                        # the studio's file has other cameras before and after the benchmark's, which is known by its numbers
+        if (
+            calib == "ts1-4"
+        ):  # the studio's file has other cameras before and after the benchmark's, which is known by its numbers
             place, focal, others = np.array([3427.28, 1387.86, 309.42]), 7.325058937, [1, 2]
             turn = look_at(place, (0, 900, 0), (0, 1, 0))
-        cameras = [captury(8, focal, place, turn, lens, (w, h)), *(captury(i, 7.32506, places[i], turns[i], lens, (w, h)) for i in others)]
+        cameras = [
+            captury(8, focal, place, turn, lens, (w, h)),
+            *(captury(i, 7.32506, places[i], turns[i], lens, (w, h)) for i in others),
+        ]
         (root / "test_util/camera_calibration").mkdir(parents=True, exist_ok=True)
-        (root / f"test_util/camera_calibration/{calib}cameras.calib").write_text("tc camera calibration v0.3\n" + "".join(np.roll(cameras, 1)))
+        (root / f"test_util/camera_calibration/{calib}cameras.calib").write_text(
+            "tc camera calibration v0.3\n" + "".join(np.roll(cameras, 1))
+        )
         K = [[focal / 10 * w, 0, w / 2 - 0.1 / 10 * w], [0, focal / 10 * w * 0.99, h / 2 + 0.2 / 10 * w], [0, 0, 1]]
         world = people(7, FRAMES, n_joints=17, up=1)
         valid = np.array([1, 0, 1.0])
-        if name == "TS6": world[2, 0] = np.nan
+        if name == "TS6":
+            world[2, 0] = np.nan
         (root / name / "imageSequence").mkdir(parents=True, exist_ok=True)
         with h5py.File(root / name / "annot_data.mat", "w") as file:
-            for key, value in dict(annot3=((world - place) @ turn.T)[:, None], univ_annot3=0.9 * ((world - place) @ turn.T)[:, None], annot2=opencv_project(world, K, lens, turn, place)[:, None],
-                                   valid_frame=valid[:, None], activity_annotation=np.array([1, 3, 7.0])[:, None], bb_crop=np.zeros((FRAMES, 34))).items():
+            for key, value in dict(
+                annot3=((world - place) @ turn.T)[:, None],
+                univ_annot3=0.9 * ((world - place) @ turn.T)[:, None],
+                annot2=opencv_project(world, K, lens, turn, place)[:, None],
+                valid_frame=valid[:, None],
+                activity_annotation=np.array([1, 3, 7.0])[:, None],
+                bb_crop=np.zeros((FRAMES, 34)),
+            ).items():
                 file[key] = value
                 file[key].attrs["MATLAB_class"] = np.bytes_("double")
-        for f in range(FRAMES): write_image(root / name / f"imageSequence/img_{f + 1:06d}.jpg", picture(f, (w, h)))
+        for f in range(FRAMES):
+            write_image(root / name / f"imageSequence/img_{f + 1:06d}.jpg", picture(f, (w, h)))
         truth |= {f"{name}/{f:06d}": (world[f], opencv_project(world[f], K, lens, turn, place), f) for f in (0, 2)}
     return truth
 
@@ -87,7 +120,7 @@ def check(truth, rows):
         np.testing.assert_allclose(e.joints3d, world, atol=0.01)
         np.testing.assert_allclose(e.camera.project(e.joints3d), px, atol=0.1)
         assert e.image_size == image.size and e.camera.world_up.tolist() == [0, 1, 0]
-        inside = px[((px > -.5) & (px < np.array(image.size) - .5)).all(1)]
+        inside = px[((px > -0.5) & (px < np.array(image.size) - 0.5)).all(1)]
         left, top, width, height = e.box
         assert (inside >= [left, top]).all() and (inside <= [left + width, top + height]).all()
         assert shows(image.load(), number)
@@ -98,15 +131,26 @@ def test_training_sequences(tmp_path):
     check(truth, rows)
     assert [e.example_id for e, _ in rows][::4] == ["S1/Seq1/0/000000", "S1/Seq1/1/000001", "S2/Seq2/0/000002"]
     e = rows[-1][0]
-    assert (e.dataset, e.split, e.subject, e.sequence, e.camera_name, e.frame) == ("mpi_inf_3dhp", "train", "S2", "S2/Seq2", "1", 2)
+    assert (e.dataset, e.split, e.subject, e.sequence, e.camera_name, e.frame) == (
+        "mpi_inf_3dhp",
+        "train",
+        "S2",
+        "S2/Seq2",
+        "1",
+        2,
+    )
     some = list(mpi_inf_3dhp.read(tmp_path, sequences="S2/*", cameras=[1], poses="univ_annot3"))
-    assert len(some) == FRAMES and np.allclose(some[0][0].camera.to_camera(some[0][0].joints3d), 0.9 * e.camera.to_camera(truth["S2/Seq2/1/000000"][0]))
+    assert len(some) == FRAMES and np.allclose(
+        some[0][0].camera.to_camera(some[0][0].joints3d), 0.9 * e.camera.to_camera(truth["S2/Seq2/1/000000"][0])
+    )
 
 
 def test_test_sequences(tmp_path):
     truth, rows = write_test(tmp_path), list(mpi_inf_3dhp_test.read(tmp_path))
     check(truth, rows)
-    assert [(e.sequence, e.split, e.subject, e.frame) for e, _ in rows] == [(f"{s}/{a}", "test", s, f) for s in ("TS2", "TS6") for a, f in (("Standing/Walking", 0), ("Miscellaneous", 2))]
+    assert [(e.sequence, e.split, e.subject, e.frame) for e, _ in rows] == [
+        (f"{s}/{a}", "test", s, f) for s in ("TS2", "TS6") for a, f in (("Standing/Walking", 0), ("Miscellaneous", 2))
+    ]
     assert len(list(mpi_inf_3dhp_test.read(tmp_path, sequences="TS6", poses="univ_annot3"))) == 2
 
 
@@ -118,33 +162,45 @@ def test_a_calibration_without_the_benchmarks_camera(tmp_path):
     write_test(tmp_path)
     path = tmp_path / "mpi_inf_3dhp_test_set/test_util/camera_calibration/ts1-4cameras.calib"
     path.write_text(path.read_text().replace("3427.28", "3427.38"))
-    with pytest.raises(NativeError, match="ts1-4cameras.calib: camera.*3427.28"): list(mpi_inf_3dhp_test.read(tmp_path))
+    with pytest.raises(NativeError, match="ts1-4cameras.calib: camera.*3427.28"):
+        list(mpi_inf_3dhp_test.read(tmp_path))
 
 
 def test_a_video_that_ends_early(tmp_path):
     write_train(tmp_path)
     write_video(tmp_path / "S1/Seq1/imageSequence/video_1.avi", [picture(0, SIZE)] * 2)
-    with pytest.raises(NativeError, match="video_1.avi: frames: expected 3"): list(mpi_inf_3dhp.read(tmp_path))
+    with pytest.raises(NativeError, match="video_1.avi: frames: expected 3"):
+        list(mpi_inf_3dhp.read(tmp_path))
     assert len(list(mpi_inf_3dhp.read(tmp_path, sequences="S1/*", short=["S1/Seq1/1"]))) == 5
 
 
-@pytest.mark.parametrize("old, new, words", [
-    ("  radial        0\n", "", ["radial", "1 numbers"]), ("  radial        0", "  radial        1", ["camera 0", "radial 0"]), ("extrinsic", "extrinsik", ["extrinsic"]),
-    ("  intrinsic     55", "  intrinsic     0", ["camera 0", "focal"]), ("  intrinsic     55", "  intrinsic     155", ["frame 0 of camera 0", "within 2 px"]),
-    ("  intrinsic     55", "  intrinsic     nan", ["camera 0", "finite"]), ("name          1", "name          2", ["camera 1"]), ("size          64 64", "size          64 65", ["video_0.avi: size"]),
-])
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ("  radial        0\n", "", ["radial", "1 numbers"]),
+        ("  radial        0", "  radial        1", ["camera 0", "radial 0"]),
+        ("extrinsic", "extrinsik", ["extrinsic"]),
+        ("  intrinsic     55", "  intrinsic     0", ["camera 0", "focal"]),
+        ("  intrinsic     55", "  intrinsic     155", ["frame 0 of camera 0", "within 2 px"]),
+        ("  intrinsic     55", "  intrinsic     nan", ["camera 0", "finite"]),
+        ("name          1", "name          2", ["camera 1"]),
+        ("size          64 64", "size          64 65", ["video_0.avi: size"]),
+    ],
+)
 def test_wrong_calibrations_are_named(tmp_path, old, new, words):
     write_train(tmp_path)
     path = tmp_path / "S1/Seq1/camera.calibration"
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(NativeError) as e: list(mpi_inf_3dhp.read(tmp_path))
+    with pytest.raises(NativeError) as e:
+        list(mpi_inf_3dhp.read(tmp_path))
     assert all(w in str(e.value) for w in words), e.value
 
 
 def test_absent(tmp_path):
     for reader in (mpi_inf_3dhp, mpi_inf_3dhp_test):
-        with pytest.raises(NativeError, match="MPI-INF-3DHP.*gvv.mpi-inf"): next(reader.read(tmp_path / "none"))
+        with pytest.raises(NativeError, match="MPI-INF-3DHP.*gvv.mpi-inf"):
+            next(reader.read(tmp_path / "none"))
 
 
 def test_mutations_of_training_files(tmp_path, nightly):

@@ -1,4 +1,5 @@
 """MuCo-3DHP: a tiny set of composites in the owners' layout, written here, read back, and damaged."""
+
 import h5py
 import numpy as np
 import pytest
@@ -10,7 +11,11 @@ from acae_nb.datasets import muco
 from acae_nb.datasets.native import NativeError
 
 SIZE, FRAMES = (64, 64), 3
-COMPOSITES = [[(1, 1, 0, 0), (3, 2, 1, 2), (3, 2, 0, 1), (1, 1, 1, 1)], [(3, 2, 0, 0), (1, 1, 0, 2), (1, 1, 1, 0), (3, 2, 1, 1)], [(1, 1, 0, 1)] * 4]
+COMPOSITES = [
+    [(1, 1, 0, 0), (3, 2, 1, 2), (3, 2, 0, 1), (1, 1, 1, 1)],
+    [(3, 2, 0, 0), (1, 1, 0, 2), (1, 1, 1, 0), (3, 2, 1, 1)],
+    [(1, 1, 0, 1)] * 4,
+]
 
 
 def put(file, name, value, kind):
@@ -24,8 +29,13 @@ def write(root):
     seen = {}
     for s, q in ((1, 1), (3, 2)):
         folder, world = root / f"mpi_inf_3dhp/S{s}/Seq{q}", people(s, FRAMES, n_joints=28, up=1)
-        if s == 3: world[1, [3, 8]] = np.nan
-        text, poses, pixels = "Skeletool Camera Calibration File V1.0\n", np.empty((2, 1), object), np.empty((2, 1), object)
+        if s == 3:
+            world[1, [3, 8]] = np.nan
+        text, poses, pixels = (
+            "Skeletool Camera Calibration File V1.0\n",
+            np.empty((2, 1), object),
+            np.empty((2, 1), object),
+        )
         for c, (place, turn) in enumerate(zip(*ring(2, up=(0, 1, 0), target=(0, 900, 0), turn=s))):
             K = np.array([[52 + c + s, 0, 31.5], [0, 56, 30.5], [0, 0, 1]])
             poses[c, 0] = ((world - place) @ turn.T).reshape(FRAMES, 84)
@@ -33,7 +43,8 @@ def write(root):
             pixels[c, 0] = px.reshape(FRAMES, 56)
             matrix = lambda m: " ".join(f"{v:.12g}" for v in np.r_[m.ravel(), 0, 0, 0, 1])
             text += f"name {c}\n  sensor 10 10\n  size 64 64\n  animated 0\n  intrinsic {matrix(np.c_[K, np.zeros(3)])} \n  extrinsic {matrix(np.c_[turn, -turn @ place])} \n  radial 0\n"
-            for f in range(FRAMES): seen[s, q, c, f] = world[f], px[f]
+            for f in range(FRAMES):
+                seen[s, q, c, f] = world[f], px[f]
         folder.mkdir(parents=True)
         (folder / "camera.calibration").write_text(text)
         scipy.io.savemat(folder / "annot.mat", dict(annot2=pixels, annot3=poses, univ_annot3=poses))
@@ -44,7 +55,8 @@ def write(root):
                 numbers = put(file, f"#refs#/n{k}_{p}", np.array(who, float)[:, None], "double")
                 refs[p, k] = put(file, f"#refs#/c{k}_{p}", np.array([[numbers]], h5py.ref_dtype), "cell")
         put(file, "composite_info", refs, "cell")
-    for k in (0, 1): write_image(root / f"unaugmented_set_001/{k + 1:06d}.jpg", picture(k, SIZE))
+    for k in (0, 1):
+        write_image(root / f"unaugmented_set_001/{k + 1:06d}.jpg", picture(k, SIZE))
     return {f"{k + 1:06d}/{p}": (*seen[who], k) for k in (0, 1) for p, who in enumerate(COMPOSITES[k])}
 
 
@@ -55,8 +67,10 @@ def test_reads_what_was_written(tmp_path):
         world, px, number = truth[e.example_id]
         np.testing.assert_allclose(e.joints3d, world, atol=0.01)
         np.testing.assert_allclose(e.camera.project(e.joints3d), px, atol=0.1)
-        assert (e.dataset, e.split, e.frame, e.image_size) == ("muco", "train", number + 1, SIZE) and shows(image.load(), number)
-        inside = px[((px > -.5) & (px < 63.5)).all(1)]
+        assert (e.dataset, e.split, e.frame, e.image_size) == ("muco", "train", number + 1, SIZE) and shows(
+            image.load(), number
+        )
+        inside = px[((px > -0.5) & (px < 63.5)).all(1)]
         assert (inside >= e.box[:2]).all() and (inside <= e.box[:2] + e.box[2:]).all()
     assert (rows[1][0].subject, rows[1][0].sequence, rows[1][0].camera_name) == ("S3", "S3/Seq2", "1")
 
@@ -65,32 +79,45 @@ def test_recordings_elsewhere_and_absent(tmp_path):
     write(tmp_path)
     (tmp_path / "mpi_inf_3dhp").rename(tmp_path / "elsewhere")
     assert len(list(muco.read(tmp_path, recordings=tmp_path / "elsewhere"))) == 8
-    with pytest.raises(NativeError, match="MPI-INF-3DHP"): list(muco.read(tmp_path))
-    with pytest.raises(NativeError, match="MuCo-3DHP.*SingleShotMultiPerson"): list(muco.read(tmp_path / "none"))
+    with pytest.raises(NativeError, match="MPI-INF-3DHP"):
+        list(muco.read(tmp_path))
+    with pytest.raises(NativeError, match="MuCo-3DHP.*SingleShotMultiPerson"):
+        list(muco.read(tmp_path / "none"))
 
 
 def test_frames_counted_from_1(tmp_path):
     truth = write(tmp_path)
     with h5py.File(tmp_path / "sampled_dataset_info.mat", "a") as file:
         for k in range(len(COMPOSITES)):
-            for p in range(4): file[f"#refs#/n{k}_{p}"][3] += 1
-    for e, _ in muco.read(tmp_path, first=1): np.testing.assert_allclose(e.joints3d, truth[e.example_id][0], atol=0.01)
-    with pytest.raises(NativeError, match="picture 1.*below 3"): list(muco.read(tmp_path))
-    with h5py.File(tmp_path / "sampled_dataset_info.mat", "a") as file: file["#refs#/n1_2"][3] = 0
-    with pytest.raises(NativeError, match="picture 2.*from 1"): list(muco.read(tmp_path, first=1))
+            for p in range(4):
+                file[f"#refs#/n{k}_{p}"][3] += 1
+    for e, _ in muco.read(tmp_path, first=1):
+        np.testing.assert_allclose(e.joints3d, truth[e.example_id][0], atol=0.01)
+    with pytest.raises(NativeError, match="picture 1.*below 3"):
+        list(muco.read(tmp_path))
+    with h5py.File(tmp_path / "sampled_dataset_info.mat", "a") as file:
+        file["#refs#/n1_2"][3] = 0
+    with pytest.raises(NativeError, match="picture 2.*from 1"):
+        list(muco.read(tmp_path, first=1))
 
 
 def test_more_pictures_than_the_list_has(tmp_path):
     write(tmp_path)
     write_image(tmp_path / "unaugmented_set_001/000004.jpg", picture(3, SIZE))
-    with pytest.raises(NativeError, match="composite_info.*4 .as there are pictures"): list(muco.read(tmp_path))
+    with pytest.raises(NativeError, match="composite_info.*4 .as there are pictures"):
+        list(muco.read(tmp_path))
 
 
-@pytest.mark.parametrize("who, words", [((9, 1, 0, 0), "subject 1-8"), ((1, 1, 0, 3), "below 3"), ((1, 1, 5, 0), "camera 5"), ((2, 1, 0, 0), "S2/Seq1")])
+@pytest.mark.parametrize(
+    "who, words",
+    [((9, 1, 0, 0), "subject 1-8"), ((1, 1, 0, 3), "below 3"), ((1, 1, 5, 0), "camera 5"), ((2, 1, 0, 0), "S2/Seq1")],
+)
 def test_impossible_composites(tmp_path, who, words):
     write(tmp_path)
-    with h5py.File(tmp_path / "sampled_dataset_info.mat", "a") as file: file["#refs#/n1_2"][:] = np.array(who, float)[:, None]
-    with pytest.raises(NativeError, match=words): list(muco.read(tmp_path))
+    with h5py.File(tmp_path / "sampled_dataset_info.mat", "a") as file:
+        file["#refs#/n1_2"][:] = np.array(who, float)[:, None]
+    with pytest.raises(NativeError, match=words):
+        list(muco.read(tmp_path))
 
 
 def test_mutations(tmp_path, nightly):

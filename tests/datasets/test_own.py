@@ -1,25 +1,36 @@
 """One's own data: both layouts written here from their description, read back, and every fault listed at once."""
+
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from acae_nb.geometry.cameras import Camera
 from acae_nb.datasets import own_coco, own_table
 from acae_nb.datasets.native import NativeError
 from acae_nb.datasets.own import validate_folder
 from acae_nb.datasets.own_coco import category_skeleton, mirrored
 from acae_nb.datasets.own_files import skeleton_from
 from acae_nb.datasets.sources import native_formats, open_source
-from acae_nb.examples.rows import InvalidExamples
 from acae_nb.examples.images import decode_mask, encode_jpeg
+from acae_nb.examples.rows import InvalidExamples
+from acae_nb.geometry.cameras import Camera
 
 JOINTS = ["nose", "tail", "left_paw", "right_paw", "left_ear", "right_ear"]
 EDGES = [["nose", "tail"], ["tail", "left_paw"], ["tail", "right_paw"]]
 TURN = [[1, 0, 0], [0, -1, 0], [0, 0, -1]]
-CAMERAS = {"a": dict(intrinsics=[[160, 0, 80], [0, 160, 60], [0, 0, 1]], rotation=TURN, position=[0, 300, 2600], world_up=[0, 1, 0], distortion=[-.05, .01, 0, 0, 0]),
-           "b": dict(intrinsics=[[150, 0, 80], [0, 150, 60], [0, 0, 1]], rotation=TURN, position=[100, 300, 2900], world_up=[0, 1, 0])}
+CAMERAS = {
+    "a": dict(
+        intrinsics=[[160, 0, 80], [0, 160, 60], [0, 0, 1]],
+        rotation=TURN,
+        position=[0, 300, 2600],
+        world_up=[0, 1, 0],
+        distortion=[-0.05, 0.01, 0, 0, 0],
+    ),
+    "b": dict(
+        intrinsics=[[150, 0, 80], [0, 150, 60], [0, 0, 1]], rotation=TURN, position=[100, 300, 2900], world_up=[0, 1, 0]
+    ),
+}
 SIZE = 160, 120
 
 
@@ -32,31 +43,53 @@ def poses(n=4):
 def project(joints, name):
     "By hand: rotation, division, radial lens, focal length."
     c = CAMERAS[name]
-    x, y, z = (np.array(c["rotation"]) @ (joints - c["position"]).T)
+    x, y, z = np.array(c["rotation"]) @ (joints - c["position"]).T
     x, y = x / z, y / z
     r2 = x * x + y * y
     k1, k2 = c.get("distortion", [0, 0])[:2]
     gain = 1 + k1 * r2 + k2 * r2 * r2
-    return np.c_[c["intrinsics"][0][0] * x * gain + c["intrinsics"][0][2], c["intrinsics"][1][1] * y * gain + c["intrinsics"][1][2]]
+    return np.c_[
+        c["intrinsics"][0][0] * x * gain + c["intrinsics"][0][2],
+        c["intrinsics"][1][1] * y * gain + c["intrinsics"][1][2],
+    ]
 
 
 def pictures(root, n=4):
     (root / "images" / "day").mkdir(parents=True)
-    for k in range(n): (root / "images" / "day" / f"{k}.jpg").write_bytes(encode_jpeg(np.full((SIZE[1], SIZE[0], 3), 40 * k, np.uint8)))
+    for k in range(n):
+        (root / "images" / "day" / f"{k}.jpg").write_bytes(
+            encode_jpeg(np.full((SIZE[1], SIZE[0], 3), 40 * k, np.uint8))
+        )
 
 
 def write_table(root, flat=False, parquet=False, **change):
     pictures(root)
-    (root / "skeleton.json").write_text(json.dumps(dict(name="dog_6", joints=JOINTS, edges=EDGES, mirror=[["left_paw", "right_paw"], ["left_ear", "right_ear"]])))
+    (root / "skeleton.json").write_text(
+        json.dumps(
+            dict(
+                name="dog_6", joints=JOINTS, edges=EDGES, mirror=[["left_paw", "right_paw"], ["left_ear", "right_ear"]]
+            )
+        )
+    )
     (root / "cameras.json").write_text(json.dumps(CAMERAS))
     lines = []
     for k, pose in enumerate(poses()):
-        line = dict(image=f"day/{k}.jpg", camera="" if flat else "ab"[k % 2], subject=f"dog{k // 2}", sequence="run", frame=k, split="test" if k == 3 else "train")
+        line = dict(
+            image=f"day/{k}.jpg",
+            camera="" if flat else "ab"[k % 2],
+            subject=f"dog{k // 2}",
+            sequence="run",
+            frame=k,
+            split="test" if k == 3 else "train",
+        )
         values = project(pose, "ab"[k % 2]) if flat else pose
-        line |= {f"{j}.{a}": None if np.isnan(v) else v for j, point in zip(JOINTS, values) for a, v in zip("xyz", point)}
+        line |= {
+            f"{j}.{a}": None if np.isnan(v) else v for j, point in zip(JOINTS, values) for a, v in zip("xyz", point)
+        }
         lines.append(line | ({"left": 10, "top": 20, "width": 100, "height": 90.5} if k == 2 else {}))
     table = pd.DataFrame(lines)
-    for column, value in change.items(): table[column] = value
+    for column, value in change.items():
+        table[column] = value
     table.to_parquet(root / "examples.parquet") if parquet else table.to_csv(root / "examples.csv", index=False)
     return table
 
@@ -67,15 +100,25 @@ def test_a_table_in_3d(parquet, tmp_path):
     assert validate_folder(tmp_path / "dogs") == []
     skeleton, rows = open_source("own_table", tmp_path / "dogs")
     rows = list(rows)
-    assert skeleton.name == "dog_6" and skeleton.mirror == (0, 1, 3, 2, 5, 4) and skeleton.sides.tolist() == list("cclrlr") and [e.frame for e, _ in rows] == [0, 1, 2]
+    assert (
+        skeleton.name == "dog_6"
+        and skeleton.mirror == (0, 1, 3, 2, 5, 4)
+        and skeleton.sides.tolist() == list("cclrlr")
+        and [e.frame for e, _ in rows] == [0, 1, 2]
+    )
     for (example, picture), pose, name in zip(rows, poses(), "aba"):
-        np.testing.assert_allclose(example.joints3d, pose, atol=.01)
-        np.testing.assert_allclose(example.camera.project(example.joints3d), project(pose, name), atol=.1)
-        assert example.camera_name == name and example.image_size == SIZE == picture.size and example.dataset == "dogs" and example.subject == f"dog{example.frame // 2}"
+        np.testing.assert_allclose(example.joints3d, pose, atol=0.01)
+        np.testing.assert_allclose(example.camera.project(example.joints3d), project(pose, name), atol=0.1)
+        assert (
+            example.camera_name == name
+            and example.image_size == SIZE == picture.size
+            and example.dataset == "dogs"
+            and example.subject == f"dog{example.frame // 2}"
+        )
     assert rows[2][0].box.tolist() == [10, 20, 100, 90.5] and len(list(own_table.read(tmp_path / "dogs", "test"))) == 1
     px = project(poses()[0], "a")
     l, t, w, h = rows[0][0].box
-    inside = px[((px > -.5) & (px < np.array(SIZE) - .5)).all(1)]
+    inside = px[((px > -0.5) & (px < np.array(SIZE) - 0.5)).all(1)]
     assert (inside >= [l, t]).all() and (inside <= [l + w, t + h]).all()
 
 
@@ -91,8 +134,10 @@ def test_a_table_in_2d_needs_no_camera(tmp_path):
 
 def test_masks(tmp_path):
     import cv2
+
     write_table(tmp_path / "dogs", mask=["day/m.png", "", "", ""])
-    mask = np.zeros(SIZE[::-1], np.uint8); mask[20:50, 30:90] = 255
+    mask = np.zeros(SIZE[::-1], np.uint8)
+    mask[20:50, 30:90] = 255
     cv2.imwrite(str(tmp_path / "dogs" / "images" / "day" / "m.png"), mask)
     first = next(own_table.read(tmp_path / "dogs"))[0]
     assert (decode_mask(first.mask, SIZE) == (mask > 0)).all()
@@ -106,23 +151,44 @@ def set_cell(row, column, value):
         table[column] = table.get(column, "")
         table.loc[row, column] = value
         table.to_csv(root / "examples.csv", index=False)
+
     return change
 
 
-def rewrite(name, value): return lambda root: (root / name).write_text(value if isinstance(value, str) else json.dumps(value))
+def rewrite(name, value):
+    return lambda root: (root / name).write_text(value if isinstance(value, str) else json.dumps(value))
 
 
-def drop(column): return lambda root: pd.read_csv(root / "examples.csv", dtype=str).drop(columns=column).to_csv(root / "examples.csv", index=False)
+def drop(column):
+    return lambda root: (
+        pd.read_csv(root / "examples.csv", dtype=str).drop(columns=column).to_csv(root / "examples.csv", index=False)
+    )
 
 
 FAULTS = [
-    (set_cell(1, "nose.x", "12,5"), (1, "nose.x")), (set_cell(2, "camera", "c"), (2, "camera")), (set_cell(2, "camera", ""), (2, "camera")), (set_cell(0, "image", "../day/0.jpg"), (0, "image")),
-    (set_cell(0, "image", "day/9.jpg"), (0, "image")), (set_cell(0, "tail.y", ""), (0, "joints3d")), (set_cell(2, "width", "-4"), (2, "box")), (set_cell(1, "frame", "1.5"), (1, "frame")),
-    (set_cell(0, "nose.x", "inf"), (0, "joints3d")), (set_cell(3, "weight", "-1"), (3, "weight")), (drop("nose.z"), (None, "nose.z")), (drop("image"), (None, "image")), (drop("camera"), (None, "camera")),
-    (set_cell(0, "noze.x", "1"), (None, "noze.x")), (rewrite("cameras.json", "{"), (None, "file")), (rewrite("cameras.json", CAMERAS | {"b": {"intrinsics": [1, 2]}}), (None, "cameras/b")),
-    (rewrite("skeleton.json", dict(name="dog", joints=JOINTS, edges=[["nose", "tale"]])), (None, "skeleton")), (rewrite("skeleton.json", "[]"), (None, "file")),
-    (lambda root: (root / "skeleton.json").unlink(), (None, "file")), (rewrite("examples.csv", ""), (None, "file")), (lambda root: (root / "images/day/2.jpg").write_bytes(b"\xff\xd8"), (2, "image")),
-    (lambda root: (root / "examples.csv").unlink(), (None, "file")), (lambda root: (root / "images/day/2.jpg").write_bytes((root / "images/day/2.jpg").read_bytes()[:-9]), (2, "image")),
+    (set_cell(1, "nose.x", "12,5"), (1, "nose.x")),
+    (set_cell(2, "camera", "c"), (2, "camera")),
+    (set_cell(2, "camera", ""), (2, "camera")),
+    (set_cell(0, "image", "../day/0.jpg"), (0, "image")),
+    (set_cell(0, "image", "day/9.jpg"), (0, "image")),
+    (set_cell(0, "tail.y", ""), (0, "joints3d")),
+    (set_cell(2, "width", "-4"), (2, "box")),
+    (set_cell(1, "frame", "1.5"), (1, "frame")),
+    (set_cell(0, "nose.x", "inf"), (0, "joints3d")),
+    (set_cell(3, "weight", "-1"), (3, "weight")),
+    (drop("nose.z"), (None, "nose.z")),
+    (drop("image"), (None, "image")),
+    (drop("camera"), (None, "camera")),
+    (set_cell(0, "noze.x", "1"), (None, "noze.x")),
+    (rewrite("cameras.json", "{"), (None, "file")),
+    (rewrite("cameras.json", CAMERAS | {"b": {"intrinsics": [1, 2]}}), (None, "cameras/b")),
+    (rewrite("skeleton.json", dict(name="dog", joints=JOINTS, edges=[["nose", "tale"]])), (None, "skeleton")),
+    (rewrite("skeleton.json", "[]"), (None, "file")),
+    (lambda root: (root / "skeleton.json").unlink(), (None, "file")),
+    (rewrite("examples.csv", ""), (None, "file")),
+    (lambda root: (root / "images/day/2.jpg").write_bytes(b"\xff\xd8"), (2, "image")),
+    (lambda root: (root / "examples.csv").unlink(), (None, "file")),
+    (lambda root: (root / "images/day/2.jpg").write_bytes((root / "images/day/2.jpg").read_bytes()[:-9]), (2, "image")),
 ]
 
 
@@ -132,13 +198,27 @@ def test_each_fault_is_found_with_row_and_field(change, where, tmp_path):
     change(tmp_path / "dogs")
     problems = validate_folder(tmp_path / "dogs")
     assert where in [(p.row, p.field) for p in problems], [str(p) for p in problems]
-    with pytest.raises((InvalidExamples, NativeError)): [*own_table.read(tmp_path / "dogs"), *own_table.read(tmp_path / "dogs", "test")]
+    with pytest.raises((InvalidExamples, NativeError)):
+        [*own_table.read(tmp_path / "dogs"), *own_table.read(tmp_path / "dogs", "test")]
 
 
 def test_many_faults_at_once(tmp_path):
     write_table(tmp_path / "dogs")
-    for change in (set_cell(0, "nose.x", "x"), set_cell(0, "tail.y", "y"), set_cell(1, "camera", "c"), set_cell(2, "image", "none.jpg"), set_cell(3, "extra", "1")): change(tmp_path / "dogs")
-    assert [(p.row, p.field) for p in validate_folder(tmp_path / "dogs")] == [(None, "extra"), (0, "nose.x"), (0, "tail.y"), (1, "camera"), (2, "image")]
+    for change in (
+        set_cell(0, "nose.x", "x"),
+        set_cell(0, "tail.y", "y"),
+        set_cell(1, "camera", "c"),
+        set_cell(2, "image", "none.jpg"),
+        set_cell(3, "extra", "1"),
+    ):
+        change(tmp_path / "dogs")
+    assert [(p.row, p.field) for p in validate_folder(tmp_path / "dogs")] == [
+        (None, "extra"),
+        (0, "nose.x"),
+        (0, "tail.y"),
+        (1, "camera"),
+        (2, "image"),
+    ]
 
 
 def test_metres_are_noticed(tmp_path):
@@ -153,14 +233,51 @@ def test_metres_are_noticed(tmp_path):
 def write_coco(root):
     pictures(root)
     (root / "annotations").mkdir()
-    category = dict(id=7, name="dog_6", keypoints=JOINTS, skeleton=[[JOINTS.index(a) + 1, JOINTS.index(b) + 1] for a, b in EDGES])
+    category = dict(
+        id=7, name="dog_6", keypoints=JOINTS, skeleton=[[JOINTS.index(a) + 1, JOINTS.index(b) + 1] for a, b in EDGES]
+    )
     for split, numbers in (("train", (0, 1, 2)), ("test", (3,))):
-        images = [dict(id=10 + k, file_name=f"day/{k}.jpg", width=SIZE[0], height=SIZE[1], camera="ab"[k % 2], subject=f"dog{k // 2}", sequence="run", frame=k) for k in numbers]
-        people = [dict(id=20 + k, image_id=10 + k, category_id=7, keypoints3d=[None if np.isnan(v) else v for v in poses()[k].ravel()], bbox=[10, 20, 100, 90]) for k in numbers]
-        people += [dict(id=90, image_id=10 + numbers[0], category_id=3), dict(id=91, image_id=10 + numbers[0], category_id=7, iscrowd=1)]
+        images = [
+            dict(
+                id=10 + k,
+                file_name=f"day/{k}.jpg",
+                width=SIZE[0],
+                height=SIZE[1],
+                camera="ab"[k % 2],
+                subject=f"dog{k // 2}",
+                sequence="run",
+                frame=k,
+            )
+            for k in numbers
+        ]
+        people = [
+            dict(
+                id=20 + k,
+                image_id=10 + k,
+                category_id=7,
+                keypoints3d=[None if np.isnan(v) else v for v in poses()[k].ravel()],
+                bbox=[10, 20, 100, 90],
+            )
+            for k in numbers
+        ]
+        people += [
+            dict(id=90, image_id=10 + numbers[0], category_id=3),
+            dict(id=91, image_id=10 + numbers[0], category_id=7, iscrowd=1),
+        ]
         px = project(poses()[numbers[0]], "ab"[numbers[0] % 2])
-        people.append(dict(id=92, image_id=10 + numbers[0], category_id=7, keypoints=np.c_[np.where(np.isnan(px), 0, px), [2, 1, 0, 2, 2, 2]].ravel().tolist()))
-        (root / "annotations" / f"{split}.json").write_text(json.dumps(dict(images=images, annotations=people, categories=[dict(id=3, name="ball"), category], cameras=CAMERAS)))
+        people.append(
+            dict(
+                id=92,
+                image_id=10 + numbers[0],
+                category_id=7,
+                keypoints=np.c_[np.where(np.isnan(px), 0, px), [2, 1, 0, 2, 2, 2]].ravel().tolist(),
+            )
+        )
+        (root / "annotations" / f"{split}.json").write_text(
+            json.dumps(
+                dict(images=images, annotations=people, categories=[dict(id=3, name="ball"), category], cameras=CAMERAS)
+            )
+        )
 
 
 def test_coco_style(tmp_path):
@@ -168,10 +285,15 @@ def test_coco_style(tmp_path):
     assert validate_folder(tmp_path / "dogs") == []
     skeleton, rows = open_source("own_coco", tmp_path / "dogs")
     rows = list(rows)
-    assert skeleton.joints == tuple(JOINTS) and skeleton.mirror == (0, 1, 3, 2, 5, 4) and [e.example_id for e, _ in rows] == ["train/day/0.jpg/20", "train/day/1.jpg/21", "train/day/2.jpg/22", "train/day/0.jpg/92"]
+    assert (
+        skeleton.joints == tuple(JOINTS)
+        and skeleton.mirror == (0, 1, 3, 2, 5, 4)
+        and [e.example_id for e, _ in rows]
+        == ["train/day/0.jpg/20", "train/day/1.jpg/21", "train/day/2.jpg/22", "train/day/0.jpg/92"]
+    )
     for (example, picture), pose, name in zip(rows, poses(), "aba"):
-        np.testing.assert_allclose(example.joints3d, pose, atol=.01)
-        np.testing.assert_allclose(example.camera.project(example.joints3d), project(pose, name), atol=.1)
+        np.testing.assert_allclose(example.joints3d, pose, atol=0.01)
+        np.testing.assert_allclose(example.camera.project(example.joints3d), project(pose, name), atol=0.1)
         assert example.box.tolist() == [10, 20, 100, 90] and example.frame == int(example.example_id.split("/")[2][0])
     flat = rows[3][0]
     assert flat.joints3d is None and np.isnan(flat.joints2d[2]).all()
@@ -184,18 +306,28 @@ def edit(change):
         document = json.loads(path.read_text())
         change(document)
         path.write_text(json.dumps(document))
+
     return do
 
 
 COCO_FAULTS = [
-    (edit(lambda d: d["annotations"][1].update(image_id=4)), (1, "annotations/1/image_id")), (edit(lambda d: d["annotations"][1].update(id=20)), (1, "annotations/1/id")),
-    (edit(lambda d: d["annotations"][0].update(keypoints3d=[1, 2])), (0, "annotations/0/keypoints3d")), (edit(lambda d: d["annotations"][5].pop("keypoints")), (5, "annotations/5/keypoints")),
-    (edit(lambda d: d["annotations"].__setitem__(3, 5)), (3, "annotations/3/id")), (edit(lambda d: d["images"][1].pop("camera")), (1, "images/1/camera")),
-    (edit(lambda d: d["images"][1].update(camera="c")), (1, "images/1/camera")), (edit(lambda d: d["images"][1].update(file_name="/etc/a.jpg")), (1, "images/1/file_name")),
-    (edit(lambda d: d["images"][1].update(width=100)), (1, "images/1/width, height")), (edit(lambda d: d["images"][1].update(id=10)), (None, "images/1/id")),
-    (edit(lambda d: d["categories"][1].update(keypoints=[])), (None, "categories")), (edit(lambda d: d["categories"][1].update(skeleton=[[0, 1]])), (None, "categories/1")),
-    (edit(lambda d: d.pop("annotations")), (None, "annotations")), (edit(lambda d: d["cameras"]["a"].pop("intrinsics")), (None, "cameras/a")), (rewrite("annotations/train.json", "{]"), (None, "file")),
-    (edit(lambda d: d["annotations"][2].update(bbox=[1, 2, 3])), (2, "annotations/2/bbox")), (lambda root: (root / "images/day/1.jpg").unlink(), (1, "image")),
+    (edit(lambda d: d["annotations"][1].update(image_id=4)), (1, "annotations/1/image_id")),
+    (edit(lambda d: d["annotations"][1].update(id=20)), (1, "annotations/1/id")),
+    (edit(lambda d: d["annotations"][0].update(keypoints3d=[1, 2])), (0, "annotations/0/keypoints3d")),
+    (edit(lambda d: d["annotations"][5].pop("keypoints")), (5, "annotations/5/keypoints")),
+    (edit(lambda d: d["annotations"].__setitem__(3, 5)), (3, "annotations/3/id")),
+    (edit(lambda d: d["images"][1].pop("camera")), (1, "images/1/camera")),
+    (edit(lambda d: d["images"][1].update(camera="c")), (1, "images/1/camera")),
+    (edit(lambda d: d["images"][1].update(file_name="/etc/a.jpg")), (1, "images/1/file_name")),
+    (edit(lambda d: d["images"][1].update(width=100)), (1, "images/1/width, height")),
+    (edit(lambda d: d["images"][1].update(id=10)), (None, "images/1/id")),
+    (edit(lambda d: d["categories"][1].update(keypoints=[])), (None, "categories")),
+    (edit(lambda d: d["categories"][1].update(skeleton=[[0, 1]])), (None, "categories/1")),
+    (edit(lambda d: d.pop("annotations")), (None, "annotations")),
+    (edit(lambda d: d["cameras"]["a"].pop("intrinsics")), (None, "cameras/a")),
+    (rewrite("annotations/train.json", "{]"), (None, "file")),
+    (edit(lambda d: d["annotations"][2].update(bbox=[1, 2, 3])), (2, "annotations/2/bbox")),
+    (lambda root: (root / "images/day/1.jpg").unlink(), (1, "image")),
 ]
 
 
@@ -205,16 +337,34 @@ def test_each_fault_of_a_coco_file_is_found(change, where, tmp_path):
     change(tmp_path / "dogs")
     problems = validate_folder(tmp_path / "dogs")
     assert where in [(p.row, p.field) for p in problems], [str(p) for p in problems]
-    with pytest.raises((InvalidExamples, NativeError)): list(own_coco.read(tmp_path / "dogs"))
+    with pytest.raises((InvalidExamples, NativeError)):
+        list(own_coco.read(tmp_path / "dogs"))
 
 
 def test_folders_that_are_none(tmp_path):
-    assert "no such folder" in str(validate_folder(tmp_path / "nowhere")[0]) and "none of them" in str(validate_folder(tmp_path)[0])
+    assert "no such folder" in str(validate_folder(tmp_path / "nowhere")[0]) and "none of them" in str(
+        validate_folder(tmp_path)[0]
+    )
     assert {"own_table", "own_coco"} <= set(native_formats()) and "own" not in native_formats()
 
 
 def test_skeletons_of_ones_own():
-    assert skeleton_from(dict(name="coco_17")).name == "coco_17" and category_skeleton(dict(name="x", keypoints=["hand_l", "hand_r", "mid"], skeleton=[])).mirror == (1, 0, 2)
-    assert [mirrored(n) for n in ("left_knee", "LeftFoot", "lknee", "hand.L", "nose", "right_knee")] == ["right_knee", "RightFoot", "rknee", "hand.R", None, None]
-    for bad in (dict(name="x", joints=["a", "b"], mirror=[["a"]]), dict(name="x", joints=["a", "b"], edge=[]), dict(joints=["a"]), dict(name="x", joints=[1])):
-        with pytest.raises(ValueError): skeleton_from(bad)
+    assert skeleton_from(dict(name="coco_17")).name == "coco_17" and category_skeleton(
+        dict(name="x", keypoints=["hand_l", "hand_r", "mid"], skeleton=[])
+    ).mirror == (1, 0, 2)
+    assert [mirrored(n) for n in ("left_knee", "LeftFoot", "lknee", "hand.L", "nose", "right_knee")] == [
+        "right_knee",
+        "RightFoot",
+        "rknee",
+        "hand.R",
+        None,
+        None,
+    ]
+    for bad in (
+        dict(name="x", joints=["a", "b"], mirror=[["a"]]),
+        dict(name="x", joints=["a", "b"], edge=[]),
+        dict(joints=["a"]),
+        dict(name="x", joints=[1]),
+    ):
+        with pytest.raises(ValueError):
+            skeleton_from(bad)

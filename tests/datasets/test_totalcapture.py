@@ -1,4 +1,5 @@
 """TotalCapture: a tiny data set in the owners' layout, written here, read back, and damaged."""
+
 import numpy as np
 import pytest
 from mutations import check_mutations
@@ -7,10 +8,16 @@ from native_scene import holds, opencv_project, people, picture, ring, shows, wr
 from acae_nb.datasets import totalcapture
 from acae_nb.datasets.native import NativeError
 
-SIZE = (96, 80)   # the real ones are 1920 x 1080 px, and eight cameras
-JOINTS = ("Hips Spine Spine1 Spine2 Spine3 Neck Head RightShoulder RightArm RightForeArm RightHand LeftShoulder LeftArm LeftForeArm LeftHand "
-          "RightUpLeg RightLeg RightFoot LeftUpLeg LeftLeg LeftFoot").split()
-TAKES = {"train": [("S1", "acting1"), ("S2", "rom3")], "test": [("S1", "walking2"), ("S4", "walking2")], None: [("S4", "rom3")]}
+SIZE = (96, 80)  # the real ones are 1920 x 1080 px, and eight cameras
+JOINTS = (
+    "Hips Spine Spine1 Spine2 Spine3 Neck Head RightShoulder RightArm RightForeArm RightHand LeftShoulder LeftArm LeftForeArm LeftHand "
+    "RightUpLeg RightLeg RightFoot LeftUpLeg LeftLeg LeftFoot"
+).split()
+TAKES = {
+    "train": [("S1", "acting1"), ("S2", "rom3")],
+    "test": [("S1", "walking2"), ("S4", "walking2")],
+    None: [("S4", "rom3")],
+}
 
 
 def write(root):
@@ -23,7 +30,11 @@ def write(root):
     text, inner = "2 1\n", [(95.0, 96.0, 48.5, 39.5), (97.0, 98.0, 47.5, 40.5)]
     for R, c, K in zip(rotations, places, inner):
         text += "0 79 0 95\n" + " ".join(map(str, K)) + "\n-0.18\n"
-        text += "".join(" ".join(repr(float(v)) for v in r) + "\n" for r in R) + " ".join(repr(float(v)) for v in -R @ c) + "\n"
+        text += (
+            "".join(" ".join(repr(float(v)) for v in r) + "\n" for r in R)
+            + " ".join(repr(float(v)) for v in -R @ c)
+            + "\n"
+        )
     (root / "calibration.cal").write_text(text)
     truth = {}
     for number, (split, subject, take) in enumerate((s, *t) for s, ts in TAKES.items() for t in ts):
@@ -33,9 +44,15 @@ def write(root):
         path.parent.mkdir(parents=True)
         lines = ["\t".join(" ".join(f"{v / 25.4:.5f}" for v in p) for p in pose) + "\t" for pose in joints]
         path.write_text("\t".join(JOINTS) + "\t\n" + "\n".join(lines) + "\n")
-        path.with_name("gt_skel_gbl_ori.txt").write_text("\t".join(JOINTS) + "\t\n" + 3 * ("\t".join(["0 0 0 1"] * 21) + "\t\n"))
+        path.with_name("gt_skel_gbl_ori.txt").write_text(
+            "\t".join(JOINTS) + "\t\n" + 3 * ("\t".join(["0 0 0 1"] * 21) + "\t\n")
+        )
         for c, (R, place, (fx, fy, cx, cy)) in enumerate(zip(rotations, places, inner)):
-            write_video(root / "video" / subject.lower() / take / f"TC_{subject}_{take}_cam{c + 1}.mp4", [picture(4 * c + t, SIZE) for t in range(3 + c)], 60)
+            write_video(
+                root / "video" / subject.lower() / take / f"TC_{subject}_{take}_cam{c + 1}.mp4",
+                [picture(4 * c + t, SIZE) for t in range(3 + c)],
+                60,
+            )
             for t in range(3):
                 px = opencv_project(joints[t], [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], [-0.18, 0, 0, 0], R, 1000 * place)
                 truth[split, subject, take, f"cam{c + 1}", t] = joints[t], px, 4 * c + t
@@ -51,7 +68,9 @@ def test_reads_what_was_written(tmp_path, split):
         assert (example.split, example.subject, example.sequence, example.camera_name, example.frame) == key
         np.testing.assert_allclose(example.joints3d, joints, atol=0.01)
         np.testing.assert_allclose(example.camera.project(example.joints3d), px, atol=0.1)
-        assert example.image_size == SIZE and shows(image.load(), number) and tuple(example.camera.world_up) == (0, 1, 0)
+        assert (
+            example.image_size == SIZE and shows(image.load(), number) and tuple(example.camera.world_up) == (0, 1, 0)
+        )
         assert holds(example.box, px, SIZE)
     assert np.isnan(rows[1][0].joints3d[6]).all()
 
@@ -71,7 +90,11 @@ def test_refuses(tmp_path):
         list(totalcapture.read(tmp_path, "val"))
     path = tmp_path / "vicon/S2/rom3/gt_skel_gbl_pos.txt"
     text = path.read_text()
-    for bad in (text.replace("Spine3\tNeck", "Neck\tSpine3"), text.replace("\t", " ", 3).rsplit(" ", 1)[0], text.replace(".", "x", 1)):
+    for bad in (
+        text.replace("Spine3\tNeck", "Neck\tSpine3"),
+        text.replace("\t", " ", 3).rsplit(" ", 1)[0],
+        text.replace(".", "x", 1),
+    ):
         path.write_text(bad)
         with pytest.raises(NativeError, match="gt_skel_gbl_pos.txt"):
             list(totalcapture.read(tmp_path))

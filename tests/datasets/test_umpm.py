@@ -1,4 +1,5 @@
 """UMPM: a tiny data set in the owners' layout, written here, read back, and damaged."""
+
 import cv2
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ from native_scene import holds, opencv_project, people, picture, ring, shows, wr
 from acae_nb.datasets import umpm
 from acae_nb.datasets.native import NativeError
 
-SIZE, NAMES = (96, 80), "fsrl"   # the real videos are 644 x 484 px
-SEQUENCES = {"p1_table_2": (1, "calib_l06"), "p2_free_1": (2, "calib_n27")}   # the JSON file of the second is broken
+SIZE, NAMES = (96, 80), "fsrl"  # the real videos are 644 x 484 px
+SEQUENCES = {"p1_table_2": (1, "calib_l06"), "p2_free_1": (2, "calib_n27")}  # the JSON file of the second is broken
 LENS = [-0.2, 0.1, 0.01, -0.005]
 
 
@@ -20,10 +21,15 @@ def write(root):
     truth = {}
     for q, (name, (persons, calibration)) in enumerate(SEQUENCES.items()):
         root.mkdir(parents=True, exist_ok=True)
-        text = '{\n  "id":"%s",\n  "bg":"backgr_l06_7",\n  "calib":"%s",\n  "video_dir":"Video",\n}\n' % (name, calibration)
+        text = '{\n  "id":"%s",\n  "bg":"backgr_l06_7",\n  "calib":"%s",\n  "video_dir":"Video",\n}\n' % (
+            name,
+            calibration,
+        )
         (root / f"{name}.json").write_text(text if name != "p2_free_1" else text[:20])
         (root / "p2_free_2.json").write_text("broken")
-        world = np.concatenate([people(10 * q + p, 5, n_joints=15, centre=(600 * p - 300, 0, 0)) for p in range(persons)], 1)
+        world = np.concatenate(
+            [people(10 * q + p, 5, n_joints=15, centre=(600 * p - 300, 0, 0)) for p in range(persons)], 1
+        )
         world[2, 4] = np.nan
         write_c3d(root / f"Groundtruth/{name}_vm.c3d", world)
         places, rotations = ring(4, turn=0.3 + q)
@@ -36,7 +42,7 @@ def write(root):
             write_video(root / f"Video/{name}_{camera}.avi", [picture(4 * c + t, SIZE) for t in range(3)])
             for t in range(3):
                 for p in range(persons):
-                    joints = world[2 * t, 15 * p:15 * p + 15]
+                    joints = world[2 * t, 15 * p : 15 * p + 15]
                     truth[name, camera, t, p] = joints, opencv_project(joints, K, LENS, R, place), 4 * c + t
     return truth
 
@@ -46,10 +52,17 @@ def test_reads_what_was_written(tmp_path):
     rows = list(umpm.read(tmp_path / "umpm"))
     assert len(rows) == len(truth) == 4 * 3 * 3 and len({e.example_id for e, _ in rows}) == len(rows)
     for (example, image), ((name, camera, frame, person), (joints, px, number)) in zip(rows, truth.items()):
-        assert (example.sequence, example.camera_name, example.frame, example.subject) == (name, camera, frame, f"{name} {person}")
+        assert (example.sequence, example.camera_name, example.frame, example.subject) == (
+            name,
+            camera,
+            frame,
+            f"{name} {person}",
+        )
         np.testing.assert_allclose(example.joints3d, joints, atol=0.01)
         np.testing.assert_allclose(example.camera.project(example.joints3d), px, atol=0.1)
-        assert example.image_size == SIZE and shows(image.load(), number) and tuple(example.camera.world_up) == (0, 0, 1)
+        assert (
+            example.image_size == SIZE and shows(image.load(), number) and tuple(example.camera.world_up) == (0, 0, 1)
+        )
         assert holds(example.box, px, SIZE)
     assert np.isnan(rows[1][0].joints3d[4]).all()
 

@@ -1,10 +1,23 @@
 """The field's benchmarks: what each protocol says (method.md 4), and its numbers against the authors' formulas written out."""
+
 import json
 
 import numpy as np
 import pytest
 
-from acae_nb.evaluation.benchmarks import EMDB_1, HUMAN36M, MUPOTS, MUPOTS_BONES, MUPOTS_PAPER, PROTOCOLS, TDPW_TEST_14, TDPW_TEST_14_REGRESSED, TDPW_WHOLE, mupots_protocol, protocol_named
+from acae_nb.evaluation.benchmarks import (
+    EMDB_1,
+    HUMAN36M,
+    MUPOTS,
+    MUPOTS_BONES,
+    MUPOTS_PAPER,
+    PROTOCOLS,
+    TDPW_TEST_14,
+    TDPW_TEST_14_REGRESSED,
+    TDPW_WHOLE,
+    mupots_protocol,
+    protocol_named,
+)
 from acae_nb.evaluation.metrics import acceleration_error, procrustes
 from acae_nb.evaluation.protocols import Protocol, evaluate
 from acae_nb.skeletons.joints import load_skeleton
@@ -22,7 +35,8 @@ def test_every_protocol_goes_through_json_and_prints(name):
     again = Protocol.from_dict(json.loads(json.dumps(protocol.to_dict())))
     assert again == protocol and again.hash == protocol.hash and protocol.hash[:12] in protocol.text
     assert len({m.name for m in protocol.measures}) == len(protocol.measures)
-    for rule in protocol.formats: assert {*rule.joints} <= {*load_skeleton(rule.format).joints}
+    for rule in protocol.formats:
+        assert {*rule.joints} <= {*load_skeleton(rule.format).joints}
 
 
 def test_no_two_protocols_share_a_hash():
@@ -34,7 +48,8 @@ def test_protocols_by_name(tmp_path):
     (tmp_path / "own.json").write_text(json.dumps(EMDB_1.to_dict()))
     assert protocol_named("emdb-1", skeleton) == protocol_named(str(tmp_path / "own.json"), skeleton) == EMDB_1
     assert protocol_named("embedded", skeleton).formats[0].format == "smpl_24"
-    with pytest.raises(ValueError, match="expected one of .*human36m.*found 'h36m'"): protocol_named("h36m", skeleton)
+    with pytest.raises(ValueError, match="expected one of .*human36m.*found 'h36m'"):
+        protocol_named("h36m", skeleton)
 
 
 def test_3dpw_whole_set_equals_the_authors_formulas():
@@ -45,11 +60,18 @@ def test_3dpw_whole_set_equals_the_authors_formulas():
     p, t = pred - pred[:, :1], true - true[:, :1]
     limbs = [1, 2, 4, 5, 7, 8, 16, 17, 18, 19, 20, 21]
     d, a, pa = (np.linalg.norm(x, axis=-1) for x in (p - t, pred - true, procrustes(p, t) - t))
-    expected = {"MPJPE": d.mean(), "PA-MPJPE": pa.mean(), "A-MPJPE": a.mean(), "PCK@50 (12 joints)": 100 * (d[:, limbs] <= 50).mean(), "APCK@150 (12 joints)": 100 * (a[:, limbs] <= 150).mean(),
-                "AUC@199 (12 joints, 50 bins)": 100 * np.maximum(0, 1 - (np.floor(d[:, limbs] / 199 * 50) + 0.5) / 50).mean(),
-                "PA-CPS-AUC@300 (12 joints)": 100 * np.maximum(0, 1 - pa[:, limbs].max(1) / 300).mean(),
-                **{f"PA-CPS@{k} (12 joints)": 100 * (pa[:, limbs].max(1) <= k).mean() for k in (50, 75, 100, 125, 150)}}
-    for name, value in expected.items(): assert np.isclose(result[name], value), name
+    expected = {
+        "MPJPE": d.mean(),
+        "PA-MPJPE": pa.mean(),
+        "A-MPJPE": a.mean(),
+        "PCK@50 (12 joints)": 100 * (d[:, limbs] <= 50).mean(),
+        "APCK@150 (12 joints)": 100 * (a[:, limbs] <= 150).mean(),
+        "AUC@199 (12 joints, 50 bins)": 100 * np.maximum(0, 1 - (np.floor(d[:, limbs] / 199 * 50) + 0.5) / 50).mean(),
+        "PA-CPS-AUC@300 (12 joints)": 100 * np.maximum(0, 1 - pa[:, limbs].max(1) / 300).mean(),
+        **{f"PA-CPS@{k} (12 joints)": 100 * (pa[:, limbs].max(1) <= k).mean() for k in (50, 75, 100, 125, 150)},
+    }
+    for name, value in expected.items():
+        assert np.isclose(result[name], value), name
 
 
 def test_3dpw_with_14_joints_leaves_the_pelvis_out():
@@ -57,13 +79,21 @@ def test_3dpw_with_14_joints_leaves_the_pelvis_out():
     pred, true = people(skeleton)
     subset = [1, 2, 4, 5, 7, 8, 12, 15, 16, 17, 18, 19, 20, 21]
     result = evaluate(pred, true, skeleton, TDPW_TEST_14, {"sequence": ["a"] * 60}).overall
-    assert np.isclose(result["MPJPE"], np.linalg.norm(((pred - pred[:, :1]) - (true - true[:, :1]))[:, subset], axis=-1).mean())
-    assert np.isclose(result["PA-MPJPE"], np.linalg.norm(procrustes(pred[:, subset], true[:, subset]) - true[:, subset], axis=-1).mean())
+    assert np.isclose(
+        result["MPJPE"], np.linalg.norm(((pred - pred[:, :1]) - (true - true[:, :1]))[:, subset], axis=-1).mean()
+    )
+    assert np.isclose(
+        result["PA-MPJPE"],
+        np.linalg.norm(procrustes(pred[:, subset], true[:, subset]) - true[:, subset], axis=-1).mean(),
+    )
 
 
 def test_3dpw_regressed_joints_are_the_rows_of_the_regressor():
     rows = [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]
-    assert list(TDPW_TEST_14_REGRESSED.measures[0].joints) == [load_skeleton("h36m_17").joints[r] for r in rows] and TDPW_TEST_14_REGRESSED.formats[0].root == "pelvis"
+    assert (
+        list(TDPW_TEST_14_REGRESSED.measures[0].joints) == [load_skeleton("h36m_17").joints[r] for r in rows]
+        and TDPW_TEST_14_REGRESSED.formats[0].root == "pelvis"
+    )
 
 
 def test_emdb_measures_motion_within_sequences():
@@ -72,14 +102,27 @@ def test_emdb_measures_motion_within_sequences():
     sequence = ["a"] * 20 + ["b"] * 40
     result = evaluate(pred, true, skeleton, EMDB_1, {"sequence": sequence}, [*range(20), *range(40)])
     own = [acceleration_error(pred[s] - pred[s][:, :1], true[s] - true[s][:, :1]) for s in (slice(20), slice(20, 60))]
-    assert np.allclose(result.groups["sequence"]["acceleration error"], own) and np.isclose(result.overall["acceleration error"], np.mean(own))
+    assert np.allclose(result.groups["sequence"]["acceleration error"], own) and np.isclose(
+        result.overall["acceleration error"], np.mean(own)
+    )
 
 
 def test_mupots_variants_differ_as_they_say():
-    assert mupots_protocol() == MUPOTS and MUPOTS.averaging == "mean of sequences" and MUPOTS.missing == "miss" and MUPOTS.bones == MUPOTS_BONES
-    assert MUPOTS_PAPER.averaging == "pooled" and MUPOTS_PAPER.missing == "left out" and MUPOTS_PAPER.bones == () and len(MUPOTS_PAPER.measures) == 19
+    assert (
+        mupots_protocol() == MUPOTS
+        and MUPOTS.averaging == "mean of sequences"
+        and MUPOTS.missing == "miss"
+        and MUPOTS.bones == MUPOTS_BONES
+    )
+    assert (
+        MUPOTS_PAPER.averaging == "pooled"
+        and MUPOTS_PAPER.missing == "left out"
+        and MUPOTS_PAPER.bones == ()
+        and len(MUPOTS_PAPER.measures) == 19
+    )
     assert [m.alignment for m in mupots_protocol(alignment="absolute").measures] == ["absolute"] * 3
-    with pytest.raises(KeyError): mupots_protocol(people="some")
+    with pytest.raises(KeyError):
+        mupots_protocol(people="some")
 
 
 def test_the_bone_tree_reaches_every_joint_but_the_root_once():
@@ -92,5 +135,7 @@ def test_the_bone_tree_reaches_every_joint_but_the_root_once():
 
 
 def test_universal_and_corrected_truths_are_other_protocols():
-    assert "without the correction" in HUMAN36M.text and "with the correction" in PROTOCOLS["human36m-s9-corrected"].text
+    assert (
+        "without the correction" in HUMAN36M.text and "with the correction" in PROTOCOLS["human36m-s9-corrected"].text
+    )
     assert "univ_annot3" in PROTOCOLS["mpi-inf-3dhp-universal"].text

@@ -1,4 +1,5 @@
 """Mixing: exact quotas, permutations, resumption, shares of ranks, columns of the union, workers."""
+
 from collections import Counter
 from dataclasses import fields, replace
 
@@ -9,28 +10,45 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acae_nb.geometry.cameras import Camera
 from acae_nb.examples.crops import NO_AUGMENTATION, Augmentation
+from acae_nb.examples.mixing import (
+    Batch,
+    BatchPlan,
+    MixedBatches,
+    common_columns,
+    hash64,
+    loader,
+    permute,
+    union_columns,
+)
 from acae_nb.examples.tables import Example, ExampleTable, ExampleWriter, encode_jpeg
-from acae_nb.examples.mixing import Batch, BatchPlan, MixedBatches, common_columns, hash64, loader, permute, union_columns
+from acae_nb.geometry.cameras import Camera
 from acae_nb.skeletons.joints import load_skeleton, select, union
 
 H36M, SMPL, COCO, COCO19 = (load_skeleton(n) for n in ("h36m_17", "smpl_24", "coco_17", "cmu_panoptic_19"))
 BOTH = union([H36M, SMPL])
 
-plans = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 9)), min_size=1, max_size=6).filter(lambda p: any(q for _, q in p)).flatmap(
-    lambda p: st.builds(lambda seed: BatchPlan([n for n, _ in p], [q for _, q in p], seed), st.integers(0, 2 ** 63 - 1)))
+plans = (
+    st.lists(st.tuples(st.integers(1, 60), st.integers(0, 9)), min_size=1, max_size=6)
+    .filter(lambda p: any(q for _, q in p))
+    .flatmap(
+        lambda p: st.builds(
+            lambda seed: BatchPlan([n for n, _ in p], [q for _, q in p], seed), st.integers(0, 2**63 - 1)
+        )
+    )
+)
 
 
 # --- the order
 
-@given(n=st.integers(1, 3000), key=st.integers(0, 2 ** 64 - 1))
+
+@given(n=st.integers(1, 3000), key=st.integers(0, 2**64 - 1))
 @settings(max_examples=200, deadline=None)
 def test_permute_is_a_permutation(n, key):
     out = permute(np.arange(n), n, np.uint64(key))
     assert np.array_equal(np.sort(out), np.arange(n))
     some = np.arange(n)[::-3]
-    assert np.array_equal(permute(some, n, np.uint64(key)), out[some])        # place by place, whatever else is asked
+    assert np.array_equal(permute(some, n, np.uint64(key)), out[some])  # place by place, whatever else is asked
 
 
 def test_permute_takes_a_key_for_each_place():
@@ -68,11 +86,11 @@ def test_quotas_are_exact_and_epochs_are_permutations(plan, steps):
             rows[dataset].append(row)
     for n, walk in zip(plan.lengths, rows):
         for i in range(0, len(walk) - n + 1, n):
-            assert sorted(walk[i:i + n]) == list(range(n))
-        assert len(set(walk[len(walk) // n * n:])) == len(walk) % n
+            assert sorted(walk[i : i + n]) == list(range(n))
+        assert len(set(walk[len(walk) // n * n :])) == len(walk) % n
 
 
-@given(plan=plans, step=st.integers(0, 10 ** 9))
+@given(plan=plans, step=st.integers(0, 10**9))
 @settings(max_examples=80, deadline=None)
 def test_a_batch_is_a_function_of_seed_and_step(plan, step):
     again = BatchPlan(list(plan.lengths), np.array(plan.quotas), plan.seed)
@@ -81,7 +99,7 @@ def test_a_batch_is_a_function_of_seed_and_step(plan, step):
     assert again.batch(step) == plan.batch(step) and again == plan
 
 
-@given(plan=plans, step=st.integers(0, 10 ** 6), world=st.integers(1, 8))
+@given(plan=plans, step=st.integers(0, 10**6), world=st.integers(1, 8))
 @settings(max_examples=80, deadline=None)
 def test_shares_of_ranks_are_the_batch_and_fair(plan, step, world):
     if plan.batch_size % world:
@@ -97,13 +115,27 @@ def test_shares_of_ranks_are_the_batch_and_fair(plan, step, world):
 
 def test_epochs_seeds_and_data_sets_differ():
     plan = BatchPlan([100, 100], [100, 100], 0)
-    orders = [plan.draw(0)[1][:100], plan.draw(0)[1][100:], plan.draw(1)[1][:100], BatchPlan([100], [100], 1).draw(0)[1]]
+    orders = [
+        plan.draw(0)[1][:100],
+        plan.draw(0)[1][100:],
+        plan.draw(1)[1][:100],
+        BatchPlan([100], [100], 1).draw(0)[1],
+    ]
     assert all((a == b).mean() < 0.1 for i, a in enumerate(orders) for b in orders[:i])
 
 
-@pytest.mark.parametrize("values, message", [
-    (([3, 4], [1], 0), "quotas: expected one for each of 2"), (([], [], 0), "lengths"), (([3, 0], [1, 1], 0), r"lengths.*found \[3, 0\]"),
-    (([3], [0], 0), "quotas"), (([3], [-1], 0), "quotas"), (([3], [1], -1), "seed"), (([3], [1], 2 ** 63), "seed")])
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (([3, 4], [1], 0), "quotas: expected one for each of 2"),
+        (([], [], 0), "lengths"),
+        (([3, 0], [1, 1], 0), r"lengths.*found \[3, 0\]"),
+        (([3], [0], 0), "quotas"),
+        (([3], [-1], 0), "quotas"),
+        (([3], [1], -1), "seed"),
+        (([3], [1], 2**63), "seed"),
+    ],
+)
 def test_bad_plans_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         BatchPlan(*values)
@@ -111,16 +143,24 @@ def test_bad_plans_are_refused(values, message):
 
 def test_bad_steps_and_ranks_are_refused():
     plan = BatchPlan([3], [4], 0)
-    for bad in (lambda: plan.batch(-1), lambda: plan.share(0, 2, 2), lambda: plan.share(0, -1, 2), lambda: plan.share(0, 0, 3)):
+    for bad in (
+        lambda: plan.batch(-1),
+        lambda: plan.share(0, 2, 2),
+        lambda: plan.share(0, -1, 2),
+        lambda: plan.share(0, 0, 3),
+    ):
         with pytest.raises(ValueError, match="expected"):
             bad()
 
 
 # --- columns
 
+
 def test_a_format_goes_to_its_own_columns():
     source, target = union_columns(SMPL, BOTH)
-    assert source.tolist() == list(range(24)) and [BOTH.labels[t] for t in target] == [f"smpl_24/{j}" for j in SMPL.joints]
+    assert source.tolist() == list(range(24)) and [BOTH.labels[t] for t in target] == [
+        f"smpl_24/{j}" for j in SMPL.joints
+    ]
     source, target = union_columns(union([SMPL, COCO, H36M]), BOTH)
     full = union([SMPL, COCO, H36M])
     assert [full.labels[s] for s in source] == [BOTH.labels[t] for t in target] and sorted(target) == list(range(41))
@@ -142,7 +182,7 @@ def test_common_2d_joints_go_by_short_name():
 
 # --- batches
 
-CAMERA = Camera(np.array([[120, 0, 48], [0, 120, 48], [0, 0, 1.]]))
+CAMERA = Camera(np.array([[120, 0, 48], [0, 120, 48], [0, 0, 1.0]]))
 
 
 def make_table(folder, skeleton, n, two_d=False, dataset=None):
@@ -153,19 +193,38 @@ def make_table(folder, skeleton, n, two_d=False, dataset=None):
             joints = rng.normal((0, 0, 3000), 300, (len(skeleton), 3))
             labels = dict(joints2d=CAMERA.project(joints)) if two_d else dict(joints3d=joints)
             image = encode_jpeg(np.full((96, 96, 3), 20 + i, np.uint8))
-            writer.add(Example(f"{dataset}/{i}", dataset, "train", "s", "q", i, CAMERA, np.array([20, 10, 50, 70.]), (96, 96), **labels), image)
+            writer.add(
+                Example(
+                    f"{dataset}/{i}",
+                    dataset,
+                    "train",
+                    "s",
+                    "q",
+                    i,
+                    CAMERA,
+                    np.array([20, 10, 50, 70.0]),
+                    (96, 96),
+                    **labels,
+                ),
+                image,
+            )
     return ExampleTable.open(folder)
 
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
-    return [make_table(folder / "a", H36M, 11), make_table(folder / "b", SMPL, 7), make_table(folder / "c", union([SMPL, H36M]), 5),
-            make_table(folder / "d", COCO, 6, two_d=True), make_table(folder / "e", COCO19, 3, two_d=True)]
+    return [
+        make_table(folder / "a", H36M, 11),
+        make_table(folder / "b", SMPL, 7),
+        make_table(folder / "c", union([SMPL, H36M]), 5),
+        make_table(folder / "d", COCO, 6, two_d=True),
+        make_table(folder / "e", COCO19, 3, two_d=True),
+    ]
 
 
 def mixed(tables, augmentation=Augmentation(), **changes):
-    plan = BatchPlan([len(t) for t in tables], [4, 3, 1, 3, 1][:len(tables)], 5)
+    plan = BatchPlan([len(t) for t in tables], [4, 3, 1, 3, 1][: len(tables)], 5)
     return MixedBatches(tables, plan, BOTH, COCO, 32, augmentation, seed=9, **changes)
 
 
@@ -180,7 +239,11 @@ def test_a_batch_has_every_row_where_it_belongs(tables):
     for step in range(3):
         batch = batches[step]
         assert list(zip(batch.dataset.tolist(), batch.row.tolist())) == batches.plan.batch(step) and len(batch) == 12
-        assert batch.images.dtype == torch.uint8 and batch.images.shape == (12, 3, 32, 32) and batch.joints3d.dtype == torch.float32
+        assert (
+            batch.images.dtype == torch.uint8
+            and batch.images.shape == (12, 3, 32, 32)
+            and batch.joints3d.dtype == torch.float32
+        )
         assert batch.is_2d.tolist() == [False] * 8 + [True] * 4
         grey = batch.images[:, :, 16, 16].float()
         assert ((grey - (20 + batch.row[:, None])).abs() <= 2).all()
@@ -240,7 +303,7 @@ def test_a_broken_image_stops_a_worker_by_name(tables, tmp_path):
     table = make_table(tmp_path / "x", H36M, 4)
     data = bytearray((tmp_path / "x" / "images.bin").read_bytes())
     start = int(table.column("image_offset")[2])
-    data[start:start + 300] = bytes(300)
+    data[start : start + 300] = bytes(300)
     (tmp_path / "x" / "images.bin").write_bytes(data)
     for workers in (0, 1):
         with pytest.raises(ValueError, match=r"x/images.bin, row 2 \(x/2\), image: no JPEG"):

@@ -1,4 +1,5 @@
 """The example table: round trips, every kind of bad row, and every kind of damage to the files."""
+
 import dataclasses
 import json
 import os
@@ -12,9 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from acae_nb.examples.tables import (
+    Example,
+    ExampleTable,
+    ExampleWriter,
+    InvalidExamples,
+    check,
+    decode_jpeg,
+    decode_mask,
+    encode_jpeg,
+    encode_mask,
+    jpeg_size,
+    replace_folder,
+    validate,
+)
 from acae_nb.geometry.cameras import Camera
-from acae_nb.examples.tables import (Example, ExampleTable, ExampleWriter, InvalidExamples, check, decode_jpeg, decode_mask,
-                              encode_jpeg, encode_mask, jpeg_size, replace_folder, validate)
 from acae_nb.skeletons.joints import load_skeleton, union
 
 SKELETON = load_skeleton("h36m_17")
@@ -23,13 +36,22 @@ JPEG = encode_jpeg(IMAGE)
 
 
 def camera(**changes):
-    values = dict(intrinsics=np.array([[50, 0, 16], [0, 50, 12], [0, 0, 1.]]), distortion=np.linspace(0, 1e-3, 12),
-                  rotation=np.eye(3), position=np.array([1, 2, 3.]), world_up=np.array([0, -1., 0])) | changes
+    values = (
+        dict(
+            intrinsics=np.array([[50, 0, 16], [0, 50, 12], [0, 0, 1.0]]),
+            distortion=np.linspace(0, 1e-3, 12),
+            rotation=np.eye(3),
+            position=np.array([1, 2, 3.0]),
+            world_up=np.array([0, -1.0, 0]),
+        )
+        | changes
+    )
     return Camera(**values)
 
 
 class AnyCamera:
     "What a reader might hand over: fields that no Camera would accept."
+
     def __init__(self, **changes):
         good = camera()
         for f in ("intrinsics", "distortion", "rotation", "position", "world_up"):
@@ -38,8 +60,18 @@ class AnyCamera:
 
 def example(i=0, **changes):
     rng = np.random.default_rng(i)
-    values = dict(example_id=f"e{i}", dataset="d", split="train", subject="s", sequence="q", frame=i, camera=camera(),
-                  box=np.array([1, 2, 10, 20.]), image_size=(32, 24), joints3d=rng.normal(0, 900, (17, 3)).astype(np.float32))
+    values = dict(
+        example_id=f"e{i}",
+        dataset="d",
+        split="train",
+        subject="s",
+        sequence="q",
+        frame=i,
+        camera=camera(),
+        box=np.array([1, 2, 10, 20.0]),
+        image_size=(32, 24),
+        joints3d=rng.normal(0, 900, (17, 3)).astype(np.float32),
+    )
     return Example(**values | changes)
 
 
@@ -56,19 +88,35 @@ def contents(folder):
 
 # --- round trip
 
+
 def test_rows_come_back_as_they_were(tmp_path):
     mask = np.zeros((24, 32), bool)
     mask[3:9, 4:20] = True
     missing = example(3).joints3d
     missing[4] = np.nan
-    rows = [example(0), example(1, mask=encode_mask(mask), weight=0.5, camera_name="54138969", subject="Ärger"),
-            example(2, joints3d=None), example(3, joints3d=missing),
-            example(4, joints3d=None, joints2d=np.random.default_rng(1).normal(size=(17, 2)).astype(np.float32))]
+    rows = [
+        example(0),
+        example(1, mask=encode_mask(mask), weight=0.5, camera_name="54138969", subject="Ärger"),
+        example(2, joints3d=None),
+        example(3, joints3d=missing),
+        example(4, joints3d=None, joints2d=np.random.default_rng(1).normal(size=(17, 2)).astype(np.float32)),
+    ]
     table = ExampleTable.open(write(tmp_path / "t", rows))
     assert len(table) == 5 and table.skeleton == SKELETON and table.dataset == "d"
     for row, want in enumerate(rows):
         got = table[row]
-        for f in ("example_id", "dataset", "split", "subject", "sequence", "frame", "image_size", "mask", "weight", "camera_name"):
+        for f in (
+            "example_id",
+            "dataset",
+            "split",
+            "subject",
+            "sequence",
+            "frame",
+            "image_size",
+            "mask",
+            "weight",
+            "camera_name",
+        ):
             assert getattr(got, f) == getattr(want, f), f
         for f in ("joints3d", "joints2d", "box"):
             np.testing.assert_array_equal(getattr(got, f), getattr(want, f))
@@ -99,7 +147,7 @@ def test_the_same_examples_give_the_same_bytes(tmp_path):
 
 
 def test_the_skeleton_with_its_parts_is_in_the_table(tmp_path):
-    both = union([load_skeleton("smpl_24"), load_skeleton("h36m_17")])      # not in alphabetical order
+    both = union([load_skeleton("smpl_24"), load_skeleton("h36m_17")])  # not in alphabetical order
     row = example(joints3d=np.zeros((41, 3)))
     table = ExampleTable.open(write(tmp_path / "t", [row], skeleton=both))
     assert table.skeleton == both and list(table.skeleton.parts.items()) == list(both.parts.items())
@@ -117,7 +165,9 @@ def test_huge_coordinates_keep_a_hundredth_of_a_millimetre(tmp_path_factory, sca
 
 
 def test_rows_where(tmp_path):
-    table = ExampleTable.open(write(tmp_path / "t", [example(i, split="test" if i % 3 else "train", subject=f"s{i % 2}") for i in range(12)]))
+    table = ExampleTable.open(
+        write(tmp_path / "t", [example(i, split="test" if i % 3 else "train", subject=f"s{i % 2}") for i in range(12)])
+    )
     assert table.rows_where(split="test", subject="s0").tolist() == [i for i in range(12) if i % 3 and i % 2 == 0]
 
 
@@ -130,6 +180,7 @@ def test_another_process_opens_the_table_by_its_path(tmp_path):
 
 # --- images and masks
 
+
 @given(arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40))))
 @settings(max_examples=200, deadline=None)
 def test_masks_survive(mask):
@@ -138,10 +189,10 @@ def test_masks_survive(mask):
 
 def test_masks_are_those_of_coco():
     # Worked by hand from the format: runs down the columns, background first; each digit 48 + 5 bits + 32 if more follow.
-    mask = np.array([[0, 0, 1], [0, 1, 1], [0, 1, 0]], bool)         # columns: 000 011 110 -> runs 4, 4, 1
+    mask = np.array([[0, 0, 1], [0, 1, 1], [0, 1, 0]], bool)  # columns: 000 011 110 -> runs 4, 4, 1
     assert encode_mask(mask) == bytes([52, 52, 49])
-    assert encode_mask(np.ones((2, 2), bool)) == bytes([48, 52])      # no background first: a run of 0
-    assert encode_mask(np.zeros((5, 10), bool)) == bytes([48 + 32 + 18, 49])   # 50 = 1 * 32 + 18
+    assert encode_mask(np.ones((2, 2), bool)) == bytes([48, 52])  # no background first: a run of 0
+    assert encode_mask(np.zeros((5, 10), bool)) == bytes([48 + 32 + 18, 49])  # 50 = 1 * 32 + 18
     # the fourth run is stored as its difference to the second: runs 1, 3, 1, 2, 1 -> 1, 3, 1, 2 - 3 = -1 -> 31, 1 - 1 = 0
     assert encode_mask(np.array([[0], [1], [1], [1], [0], [1], [1], [0]], bool)) == bytes([49, 51, 49, 48 + 31, 48])
 
@@ -154,7 +205,12 @@ def test_bad_masks_are_refused(code):
 
 def test_jpeg_size_is_what_opencv_decodes():
     rng = np.random.default_rng(0)
-    for flags in ([], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 1], [cv2.IMWRITE_JPEG_QUALITY, 3]):
+    for flags in (
+        [],
+        [cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
+        [cv2.IMWRITE_JPEG_RST_INTERVAL, 1],
+        [cv2.IMWRITE_JPEG_QUALITY, 3],
+    ):
         for _ in range(10):
             image = rng.integers(0, 255, (*rng.integers(1, 90, 2), 3), dtype=np.uint8)
             data = cv2.imencode(".jpg", image, flags)[1].tobytes()
@@ -186,23 +242,23 @@ BAD_ROWS = {
     "half a 2D joint": (dict(joints2d=np.array([[1, NAN]] * 17)), "joints2d", "all coordinates", "nan"),
     "wrong number of 2D joints": (dict(joints2d=np.zeros((19, 2))), "joints2d", r"\[17, 2\]", r"\[19, 2\]"),
     "NaN focal length": (dict(camera=AnyCamera(intrinsics=np.diag([NAN, 50, 1]))), "intrinsics", "finite", "nan"),
-    "no focal length": (dict(camera=AnyCamera(intrinsics=np.diag([0, 50, 1.]))), "intrinsics", "f > 0", "0"),
+    "no focal length": (dict(camera=AnyCamera(intrinsics=np.diag([0, 50, 1.0]))), "intrinsics", "f > 0", "0"),
     "transposed intrinsics": (dict(camera=AnyCamera(intrinsics=camera().intrinsics.T)), "intrinsics", "0, 0, 1", "16"),
     "infinite distortion": (dict(camera=AnyCamera(distortion=np.full(12, np.inf))), "distortion", "finite", "inf"),
     "five distortion coefficients": (dict(camera=AnyCamera(distortion=np.zeros(5))), "distortion", r"\[12\]", r"\[5\]"),
-    "mirrored rotation": (dict(camera=AnyCamera(rotation=np.diag([1, 1, -1.]))), "rotation", "determinant 1", "-1"),
+    "mirrored rotation": (dict(camera=AnyCamera(rotation=np.diag([1, 1, -1.0]))), "rotation", "determinant 1", "-1"),
     "scaled rotation": (dict(camera=AnyCamera(rotation=2 * np.eye(3))), "rotation", "orthonormal", "2"),
     "NaN rotation": (dict(camera=AnyCamera(rotation=np.full((3, 3), NAN))), "rotation", "finite", "nan"),
     "rotation vector": (dict(camera=AnyCamera(rotation=np.zeros(3))), "rotation", r"\[3, 3\]", r"\[3\]"),
     "NaN position": (dict(camera=AnyCamera(position=np.array([0, NAN, 0]))), "position", "finite", "nan"),
     "no up direction": (dict(camera=AnyCamera(world_up=np.zeros(3))), "world_up", "length", "0"),
     "no camera": (dict(camera=None), "intrinsics", r"\[3, 3\]", "None"),
-    "empty box": (dict(box=np.array([5, 5, 0, 9.])), "box", "width > 0", "0"),
-    "negative box": (dict(box=np.array([5, 5, 4, -9.])), "box", "height > 0", "-9"),
+    "empty box": (dict(box=np.array([5, 5, 0, 9.0])), "box", "width > 0", "0"),
+    "negative box": (dict(box=np.array([5, 5, 4, -9.0])), "box", "height > 0", "-9"),
     "NaN box": (dict(box=np.array([5, 5, 4, NAN])), "box", "finite", "nan"),
-    "box beside the image": (dict(box=np.array([32, 5, 4, 4.])), "box", "touches", "32"),
-    "box left of the image": (dict(box=np.array([-8, 5, 4, 4.])), "box", "touches", "-8"),
-    "box of three numbers": (dict(box=np.array([5, 5, 4.])), "box", r"\[4\]", r"\[3\]"),
+    "box beside the image": (dict(box=np.array([32, 5, 4, 4.0])), "box", "touches", "32"),
+    "box left of the image": (dict(box=np.array([-8, 5, 4, 4.0])), "box", "touches", "-8"),
+    "box of three numbers": (dict(box=np.array([5, 5, 4.0])), "box", r"\[4\]", r"\[3\]"),
     "size of another image": (dict(image_size=(24, 32)), "image_size", r"\(32, 24\)", r"\(24, 32\)"),
     "no size": (dict(image_size=None), "image_size", r"\[2\]", "None"),
     "negative weight": (dict(weight=-1.0), "weight", ">= 0", "-1"),
@@ -214,7 +270,12 @@ BAD_ROWS = {
     "same id again": (dict(example_id="e0"), "example_id", "id of its own", "again"),
     "another data set": (dict(dataset="other"), "dataset", "'d'", "'other'"),
     "no subject": (dict(subject=None), "subject", "text", "None"),
-    "mask of another size": (dict(mask=encode_mask(np.ones((3, 3), bool))), "mask", "image's size", "9 pixels of 32 x 24"),
+    "mask of another size": (
+        dict(mask=encode_mask(np.ones((3, 3), bool))),
+        "mask",
+        "image's size",
+        "9 pixels of 32 x 24",
+    ),
     "damaged mask": (dict(mask=b"\x01\x02"), "mask", "image's size", "run-length"),
 }
 
@@ -241,11 +302,19 @@ def test_bad_images_are_refused(tmp_path, image):
 
 def test_all_faults_of_a_row_are_told_at_once(tmp_path):
     with pytest.raises(InvalidExamples) as error:
-        write(tmp_path / "t", [example(camera=AnyCamera(rotation=np.zeros((3, 3))), box=np.zeros(4), weight=-1.0, joints3d=np.zeros((3, 3)))])
+        write(
+            tmp_path / "t",
+            [
+                example(
+                    camera=AnyCamera(rotation=np.zeros((3, 3))), box=np.zeros(4), weight=-1.0, joints3d=np.zeros((3, 3))
+                )
+            ],
+        )
     assert {p.field for p in error.value.problems} == {"rotation", "box", "weight", "joints3d"}
 
 
 # --- atomicity
+
 
 def test_an_error_in_the_block_leaves_the_old_table(tmp_path):
     folder = write(tmp_path / "t", [example(5)])
@@ -301,6 +370,7 @@ def test_an_empty_table_is_refused(tmp_path):
 
 # --- damage to the files
 
+
 def rewrite(folder, change):
     "Write the table again with changed arrays and metadata."
     with pa.memory_map(str(folder / "table.arrow")) as file:
@@ -331,14 +401,45 @@ DAMAGE = {
     "zero-filled table": (lambda f: (f / "table.arrow").write_bytes(bytes(9999)), "table.arrow", "file", ""),
     "short table": (lambda f: os.truncate(f / "table.arrow", 5000), "table.arrow", "file", ""),
     "short images": (lambda f: os.truncate(f / "images.bin", 5000), "images.bin", "file", "5000 bytes"),
-    "unknown version": (lambda f: rewrite(f, lambda a, m: m.update({b"schema_version": b"99"})), "table.arrow", "schema_version", "99"),
-    "no version": (lambda f: rewrite(f, lambda a, m: m.pop(b"schema_version")), "table.arrow", "schema_version", "none"),
+    "unknown version": (
+        lambda f: rewrite(f, lambda a, m: m.update({b"schema_version": b"99"})),
+        "table.arrow",
+        "schema_version",
+        "99",
+    ),
+    "no version": (
+        lambda f: rewrite(f, lambda a, m: m.pop(b"schema_version")),
+        "table.arrow",
+        "schema_version",
+        "none",
+    ),
     "no skeleton": (lambda f: rewrite(f, lambda a, m: m.pop(b"skeleton")), "table.arrow", "skeleton", "skeleton"),
-    "damaged skeleton": (lambda f: rewrite(f, lambda a, m: m.update({b"skeleton": m[b"skeleton"][:200]})), "table.arrow", "skeleton", ""),
-    "another skeleton": (lambda f: rewrite(f, lambda a, m: m.update({b"skeleton": json.dumps(load_skeleton("smpl_24").to_dict()).encode()})),
-                         "table.arrow", "joints3d", r"17"),
-    "missing column": (lambda f: rewrite(f, lambda a, m: a.pop("rotation")), "table.arrow", "rotation", "no such column"),
-    "column of another type": (lambda f: rewrite(f, lambda a, m: a.update(frame=pa.array(["1"] * 4))), "table.arrow", "frame", "string"),
+    "damaged skeleton": (
+        lambda f: rewrite(f, lambda a, m: m.update({b"skeleton": m[b"skeleton"][:200]})),
+        "table.arrow",
+        "skeleton",
+        "",
+    ),
+    "another skeleton": (
+        lambda f: rewrite(
+            f, lambda a, m: m.update({b"skeleton": json.dumps(load_skeleton("smpl_24").to_dict()).encode()})
+        ),
+        "table.arrow",
+        "joints3d",
+        r"17",
+    ),
+    "missing column": (
+        lambda f: rewrite(f, lambda a, m: a.pop("rotation")),
+        "table.arrow",
+        "rotation",
+        "no such column",
+    ),
+    "column of another type": (
+        lambda f: rewrite(f, lambda a, m: a.update(frame=pa.array(["1"] * 4))),
+        "table.arrow",
+        "frame",
+        "string",
+    ),
 }
 
 
@@ -348,7 +449,9 @@ def test_damaged_files_are_refused_by_name(tmp_path, damage, file, field, found)
     damage(folder)
     with pytest.raises(InvalidExamples) as error:
         ExampleTable.open(folder)
-    assert any(p.file == str(folder / file) and p.field == field and found in p.found for p in error.value.problems), str(error.value)
+    assert any(p.file == str(folder / file) and p.field == field and found in p.found for p in error.value.problems), (
+        str(error.value)
+    )
     with pytest.raises(InvalidExamples):
         check(folder)
 
@@ -363,8 +466,14 @@ def test_validate_lists_everything(tmp_path):
     data[3 * len(JPEG) + 700] ^= 16
     (folder / "images.bin").write_bytes(data)
     found = {(os.path.basename(p.file), p.row, p.field) for p in validate(folder)}
-    assert found == {("table.arrow", 1, "joints3d"), ("table.arrow", 2, "joints3d"), ("table.arrow", 2, "example_id"),
-                     ("table.arrow", 4, "example_id"), ("table.arrow", 3, "weight"), ("images.bin", 3, "image")}
+    assert found == {
+        ("table.arrow", 1, "joints3d"),
+        ("table.arrow", 2, "joints3d"),
+        ("table.arrow", 2, "example_id"),
+        ("table.arrow", 4, "example_id"),
+        ("table.arrow", 3, "weight"),
+        ("images.bin", 3, "image"),
+    }
 
 
 def test_truncated_archive_names_every_lost_image(tmp_path):
@@ -380,10 +489,10 @@ def test_random_damage_of_the_table_is_an_error_or_a_list_of_problems(tmp_path, 
     folder = write(tmp_path / "t", [example(i) for i in range(3)])
     rng, path = np.random.default_rng(seed), folder / "table.arrow"
     data = bytearray(path.read_bytes())
-    end = len(data) if seed % 2 else 4000    # half of them in the header
+    end = len(data) if seed % 2 else 4000  # half of them in the header
     for at in rng.integers(0, end, 3):
         data[at] ^= 1 << rng.integers(8)
-    path.write_bytes(data if seed % 5 else data[:rng.integers(len(data))])
+    path.write_bytes(data if seed % 5 else data[: rng.integers(len(data))])
     try:
         ExampleTable.open(folder)
     except InvalidExamples as error:

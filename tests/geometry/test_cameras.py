@@ -1,13 +1,15 @@
 """Cameras against OpenCV, against the original's maths, and against the geometry they promise."""
+
 import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings, strategies as st
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from acae_nb.geometry import cameras as C
 
-UP = np.array([0, 0, 1.])
+UP = np.array([0, 0, 1.0])
 finite = lambda lo, hi: st.floats(lo, hi, allow_nan=False)
 direction = st.tuples(*[finite(-1, 1)] * 3).map(np.array).filter(lambda v: np.linalg.norm(v) > 1e-2)
 
@@ -15,7 +17,7 @@ direction = st.tuples(*[finite(-1, 1)] * 3).map(np.array).filter(lambda v: np.li
 def some_camera(seed, strong=1.0):
     rng = np.random.default_rng(seed)
     K = np.array([[rng.uniform(600, 1500), rng.uniform(-2, 2), 640], [0, rng.uniform(600, 1500), 480], [0, 0, 1]])
-    lens = strong * rng.normal(size=12) * [.1, .03, 1e-3, 1e-3, .01, .03, .01, .003, 1e-3, 1e-3, 1e-3, 1e-3]
+    lens = strong * rng.normal(size=12) * [0.1, 0.03, 1e-3, 1e-3, 0.01, 0.03, 0.01, 0.003, 1e-3, 1e-3, 1e-3, 1e-3]
     p = rng.normal(size=3) * 1000 + [4000, 0, 1500]
     return C.Camera(K, lens, C.look_at_rotation(-p, UP), p, UP)
 
@@ -26,11 +28,13 @@ def test_conformance_projection(conformance):
     torch.testing.assert_close(C.project(t["points"], t["K"]), t["project_pose"], rtol=1e-4, atol=1e-2)
     torch.testing.assert_close(C.back_project(t["n2d"], t["dz"], t["z0"]), t["back_project"], rtol=1e-5, atol=1e-2)
     front = a["points"][..., 2] > 1
-    np.testing.assert_allclose(C.project_points(a["points"], np.eye(3))[front], a["project"][front], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        C.project_points(a["points"], np.eye(3))[front], a["project"][front], rtol=1e-4, atol=1e-4
+    )
     found, known = C.look_at_rotation(a["fwd"], a["up"]), ~np.isnan(a["lookat"]).any((1, 2))
     assert np.isfinite(found).all() and known.sum() == len(known) - 1
     np.testing.assert_allclose(found[known], a["lookat"][known], atol=1e-5)
-    np.testing.assert_allclose(found[~known][:, 2], a["lookat"][~known][:, 2], atol=1e-6)      # its z axis is defined
+    np.testing.assert_allclose(found[~known][:, 2], a["lookat"][~known][:, 2], atol=1e-6)  # its z axis is defined
     for axis in "xyz":
         torch.testing.assert_close(getattr(C, f"rotation_{axis}")(t["angles"]), t[f"rot_{axis}"], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(C.intrinsics_from_field_of_view(55, (480, 640)), t["K_fov55_480x640"])
@@ -39,31 +43,40 @@ def test_conformance_projection(conformance):
 
 @pytest.mark.parametrize("n", [0, 4, 5, 8, 12])
 def test_projection_against_opencv(n):
-    c = some_camera(n); lens = c.distortion[:n]
-    K = c.intrinsics.copy(); K[0, 1] = 0                                     # OpenCV has no skew
+    c = some_camera(n)
+    lens = c.distortion[:n]
+    K = c.intrinsics.copy()
+    K[0, 1] = 0  # OpenCV has no skew
     c = C.Camera(K, lens, c.rotation, c.position)
     X = np.random.default_rng(1).uniform(-800, 800, (200, 3))
-    oracle = cv2.projectPoints(X, cv2.Rodrigues(c.rotation)[0], -c.rotation @ c.position, K, lens if n else None)[0][:, 0]
+    oracle = cv2.projectPoints(X, cv2.Rodrigues(c.rotation)[0], -c.rotation @ c.position, K, lens if n else None)[0][
+        :, 0
+    ]
     np.testing.assert_allclose(c.project(X), oracle, atol=1e-6)
 
 
 def test_distortion_slopes_against_differences():
-    c = some_camera(3, 3.0); xy = np.random.default_rng(0).uniform(-.6, .6, (50, 2)); e = 1e-6
-    slow = np.stack([(C.distort(xy + d, c.distortion) - C.distort(xy - d, c.distortion)) / (2 * e) for d in np.eye(2) * e], -1)
+    c = some_camera(3, 3.0)
+    xy = np.random.default_rng(0).uniform(-0.6, 0.6, (50, 2))
+    e = 1e-6
+    slow = np.stack(
+        [(C.distort(xy + d, c.distortion) - C.distort(xy - d, c.distortion)) / (2 * e) for d in np.eye(2) * e], -1
+    )
     np.testing.assert_allclose(np.stack(C.distortion_slopes(xy, c.distortion), -1).reshape(-1, 2, 2), slow, atol=1e-8)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10**6), finite(-.45, .45), finite(-.35, .35))
+@given(st.integers(0, 10**6), finite(-0.45, 0.45), finite(-0.35, 0.35))
 def test_undistort_is_the_inverse(seed, x, y):
-    c = some_camera(seed); xy = np.array([x, y])
+    c = some_camera(seed)
+    xy = np.array([x, y])
     px = C.project_points(np.array([x, y, 1]), c.intrinsics, c.distortion)
     np.testing.assert_allclose(C.undistort_points(px, c.intrinsics, c.distortion), xy, atol=1e-7)
 
 
 def test_no_inverse_is_nan_and_leaves_neighbours_alone():
-    K = np.array([[1000, 0, 500], [0, 1000, 500], [0, 0, 1.]])
-    out = C.undistort_points(np.array([[5000, 500], [600, 500], [np.nan, 3]]), K, [-.3, 0, 0, 0])
+    K = np.array([[1000, 0, 500], [0, 1000, 500], [0, 0, 1.0]])
+    out = C.undistort_points(np.array([[5000, 500], [600, 500], [np.nan, 3]]), K, [-0.3, 0, 0, 0])
     assert np.isnan(out[[0, 2]]).all() and np.isfinite(out[1]).all()
 
 
@@ -71,9 +84,11 @@ def test_no_inverse_is_nan_and_leaves_neighbours_alone():
 @given(direction, direction)
 def test_look_at_is_a_rotation(forward, up):
     R = C.look_at_rotation(forward, up)
-    np.testing.assert_allclose(R @ R.T, np.eye(3), atol=1e-7); assert np.linalg.det(R) > 0
+    np.testing.assert_allclose(R @ R.T, np.eye(3), atol=1e-7)
+    assert np.linalg.det(R) > 0
     np.testing.assert_allclose(R[2], forward / np.linalg.norm(forward), atol=1e-9)
-    if np.linalg.norm(np.cross(forward, up)) > 1e-3: assert R[1] @ up < 0 and abs(R[0] @ up) < 1e-6      # y down, x level
+    if np.linalg.norm(np.cross(forward, up)) > 1e-3:
+        assert R[1] @ up < 0 and abs(R[0] @ up) < 1e-6  # y down, x level
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -90,24 +105,28 @@ boxes = st.tuples(finite(-100, 900), finite(-100, 600), finite(20, 500), finite(
 @given(st.integers(0, 10**6), boxes, st.sampled_from([64, 128, 255]))
 def test_crop_camera(seed, box, size):
     c = some_camera(seed)
-    try: crop = C.crop_camera(c, box, size)
+    try:
+        crop = C.crop_camera(c, box, size)
     except ValueError as e:
-        assume(False); raise e
+        assume(False)
+        raise e
     l, t, w, h = box
     edge = np.array([[l + w / 2, t + h / 2], [l, t + h / 2], [l + w, t + h / 2], [l + w / 2, t], [l + w / 2, t + h]])
     rays = np.c_[C.undistort_points(edge, c.intrinsics, c.distortion), np.ones(5)] * 2000
     px = crop.project(c.to_world(rays))
-    np.testing.assert_allclose(px[0], (size - 1) / 2, atol=1e-6)              # looks at the middle
-    assert (np.abs(px - (size - 1) / 2) <= size / 2 + 1e-6).all()             # covers the box ...
+    np.testing.assert_allclose(px[0], (size - 1) / 2, atol=1e-6)  # looks at the middle
+    assert (np.abs(px - (size - 1) / 2) <= size / 2 + 1e-6).all()  # covers the box ...
     assert np.linalg.norm(px - (size - 1) / 2, axis=1).max() > size / 2 - 1e-6  # ... and no more than that
-    np.testing.assert_allclose(crop.rotation[0] @ UP, 0, atol=1e-9); assert crop.rotation[1] @ UP < 0
+    np.testing.assert_allclose(crop.rotation[0] @ UP, 0, atol=1e-9)
+    assert crop.rotation[1] @ UP < 0
     assert not crop.distortion.any() and (crop.position == c.position).all()
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), boxes)
 def test_crop_homography_carries_projections(seed, box):
-    c = some_camera(seed); c = C.Camera(c.intrinsics, None, c.rotation, c.position, UP)
+    c = some_camera(seed)
+    c = C.Camera(c.intrinsics, None, c.rotation, c.position, UP)
     crop = C.crop_camera(c, box, 128)
     X = np.random.default_rng(seed).uniform(-500, 500, (20, 3))
     px = np.c_[c.project(X), np.ones(20)] @ C.homography(c, crop).T
@@ -115,23 +134,37 @@ def test_crop_homography_carries_projections(seed, box):
 
 
 def test_crop_straight_up_keeps_the_old_upright():
-    c = C.Camera(np.array([[500, 0, 320], [0, 500, 240], [0, 0, 1.]]), rotation=np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1.]]), world_up=[0, 0, 1])
+    c = C.Camera(
+        np.array([[500, 0, 320], [0, 500, 240], [0, 0, 1.0]]),
+        rotation=np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1.0]]),
+        world_up=[0, 0, 1],
+    )
     crop = C.crop_camera(c, [270, 190, 100, 100], 64)
     np.testing.assert_allclose(crop.rotation, np.eye(3), atol=1e-9)
 
 
 @pytest.mark.parametrize("box", [[0, 0, 0, 10], [0, 0, 10, -1], [np.nan, 0, 5, 5]])
 def test_bad_boxes_are_refused(box):
-    with pytest.raises(ValueError, match="box: expected"): C.crop_camera(some_camera(0), box, 64)
+    with pytest.raises(ValueError, match="box: expected"):
+        C.crop_camera(some_camera(0), box, 64)
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(intrinsics=np.full((3, 3), np.nan)), "intrinsics: expected finite"), (dict(position=[0, np.inf, 0]), "position: expected finite"),
-    (dict(intrinsics=np.eye(2)), "intrinsics: expected shape"), (dict(rotation=np.eye(3)[::-1]), "rotation: expected an orthonormal"),
-    (dict(distortion=np.zeros(6)), "distortion: expected 0, 4, 5, 8 or 12"), (dict(world_up=[0, 0, 0]), "world_up"),
-    (dict(distortion=[np.nan] * 5), "distortion: expected finite"), (dict(intrinsics=None), "intrinsics")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(intrinsics=np.full((3, 3), np.nan)), "intrinsics: expected finite"),
+        (dict(position=[0, np.inf, 0]), "position: expected finite"),
+        (dict(intrinsics=np.eye(2)), "intrinsics: expected shape"),
+        (dict(rotation=np.eye(3)[::-1]), "rotation: expected an orthonormal"),
+        (dict(distortion=np.zeros(6)), "distortion: expected 0, 4, 5, 8 or 12"),
+        (dict(world_up=[0, 0, 0]), "world_up"),
+        (dict(distortion=[np.nan] * 5), "distortion: expected finite"),
+        (dict(intrinsics=None), "intrinsics"),
+    ],
+)
 def test_bad_cameras_are_refused(change, words):
-    with pytest.raises(ValueError, match=words): C.Camera(**{"intrinsics": np.eye(3), **change})
+    with pytest.raises(ValueError, match=words):
+        C.Camera(**{"intrinsics": np.eye(3), **change})
 
 
 @settings(max_examples=20, deadline=None)
@@ -139,32 +172,52 @@ def test_bad_cameras_are_refused(change, words):
 def test_triangulation_finds_exact_points(seed, views):
     rng = np.random.default_rng(seed)
     cams = [some_camera(seed + i) for i in range(views)]
-    cams = [C.Camera(c.intrinsics, c.distortion, C.look_at_rotation(-p, UP), p) for c, a in zip(cams, np.arange(views) * 1.1) for p in [3000 * np.array([np.cos(a), np.sin(a), .4])]]
-    X = rng.uniform(-400, 400, (2, 3, 3)); px = np.stack([c.project(X) for c in cams])
+    cams = [
+        C.Camera(c.intrinsics, c.distortion, C.look_at_rotation(-p, UP), p)
+        for c, a in zip(cams, np.arange(views) * 1.1)
+        for p in [3000 * np.array([np.cos(a), np.sin(a), 0.4])]
+    ]
+    X = rng.uniform(-400, 400, (2, 3, 3))
+    px = np.stack([c.project(X) for c in cams])
     assume(np.isfinite(px).all())
     np.testing.assert_allclose(C.triangulate(px, np.ones(px.shape[:-1]), cams), X, atol=1e-3)
 
 
 def test_triangulation_minimises_the_pixel_error():
     from scipy.optimize import minimize
+
     rng = np.random.default_rng(0)
-    cams = [C.Camera(np.diag([800, 800, 1.]), None, C.look_at_rotation(-p, UP), p) for p in 3000 * np.array([[1, 0, .2], [0, 1, .2], [-1, .3, .4]])]
-    X = rng.uniform(-300, 300, 3); px = np.stack([c.project(X) for c in cams]) + rng.normal(size=(3, 2)) * 5; w = np.array([1, .5, .8])
+    cams = [
+        C.Camera(np.diag([800, 800, 1.0]), None, C.look_at_rotation(-p, UP), p)
+        for p in 3000 * np.array([[1, 0, 0.2], [0, 1, 0.2], [-1, 0.3, 0.4]])
+    ]
+    X = rng.uniform(-300, 300, 3)
+    px = np.stack([c.project(X) for c in cams]) + rng.normal(size=(3, 2)) * 5
+    w = np.array([1, 0.5, 0.8])
     cost = lambda x: sum(wi * ((c.project(x) - p) ** 2).sum() for wi, c, p in zip(w, cams, px))
     slow = minimize(cost, X, method="Nelder-Mead", options=dict(xatol=1e-6, fatol=1e-10, maxiter=4000)).x
     np.testing.assert_allclose(C.triangulate(px, w, cams), slow, atol=1e-2)
 
 
 def test_triangulation_needs_two_views_in_front():
-    cams = [C.Camera(np.diag([800, 800, 1.]), None, C.look_at_rotation(-p, UP), p) for p in 3000 * np.array([[1, 0, .2], [0, 1, .2]])]
-    X = np.zeros((3, 3)) + [[0], [50], [90]]; px = np.stack([c.project(X) for c in cams]); w = np.ones((2, 3)); w[0, 0] = 0; px[1, 1] = np.nan
+    cams = [
+        C.Camera(np.diag([800, 800, 1.0]), None, C.look_at_rotation(-p, UP), p)
+        for p in 3000 * np.array([[1, 0, 0.2], [0, 1, 0.2]])
+    ]
+    X = np.zeros((3, 3)) + [[0], [50], [90]]
+    px = np.stack([c.project(X) for c in cams])
+    w = np.ones((2, 3))
+    w[0, 0] = 0
+    px[1, 1] = np.nan
     out = C.triangulate(px, w, cams)
     assert np.isnan(out[:2]).all() and np.allclose(out[2], X[2], atol=1e-4)
-    with pytest.raises(ValueError, match="triangulate: expected px"): C.triangulate(px[:1], w, cams)
+    with pytest.raises(ValueError, match="triangulate: expected px"):
+        C.triangulate(px[:1], w, cams)
 
 
 def test_projection_of_points_behind_is_finite_with_finite_gradient():
-    x = torch.tensor([[[5., 5, -100], [5, 5, 0], [5, 5, 100]]], requires_grad=True)
-    y = C.project(x, torch.eye(3)[None]); y.sum().backward()
+    x = torch.tensor([[[5.0, 5, -100], [5, 5, 0], [5, 5, 100]]], requires_grad=True)
+    y = C.project(x, torch.eye(3)[None])
+    y.sum().backward()
     assert y.isfinite().all() and x.grad.isfinite().all()
-    assert np.isnan(C.project_points(np.array([[0, 0, 0], [1, 1, -1.]]), np.eye(3))).all()
+    assert np.isnan(C.project_points(np.array([[0, 0, 0], [1, 1, -1.0]]), np.eye(3))).all()

@@ -1,4 +1,5 @@
 """Pictures to poses: geometry with oracle models, looks, flips, grouping, detection and filters, and bad input."""
+
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
@@ -10,38 +11,61 @@ import torch
 from oracle_cameras import camera_at
 
 from acae_nb.autoencoder.acae import ACAE
-from acae_nb.models.backbones import tiny_backbone
-from acae_nb.geometry.cameras import Camera, crop_camera, scale_intrinsics
 from acae_nb.examples.crops import warp_image
+from acae_nb.geometry.cameras import Camera, crop_camera, scale_intrinsics
 from acae_nb.inference.detection import BlazePoseDetector, People, from_corners, one_box_each
+from acae_nb.inference.estimator import (
+    ONE_LOOK,
+    WITH_MIRROR,
+    Look,
+    PoseEstimator,
+    bytes_per_crop,
+    crops_within,
+    look_camera,
+    spread_looks,
+    surroundings,
+    take_look,
+    trained_looks,
+)
 from acae_nb.inference.pictures import TruncatedVideo, as_rgb, assumed_camera, read_picture, video_frames
 from acae_nb.inference.plausibility import Plausibility
-from acae_nb.models.pose_model import HybridPoints, PoseModel, PoseOutput, SeparateJoints
 from acae_nb.inference.pose_results import Poses, to_table
-from acae_nb.inference.estimator import ONE_LOOK, WITH_MIRROR, Look, PoseEstimator, bytes_per_crop, crops_within, look_camera, spread_looks, surroundings, take_look, trained_looks
+from acae_nb.models.backbones import tiny_backbone
+from acae_nb.models.pose_model import HybridPoints, PoseModel, PoseOutput, SeparateJoints
 from acae_nb.skeletons.joints import load_skeleton, union
 
 SKELETON, SIZE = load_skeleton("coco_17"), 96
-CAMERAS = {"straight": camera_at([4000, 0, 1200], [0, 0, 1000]), "rolled": camera_at([0, 5000, 2500], [0, 0, 1000], roll_deg=25),
-           "distorted": camera_at([-3000, 3000, 1500], [300, 0, 900], distortion=np.array([-0.2, 0.05, 0.001, -0.002, 0.01])),
-           "off centre": camera_at([3000, -3000, 1000], [1200, 900, 1000]), "truncated": camera_at([2500, 0, 1700], [0, 0, 1500]),
-           "far from the origin": camera_at([41000, -39000, 1000], [40000, -36000, 1000])}
+CAMERAS = {
+    "straight": camera_at([4000, 0, 1200], [0, 0, 1000]),
+    "rolled": camera_at([0, 5000, 2500], [0, 0, 1000], roll_deg=25),
+    "distorted": camera_at([-3000, 3000, 1500], [300, 0, 900], distortion=np.array([-0.2, 0.05, 0.001, -0.002, 0.01])),
+    "off centre": camera_at([3000, -3000, 1000], [1200, 900, 1000]),
+    "truncated": camera_at([2500, 0, 1700], [0, 0, 1500]),
+    "far from the origin": camera_at([41000, -39000, 1000], [40000, -36000, 1000]),
+}
 PLACES = {name: np.array([40000.0, -36000, 1000]) if "far" in name else np.array([0, 0, 1000.0]) for name in CAMERAS}
 IMAGE = np.zeros((480, 640, 3), np.uint8)
 
 
 class Oracle(torch.nn.Module):
     "Answers with the truth in the frame of the next crop, as seen in a mirror where that crop is mirrored."
+
     def __init__(self, people):
         super().__init__()
-        self.queue = [(camera, look, truth) for box, source, truth, looks in people for look in looks for camera in [look_camera(crop_camera(source, box, SIZE), look)]]
+        self.queue = [
+            (camera, look, truth)
+            for box, source, truth, looks in people
+            for look in looks
+            for camera in [look_camera(crop_camera(source, box, SIZE), look)]
+        ]
 
     def forward(self, images, intrinsics):
         answers = []
         for K in intrinsics.numpy():
             camera, look, truth = self.queue.pop(0)
             joints, expected = camera.to_camera(truth), camera.intrinsics.copy()
-            if look.flip: joints, expected[0, 2] = joints[list(SKELETON.mirror)] * [-1, 1, 1], SIZE - 1 - expected[0, 2]
+            if look.flip:
+                joints, expected[0, 2] = joints[list(SKELETON.mirror)] * [-1, 1, 1], SIZE - 1 - expected[0, 2]
             np.testing.assert_allclose(K, expected, rtol=1e-5)
             answers.append(torch.from_numpy(joints))
         return PoseOutput(joints=torch.stack(answers).float(), joints2d=None)
@@ -54,44 +78,76 @@ def test_geometry_adds_less_than_a_tenth_of_a_millimetre_and_pixel(name, looks):
     truth = rng.normal(0, [150, 150, 400], (2, 17, 3)) + PLACES[name]
     px = np.stack([camera.project(t) for t in truth])
     boxes = np.concatenate([px.min(1) - 10, np.ptp(px, axis=1) + 20], 1)
-    if name == "truncated": assert (boxes[:, 1] + boxes[:, 3] > 480).any() or (boxes[:, 1] < 0).any()
+    if name == "truncated":
+        assert (boxes[:, 1] + boxes[:, 3] > 480).any() or (boxes[:, 1] < 0).any()
     oracle = Oracle([(box, camera, t, looks) for box, t in zip(boxes, truth)])
     poses = PoseEstimator(oracle, SKELETON, SIZE, looks=looks, chunk=3).estimate(IMAGE, boxes, camera)
     assert not oracle.queue
-    assert np.abs(poses.world - truth).max() < 0.1 and np.abs(poses.joints3d - np.stack([camera.to_camera(t) for t in truth])).max() < 0.1
+    assert (
+        np.abs(poses.world - truth).max() < 0.1
+        and np.abs(poses.joints3d - np.stack([camera.to_camera(t) for t in truth])).max() < 0.1
+    )
     assert np.abs(poses.px - px).max() < 0.1
 
 
 class ReadsDot(torch.nn.Module):
     "Reads only the place of a bright dot in the crop, and puts every joint there, 3 m away along the crop's axis."
+
     def forward(self, images, intrinsics):
         weight, grid = images[:, 0].double(), torch.arange(images.shape[-1], dtype=torch.float64)
-        place = torch.stack([(weight.sum(1) * grid).sum(1), (weight.sum(2) * grid).sum(1)], -1) / weight.sum((1, 2))[:, None]
-        rays = torch.linalg.inv(intrinsics.double()) @ torch.cat([place, torch.ones(len(place), 1, dtype=torch.float64)], 1)[..., None]
+        place = (
+            torch.stack([(weight.sum(1) * grid).sum(1), (weight.sum(2) * grid).sum(1)], -1)
+            / weight.sum((1, 2))[:, None]
+        )
+        rays = (
+            torch.linalg.inv(intrinsics.double())
+            @ torch.cat([place, torch.ones(len(place), 1, dtype=torch.float64)], 1)[..., None]
+        )
         return PoseOutput(joints=3000 * rays.mT.repeat(1, 17, 1), joints2d=None)
 
 
-@pytest.mark.parametrize("looks", [ONE_LOOK, (Look(flip=True),), (Look(rotation_deg=25, scale=0.8, flip=True),), (Look(rotation_deg=-40, scale=1.1),)])
+@pytest.mark.parametrize(
+    "looks",
+    [
+        ONE_LOOK,
+        (Look(flip=True),),
+        (Look(rotation_deg=25, scale=0.8, flip=True),),
+        (Look(rotation_deg=-40, scale=1.1),),
+    ],
+)
 @pytest.mark.parametrize("name", CAMERAS)
 def test_a_dot_in_the_picture_comes_back_to_its_pixel(name, looks):
     camera = CAMERAS[name]
     u, v = camera.project(PLACES[name] + [60, -40, 100])
     x, y = np.meshgrid(np.arange(640), np.arange(480))
-    image = (250 * np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * 4.0 ** 2))).astype(np.uint8)
+    image = (250 * np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * 4.0**2))).astype(np.uint8)
     poses = PoseEstimator(ReadsDot(), SKELETON, 256, looks=looks).estimate(image, (u - 90, v - 110, 200, 200), camera)
     assert np.abs(poses.px - [u, v]).max() < 0.1
 
 
 class Conv(torch.nn.Module):
     "A small network with normalisation layers, whose answers would depend on the batch if it were left in training mode."
+
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5, 4), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 5, 4), torch.nn.BatchNorm2d(8), torch.nn.AdaptiveAvgPool2d(2),
-                                       torch.nn.Flatten(), torch.nn.Linear(32, 51))
+        self.net = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 5, 4),
+            torch.nn.BatchNorm2d(8),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(8, 8, 5, 4),
+            torch.nn.BatchNorm2d(8),
+            torch.nn.AdaptiveAvgPool2d(2),
+            torch.nn.Flatten(),
+            torch.nn.Linear(32, 51),
+        )
 
     def forward(self, images, intrinsics):
-        joints = 300 * self.net(images.float() / 255).reshape(-1, 17, 3) + torch.tensor([0.0, 0, 3000]) + 2 * intrinsics[:, None, :1, 2]
+        joints = (
+            300 * self.net(images.float() / 255).reshape(-1, 17, 3)
+            + torch.tensor([0.0, 0, 3000])
+            + 2 * intrinsics[:, None, :1, 2]
+        )
         return PoseOutput(joints=joints.float(), joints2d=None)
 
 
@@ -114,11 +170,20 @@ def test_flipping_the_picture_flips_and_swaps():
 
 def test_grouping_changes_nothing():
     model, rng = Conv().train(), np.random.default_rng(0)
-    images = [smooth_picture(k, shape) for k, shape in enumerate([(480, 640), (300, 200), (96, 96), (700, 500), (50, 400)])]
+    images = [
+        smooth_picture(k, shape) for k, shape in enumerate([(480, 640), (300, 200), (96, 96), (700, 500), (50, 400)])
+    ]
     boxes = [np.c_[rng.uniform(0, 30, (n, 2)), rng.uniform(20, 60, (n, 2))] for n in (3, 0, 1, 7, 2)]
-    results = {chunk: PoseEstimator(model, SKELETON, SIZE, looks=spread_looks(3), chunk=chunk).estimate(images, boxes) for chunk in (1, 2, 5, 64)}
-    backwards = PoseEstimator(model, SKELETON, SIZE, looks=spread_looks(3), chunk=4).estimate(images[::-1], boxes[::-1])[::-1]
-    streamed = list(PoseEstimator(model, SKELETON, SIZE, looks=spread_looks(3), chunk=7).estimate(iter(images), iter(boxes)))
+    results = {
+        chunk: PoseEstimator(model, SKELETON, SIZE, looks=spread_looks(3), chunk=chunk).estimate(images, boxes)
+        for chunk in (1, 2, 5, 64)
+    }
+    backwards = PoseEstimator(model, SKELETON, SIZE, looks=spread_looks(3), chunk=4).estimate(
+        images[::-1], boxes[::-1]
+    )[::-1]
+    streamed = list(
+        PoseEstimator(model, SKELETON, SIZE, looks=spread_looks(3), chunk=7).estimate(iter(images), iter(boxes))
+    )
     for other in (*results.values(), backwards, streamed):
         assert [len(p) for p in other] == [3, 0, 1, 7, 2]
         assert max(np.abs(a.joints3d - b.joints3d).max(initial=0) for a, b in zip(results[1], other)) < 0.01
@@ -127,47 +192,90 @@ def test_grouping_changes_nothing():
 
 def test_a_stream_reads_only_as_far_as_it_must():
     taken = []
+
     def frames():
-        for k in range(1000): taken.append(k); yield IMAGE
-    stream = PoseEstimator(Conv(), SKELETON, SIZE, chunk=4).stream((image, [[10, 10, 50, 80]], None) for image in frames())
-    for _ in range(3): next(stream)
+        for k in range(1000):
+            taken.append(k)
+            yield IMAGE
+
+    stream = PoseEstimator(Conv(), SKELETON, SIZE, chunk=4).stream(
+        (image, [[10, 10, 50, 80]], None) for image in frames()
+    )
+    for _ in range(3):
+        next(stream)
     assert len(taken) < 20
 
 
 def test_what_breaks_in_the_middle_of_a_stream_comes_after_the_good_pictures():
     def frames():
-        yield IMAGE; yield IMAGE
+        yield IMAGE
+        yield IMAGE
         raise TruncatedVideo("cut")
-    found, stream = [], PoseEstimator(Conv(), SKELETON, SIZE, detector=lambda image: People([[10, 10, 50, 80]], [0.9])).estimate(frames())
+
+    found, stream = (
+        [],
+        PoseEstimator(Conv(), SKELETON, SIZE, detector=lambda image: People([[10, 10, 50, 80]], [0.9])).estimate(
+            frames()
+        ),
+    )
     with pytest.raises(TruncatedVideo):
-        for poses in stream: found.append(poses)
+        for poses in stream:
+            found.append(poses)
     assert len(found) == 2
 
 
 def test_detected_people_are_checked_and_given_boxes_are_not():
     body = np.random.default_rng(0).uniform(-1, 1, (17, 3)) * [200, 400, 100]
+
     class Scripted(torch.nn.Module):
         def forward(self, images, intrinsics):
-            answers = torch.from_numpy(np.stack([body, body * 1.01, body * 30, body + [5000, 0, 0]]) + [0, 0, 4000]).float()
-            return PoseOutput(joints=answers[:len(images)], joints2d=None)
+            answers = torch.from_numpy(
+                np.stack([body, body * 1.01, body * 30, body + [5000, 0, 0]]) + [0, 0, 4000]
+            ).float()
+            return PoseOutput(joints=answers[: len(images)], joints2d=None)
+
     camera = assumed_camera((640, 480))
     boxes = [[270, 170, 100, 140], [272, 170, 100, 140], [260, 160, 120, 160], [10, 10, 50, 80]]
+
     class Turned(Scripted):
         "Gives camera-frame answers: undoes the crop's turn."
+
         def forward(self, images, intrinsics):
             said = super().forward(images, intrinsics)
-            turns = [crop_camera(camera, box, SIZE).rotation for box in boxes][:len(images)]
-            return replace(said, joints=torch.stack([j @ torch.from_numpy(R.T).float() for j, R in zip(said.joints, turns)]))
-    estimator = PoseEstimator(Turned(), SKELETON, SIZE, looks=ONE_LOOK, detector=lambda image: People(boxes, [0.9, 0.8, 0.7, 0.6]))
+            turns = [crop_camera(camera, box, SIZE).rotation for box in boxes][: len(images)]
+            return replace(
+                said, joints=torch.stack([j @ torch.from_numpy(R.T).float() for j, R in zip(said.joints, turns)])
+            )
+
+    estimator = PoseEstimator(
+        Turned(), SKELETON, SIZE, looks=ONE_LOOK, detector=lambda image: People(boxes, [0.9, 0.8, 0.7, 0.6])
+    )
     kept = estimator.estimate(IMAGE, cameras=camera)
-    assert kept.scores.tolist() == [0.9]                                  # a duplicate, a giant, and a pose outside its box are gone
+    assert kept.scores.tolist() == [0.9]  # a duplicate, a giant, and a pose outside its box are gone
     assert len(estimator.estimate(IMAGE, boxes, camera)) == 4
-    assert len(PoseEstimator(Turned(), SKELETON, SIZE, looks=ONE_LOOK, detector=lambda image: People(boxes, [0.9, 0.8, 0.7, 0.6]), plausibility=None).estimate(IMAGE, cameras=camera)) == 4
+    assert (
+        len(
+            PoseEstimator(
+                Turned(),
+                SKELETON,
+                SIZE,
+                looks=ONE_LOOK,
+                detector=lambda image: People(boxes, [0.9, 0.8, 0.7, 0.6]),
+                plausibility=None,
+            ).estimate(IMAGE, cameras=camera)
+        )
+        == 4
+    )
 
 
 def test_no_person_is_an_answer():
     poses = PoseEstimator(Conv(), SKELETON, SIZE, detector=lambda image: People(np.zeros((0, 4)), [])).estimate(IMAGE)
-    assert len(poses) == 0 and poses.px.shape == (0, 17, 2) and poses.to_pandas().shape[0] == 0 and len(to_table([poses])) == 0
+    assert (
+        len(poses) == 0
+        and poses.px.shape == (0, 17, 2)
+        and poses.to_pandas().shape[0] == 0
+        and len(to_table([poses])) == 0
+    )
     poses.overlay()
 
 
@@ -179,40 +287,61 @@ def test_kinds_of_pictures_give_the_same_pose():
         assert np.allclose(estimator.estimate(same, box).joints3d, expected)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (dict(images=np.zeros((0, 10, 3), np.uint8)), r"image: expected uint8 or uint16 .* found uint8 \(0, 10, 3\)"),
-    (dict(images=np.zeros((10, 10, 3))), "found float64"), (dict(images=np.zeros((10, 10, 2), np.uint8)), r"\(10, 10, 2\)"),
-    (dict(images=IMAGE, boxes=[0, 0, 0, 10]), "box 0: .*width > 0"), (dict(images=IMAGE, boxes=[[0, 0, 9, 9], [0, np.nan, 5, 5]]), "box 1: expected finite"),
-    (dict(images=IMAGE, boxes=[700, 0, 5, 5]), "within the 640 x 480 picture"), (dict(images=IMAGE, boxes=[1, 2, 3]), r"expected \[n, 4\]"),
-    (dict(images=IMAGE), "expected boxes, or an estimator with a detector"), (dict(images=IMAGE, boxes=[0, 0, 9, 9], cameras=np.eye(3)), "expected a Camera"),
-    (dict(images=[IMAGE, IMAGE], boxes=[[0, 0, 9, 9]]), "boxes: expected 2, one for each picture, found 1")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(images=np.zeros((0, 10, 3), np.uint8)), r"image: expected uint8 or uint16 .* found uint8 \(0, 10, 3\)"),
+        (dict(images=np.zeros((10, 10, 3))), "found float64"),
+        (dict(images=np.zeros((10, 10, 2), np.uint8)), r"\(10, 10, 2\)"),
+        (dict(images=IMAGE, boxes=[0, 0, 0, 10]), "box 0: .*width > 0"),
+        (dict(images=IMAGE, boxes=[[0, 0, 9, 9], [0, np.nan, 5, 5]]), "box 1: expected finite"),
+        (dict(images=IMAGE, boxes=[700, 0, 5, 5]), "within the 640 x 480 picture"),
+        (dict(images=IMAGE, boxes=[1, 2, 3]), r"expected \[n, 4\]"),
+        (dict(images=IMAGE), "expected boxes, or an estimator with a detector"),
+        (dict(images=IMAGE, boxes=[0, 0, 9, 9], cameras=np.eye(3)), "expected a Camera"),
+        (dict(images=[IMAGE, IMAGE], boxes=[[0, 0, 9, 9]]), "boxes: expected 2, one for each picture, found 1"),
+    ],
+)
 def test_bad_input_is_refused_with_what_was_found(arguments, message):
-    with pytest.raises(ValueError, match=message): PoseEstimator(Conv(), SKELETON, SIZE).estimate(**arguments)
+    with pytest.raises(ValueError, match=message):
+        PoseEstimator(Conv(), SKELETON, SIZE).estimate(**arguments)
 
 
 def test_singular_cameras_and_unknown_skeletons():
-    with pytest.raises(ValueError, match="camera: intrinsics: expected positive focal"): Camera(np.diag([0.0, 700, 1]))
-    with pytest.raises(KeyError, match="did you mean 'coco_17'.*it has coco_17"): PoseEstimator(Conv(), SKELETON, SIZE).estimate(IMAGE, [0, 0, 9, 9], skeleton="coco17")
-    with pytest.raises(ValueError, match="precision"): PoseEstimator(Conv(), SKELETON, SIZE, precision=torch.float64)
+    with pytest.raises(ValueError, match="camera: intrinsics: expected positive focal"):
+        Camera(np.diag([0.0, 700, 1]))
+    with pytest.raises(KeyError, match="did you mean 'coco_17'.*it has coco_17"):
+        PoseEstimator(Conv(), SKELETON, SIZE).estimate(IMAGE, [0, 0, 9, 9], skeleton="coco17")
+    with pytest.raises(ValueError, match="precision"):
+        PoseEstimator(Conv(), SKELETON, SIZE, precision=torch.float64)
 
 
 def test_files_of_pictures_and_videos(tmp_path):
     cv2.imwrite(str(tmp_path / "grey16.png"), np.full((20, 30), 40000, np.uint16))
-    assert read_picture(tmp_path / "grey16.png").shape == (20, 30, 3) and read_picture(tmp_path / "grey16.png")[0, 0, 0] == 40000 >> 8
-    (tmp_path / "bad.png").write_bytes(b"no picture"); (tmp_path / "empty.png").write_bytes(b"")
+    assert (
+        read_picture(tmp_path / "grey16.png").shape == (20, 30, 3)
+        and read_picture(tmp_path / "grey16.png")[0, 0, 0] == 40000 >> 8
+    )
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "empty.png").write_bytes(b"")
     for name in ("bad.png", "empty.png"):
-        with pytest.raises(ValueError, match=name): read_picture(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match="none.png"): read_picture(tmp_path / "none.png")
+        with pytest.raises(ValueError, match=name):
+            read_picture(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="none.png"):
+        read_picture(tmp_path / "none.png")
     writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 48))
-    for k in range(40): writer.write(np.random.default_rng(k).integers(0, 255, (48, 64, 3), np.uint8))
+    for k in range(40):
+        writer.write(np.random.default_rng(k).integers(0, 255, (48, 64, 3), np.uint8))
     writer.release()
     assert len(list(video_frames(tmp_path / "v.avi"))) == 40
     content, count = (tmp_path / "v.avi").read_bytes(), 0
-    (tmp_path / "half.avi").write_bytes(content[:len(content) // 2])
+    (tmp_path / "half.avi").write_bytes(content[: len(content) // 2])
     with pytest.raises(TruncatedVideo, match="half.avi: expected 40 pictures .*found 19"):
-        for _ in video_frames(tmp_path / "half.avi"): count += 1
+        for _ in video_frames(tmp_path / "half.avi"):
+            count += 1
     assert count == 19
-    with pytest.raises(ValueError, match="bad.png"): list(video_frames(tmp_path / "bad.png"))
+    with pytest.raises(ValueError, match="bad.png"):
+        list(video_frames(tmp_path / "bad.png"))
 
 
 def test_confidence_comes_from_disagreement():
@@ -223,16 +352,26 @@ def test_confidence_comes_from_disagreement():
     assert np.isfinite(hybrid.estimate(smooth_picture(), box).confidence).all()
     plain = PoseModel(tiny_backbone(), SeparateJoints(34))
     assert np.isnan(PoseEstimator(plain, two, 64).estimate(smooth_picture(), box).confidence).all()
-    with_acae = PoseEstimator(plain, two, 64, acae=ACAE(encoder, decoder)).estimate(smooth_picture(), box, skeleton="h36m_17")
-    assert with_acae.confidence.shape == (1, 17) and (with_acae.confidence >= 0).all() and (with_acae.confidence <= 1).all()
-    with pytest.raises(ValueError, match="acae: expected the 17 joints"): PoseEstimator(Conv(), SKELETON, SIZE, acae=ACAE(encoder, decoder))
+    with_acae = PoseEstimator(plain, two, 64, acae=ACAE(encoder, decoder)).estimate(
+        smooth_picture(), box, skeleton="h36m_17"
+    )
+    assert (
+        with_acae.confidence.shape == (1, 17)
+        and (with_acae.confidence >= 0).all()
+        and (with_acae.confidence <= 1).all()
+    )
+    with pytest.raises(ValueError, match="acae: expected the 17 joints"):
+        PoseEstimator(Conv(), SKELETON, SIZE, acae=ACAE(encoder, decoder))
 
 
 def test_bfloat16_is_close():
     torch.manual_seed(0)
     model = PoseModel(tiny_backbone(), SeparateJoints(17))
     boxes = [100, 100, 200, 300]
-    exact, fast = (PoseEstimator(model, SKELETON, 64, looks=ONE_LOOK, precision=p).estimate(smooth_picture(), boxes) for p in (torch.float32, torch.bfloat16))
+    exact, fast = (
+        PoseEstimator(model, SKELETON, 64, looks=ONE_LOOK, precision=p).estimate(smooth_picture(), boxes)
+        for p in (torch.float32, torch.bfloat16)
+    )
     size = np.ptp(exact.joints3d[0], axis=0).max()
     relative = lambda p: p.joints3d[0] - p.joints3d[0].mean(0)
     assert 0 < np.abs(relative(exact) - relative(fast)).max() and np.abs(exact.px - fast.px).max() < 3, size
@@ -242,29 +381,46 @@ def test_a_memory_budget_sets_the_chunk():
     model = PoseModel(tiny_backbone(), SeparateJoints(17))
     assert bytes_per_crop(model, 128) > 3 * bytes_per_crop(model, 64) and crops_within(0.001, model, 64) == 1
     for none in (0, -5, float("nan")):
-        with pytest.raises(ValueError, match="memory: expected a budget"): crops_within(none, model, 64)
-    assert 8 <= crops_within(8 * bytes_per_crop(model, 64) / 2 ** 20 + 0.01, model, 64) <= 8
+        with pytest.raises(ValueError, match="memory: expected a budget"):
+            crops_within(none, model, 64)
+    assert 8 <= crops_within(8 * bytes_per_crop(model, 64) / 2**20 + 0.01, model, 64) <= 8
 
 
 def test_detectors_of_others():
-    people = from_corners(lambda image: np.array([[0, 0, 10, 20, 0.9], [0, 0, 10, 21, 0.8], [50, 50, 40, 60, 0.9]]))(IMAGE)
+    people = from_corners(lambda image: np.array([[0, 0, 10, 20, 0.9], [0, 0, 10, 21, 0.8], [50, 50, 40, 60, 0.9]]))(
+        IMAGE
+    )
     assert people.boxes.tolist() == [[0, 0, 10, 20]]
     assert len(from_corners(lambda image: [])(IMAGE)) == 0
-    with pytest.raises(ValueError, match="expected rows"): from_corners(lambda image: np.zeros((3, 4)))(IMAGE)
-    with pytest.raises(ValueError, match="a score for each of 1 boxes"): People([[0, 0, 1, 1]], [])
-    with pytest.raises(FileNotFoundError, match="sample_data"): BlazePoseDetector("nowhere")
+    with pytest.raises(ValueError, match="expected rows"):
+        from_corners(lambda image: np.zeros((3, 4)))(IMAGE)
+    with pytest.raises(ValueError, match="a score for each of 1 boxes"):
+        People([[0, 0, 1, 1]], [])
+    with pytest.raises(FileNotFoundError, match="sample_data"):
+        BlazePoseDetector("nowhere")
     assert len(one_box_each(People(np.zeros((0, 4)), []))) == 0
 
 
 def test_looks():
     five = spread_looks(5)
-    assert [look.flip for look in five] == [False, True, False, True, False] and five[0] == Look(0.6, -25.0, 0.8) and five[-1] == Look(1.0, 25.0, 1.1)
+    assert (
+        [look.flip for look in five] == [False, True, False, True, False]
+        and five[0] == Look(0.6, -25.0, 0.8)
+        and five[-1] == Look(1.0, 25.0, 1.1)
+    )
     assert trained_looks({}, 1) == ONE_LOOK and trained_looks({}, 2) == WITH_MIRROR and trained_looks({}, 5) == five
     near = trained_looks({"augmentation": {"rotation_deg": 10.0, "scale": 0.2}}, 3)
-    assert [look.rotation_deg for look in near] == [-5, 0, 5] and near[0].scale == 0.9 and near[2].scale == 1.1 and {look.gamma for look in near} == {1.0}
+    assert (
+        [look.rotation_deg for look in near] == [-5, 0, 5]
+        and near[0].scale == 0.9
+        and near[2].scale == 1.1
+        and {look.gamma for look in near} == {1.0}
+    )
     for n in (0, -1):
-        with pytest.raises(ValueError, match="at least one"): spread_looks(n)
-        with pytest.raises(ValueError, match="at least one"): trained_looks({}, n)
+        with pytest.raises(ValueError, match="at least one"):
+            spread_looks(n)
+        with pytest.raises(ValueError, match="at least one"):
+            trained_looks({}, n)
 
 
 def test_averaging_looks_lowers_errors_that_differ_between_looks():
@@ -273,31 +429,45 @@ def test_averaging_looks_lowers_errors_that_differ_between_looks():
     truth = rng.normal(0, [150, 150, 400], (30, 17, 3)) + PLACES["straight"]
     px = np.stack([camera.project(t) for t in truth])
     boxes = np.concatenate([px.min(1) - 10, np.ptp(px, axis=1) + 20], 1)
+
     class Errs(Oracle):
         def forward(self, images, intrinsics):
             said = super().forward(images, intrinsics)
             return replace(said, joints=said.joints + torch.from_numpy(rng.normal(0, 50, said.joints.shape)).float())
+
     error = {}
     for looks in (ONE_LOOK, WITH_MIRROR, spread_looks(5)):
-        poses = PoseEstimator(Errs([(box, camera, t, looks) for box, t in zip(boxes, truth)]), SKELETON, SIZE, looks=looks).estimate(IMAGE, boxes, camera)
+        poses = PoseEstimator(
+            Errs([(box, camera, t, looks) for box, t in zip(boxes, truth)]), SKELETON, SIZE, looks=looks
+        ).estimate(IMAGE, boxes, camera)
         error[len(looks)] = np.sqrt(((poses.world - truth) ** 2).mean())
-    np.testing.assert_allclose([error[2] / error[1], error[5] / error[1]], [2 ** -0.5, 5 ** -0.5], rtol=0.1)
+    np.testing.assert_allclose([error[2] / error[1], error[5] / error[1]], [2**-0.5, 5**-0.5], rtol=0.1)
 
 
 REPO = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.skipif(not all((REPO / "artifacts" / p).exists() for p in ("models/consistency/model.json", "people/test_indoor/table.arrow")), reason="the default pipeline has not been run (make repro)")
+@pytest.mark.skipif(
+    not all(
+        (REPO / "artifacts" / p).exists() for p in ("models/consistency/model.json", "people/test_indoor/table.arrow")
+    ),
+    reason="the default pipeline has not been run (make repro)",
+)
 def test_five_looks_lower_the_error_on_the_embedded_test():
     spec = importlib.util.spec_from_file_location("looks_benchmark", REPO / "benchmarks/looks.py")
     spec.loader.exec_module(benchmark := importlib.util.module_from_spec(spec))
-    table = benchmark.compare_looks(REPO / "artifacts/models/consistency", REPO / "artifacts/people/test_indoor", 60, ("one look", "five looks"))
+    table = benchmark.compare_looks(
+        REPO / "artifacts/models/consistency", REPO / "artifacts/people/test_indoor", 60, ("one look", "five looks")
+    )
     assert table.loc["five looks", "mean-centred"] < table.loc["one look", "mean-centred"], table
 
 
 def test_a_crop_from_the_halved_part_shows_what_the_camera_would_see():
     "Against the slow way: 8 x 8 samples of the whole smooth picture in each pixel of the crop."
-    image, camera = smooth_picture(4, (1200, 1600)), Camera(np.array([[1500.0, 0, 790], [0, 1500, 610], [0, 0, 1]]), [-0.2, 0.05, 0.001, -0.001, 0.0])
+    image, camera = (
+        smooth_picture(4, (1200, 1600)),
+        Camera(np.array([[1500.0, 0, 790], [0, 1500, 610], [0, 0, 1]]), [-0.2, 0.05, 0.001, -0.001, 0.0]),
+    )
     looks = spread_looks(3, gamma=(1.0, 1.0))
     for box in ([300, 200, 500, 900], [-200, 700, 600, 601], [1400, 100, 333, 1000], [700, 600, 40, 60]):
         straight = crop_camera(camera, box, SIZE)
@@ -305,9 +475,16 @@ def test_a_crop_from_the_halved_part_shows_what_the_camera_would_see():
         assert part.size < image.size / 4
         for look in looks:
             found, target = take_look(part, own, straight, look, SIZE)
-            fine = Camera(scale_intrinsics(target.intrinsics, 8), None, target.rotation, target.position, target.world_up)
-            seen, slow = (warp_image(picture, camera, fine, 8 * SIZE).reshape(SIZE, 8, SIZE, 8, 3).mean((1, 3)) for picture in (np.full_like(image, 255), image))
-            inside = cv2.erode((seen.min(-1) == 255).astype(np.uint8), np.ones((5, 5)), borderValue=1).astype(bool)       # the picture's border fades over a few pixels
+            fine = Camera(
+                scale_intrinsics(target.intrinsics, 8), None, target.rotation, target.position, target.world_up
+            )
+            seen, slow = (
+                warp_image(picture, camera, fine, 8 * SIZE).reshape(SIZE, 8, SIZE, 8, 3).mean((1, 3))
+                for picture in (np.full_like(image, 255), image)
+            )
+            inside = cv2.erode((seen.min(-1) == 255).astype(np.uint8), np.ones((5, 5)), borderValue=1).astype(
+                bool
+            )  # the picture's border fades over a few pixels
             off = np.abs(found - slow)[inside]
             assert inside.mean() > 0.2 and off.mean() < 1 and off.max() < 6
 
@@ -315,13 +492,29 @@ def test_a_crop_from_the_halved_part_shows_what_the_camera_would_see():
 def test_a_detector_sees_half_people_less_surely(tmp_path):
     "The two networks replaced: faces in the whole picture and in tiles, one of them with a doubtful body."
     from types import SimpleNamespace
+
     from acae_nb.people.blazepose import Detection
+
     detector = BlazePoseDetector.__new__(BlazePoseDetector)
+
     def detect(image, threshold):
-        if image.shape[:2] != (480, 640): return []
-        return [Detection(0.9, np.array([100.0, 50, 20, 20]), np.full((4, 2), 110.0)), Detection(0.8, np.array([400.0, 50, 20, 20]), np.full((4, 2), 410.0))]
+        if image.shape[:2] != (480, 640):
+            return []
+        return [
+            Detection(0.9, np.array([100.0, 50, 20, 20]), np.full((4, 2), 110.0)),
+            Detection(0.8, np.array([400.0, 50, 20, 20]), np.full((4, 2), 410.0)),
+        ]
+
     def landmarks(image, points):
-        return SimpleNamespace(presence=0.95 if points[0, 0] < 200 else 0.5, box=np.array([points[0, 0] - 50, 20, 100, 300]))
-    detector.model, detector.threshold, detector.counts, detector.most_overlap = SimpleNamespace(detect=detect, landmarks=landmarks), 0.6, (1, 2), 0.6
+        return SimpleNamespace(
+            presence=0.95 if points[0, 0] < 200 else 0.5, box=np.array([points[0, 0] - 50, 20, 100, 300])
+        )
+
+    detector.model, detector.threshold, detector.counts, detector.most_overlap = (
+        SimpleNamespace(detect=detect, landmarks=landmarks),
+        0.6,
+        (1, 2),
+        0.6,
+    )
     people = detector(IMAGE)
     assert people.boxes.tolist() == [[60, 20, 100, 300]] and np.isclose(people.scores[0], 0.9 * 0.95)

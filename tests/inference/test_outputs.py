@@ -1,4 +1,5 @@
 """Files of poses read back by others' readers, tracks over time, the model card, export and the command line."""
+
 import importlib.util
 import inspect
 import json
@@ -16,15 +17,15 @@ import pytest
 import torch
 
 from acae_nb.autoencoder.acae import load_acae, stick_people
-from acae_nb.models.backbones import efficientnet_lite0, tiny_backbone
 from acae_nb.geometry.cameras import Camera
-from acae_nb.workflow.cli import compare_skeletons, main
-from acae_nb.inference.outputs import tracks, write_coco, write_csv, write_parquet, write_trc, writer_of
-from acae_nb.models.pose_model import DecodedPoints, HybridPoints, PoseModel, SeparateJoints, save_pose_model
-from acae_nb.inference.pose_results import Poses, to_table
 from acae_nb.inference.estimator import PoseEstimator
+from acae_nb.inference.outputs import tracks, write_coco, write_csv, write_parquet, write_trc, writer_of
+from acae_nb.inference.pose_results import Poses, to_table
 from acae_nb.inference.publishing import benchmarks_of, model_card, pull_model, push_model
+from acae_nb.models.backbones import efficientnet_lite0, tiny_backbone
+from acae_nb.models.pose_model import DecodedPoints, HybridPoints, PoseModel, SeparateJoints, save_pose_model
 from acae_nb.skeletons.joints import load_skeleton, union
+from acae_nb.workflow.cli import compare_skeletons, main
 
 REPO = Path(__file__).resolve().parents[2]
 SKELETON = load_skeleton("coco_17")
@@ -33,13 +34,25 @@ BODY = np.random.default_rng(0).normal(0, [150, 400, 100], (34, 3))
 
 
 def picture(frame, places, skeleton=UNION):
-    joints = np.array([BODY[:len(skeleton)] + place for place in places]).reshape(-1, len(skeleton), 3)
+    joints = np.array([BODY[: len(skeleton)] + place for place in places]).reshape(-1, len(skeleton), 3)
     n = len(joints)
     camera = Camera(np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]), position=np.array([0, 0, 500.0]))
-    return Poses(skeleton, joints, np.tile([10.0, 20, 100, 200], (n, 1)), np.full(n, 0.8), np.full((n, len(skeleton)), 10.0), camera, np.zeros((480, 640, 3), np.uint8), frame)
+    return Poses(
+        skeleton,
+        joints,
+        np.tile([10.0, 20, 100, 200], (n, 1)),
+        np.full(n, 0.8),
+        np.full((n, len(skeleton)), 10.0),
+        camera,
+        np.zeros((480, 640, 3), np.uint8),
+        frame,
+    )
 
 
-WALK = [picture(t, [[30 * t, 0, 4000], [-900, 0, 5000 + 20 * t]][:: 1 if t % 2 else -1]) for t in range(6)] + [picture(6, [[180, 0, 4000]]), picture(7, [])]
+WALK = [picture(t, [[30 * t, 0, 4000], [-900, 0, 5000 + 20 * t]][:: 1 if t % 2 else -1]) for t in range(6)] + [
+    picture(6, [[180, 0, 4000]]),
+    picture(7, []),
+]
 
 
 def test_tables_come_back(tmp_path):
@@ -51,12 +64,18 @@ def test_tables_come_back(tmp_path):
     file = write_parquet(WALK, tmp_path / "p.parquet")
     back = pd.read_parquet(file).set_index(["frame", "person", "format", "joint"])
     np.testing.assert_allclose(back, expected, rtol=1e-6, atol=1e-3)
-    for text in ((tmp_path / "p.csv").read_text()[:400], pq.read_schema(file).metadata[b"axes_and_units"].decode()): assert "x right, y down, z forward" in text and "mm" in text
+    for text in ((tmp_path / "p.csv").read_text()[:400], pq.read_schema(file).metadata[b"axes_and_units"].decode()):
+        assert "x right, y down, z forward" in text and "mm" in text
 
 
 def test_coco(tmp_path):
     coco = json.loads(write_coco(WALK, tmp_path / "p.json", names=[f"{t}.jpg" for t in range(8)]).read_text())
-    assert len(coco["images"]) == 8 and coco["images"][3] == {"id": 3, "file_name": "3.jpg", "height": 480, "width": 640}
+    assert len(coco["images"]) == 8 and coco["images"][3] == {
+        "id": 3,
+        "file_name": "3.jpg",
+        "height": 480,
+        "width": 640,
+    }
     first = coco["annotations"][0]
     keypoints = np.array(first["keypoints"]).reshape(-1, 3)
     np.testing.assert_allclose(keypoints[:, :2], WALK[0].px[0], atol=0.01)
@@ -67,18 +86,22 @@ def test_coco(tmp_path):
     behind = replace(WALK[0], joints3d=WALK[0].joints3d * [1, 1, -1])
     flags = np.array(json.loads(write_coco([behind], tmp_path / "b.json").read_text())["annotations"][0]["keypoints"])
     assert not flags.any()
-    with pytest.raises(ValueError, match="at least one picture"): write_coco([], tmp_path / "none.json")
+    with pytest.raises(ValueError, match="at least one picture"):
+        write_coco([], tmp_path / "none.json")
 
 
 def test_people_are_followed_though_their_order_changes():
     people = tracks(WALK)
     assert len(people) == 2
-    np.testing.assert_allclose(people[0][:7] - BODY, np.array([[30 * t, 0, 4000] for t in range(7)])[:, None] * np.ones((1, 34, 1)), atol=1e-9)
+    np.testing.assert_allclose(
+        people[0][:7] - BODY, np.array([[30 * t, 0, 4000] for t in range(7)])[:, None] * np.ones((1, 34, 1)), atol=1e-9
+    )
     assert np.isnan(people[0][7]).all() and np.isnan(people[1][6:]).all() and np.isfinite(people[1][:6]).all()
     jump = [picture(0, [[0, 0, 4000]]), picture(1, [[2000, 0, 4000]])]
     assert len(tracks(jump)) == 2 and len(tracks(jump, reach_mm=3000)) == 1 and tracks([picture(0, [])]) == []
     np.testing.assert_allclose(tracks(WALK, frame="world")[0][0], WALK[0].camera.to_world(people[0][0]))
-    with pytest.raises(ValueError, match="frame"): tracks(WALK, frame="room")
+    with pytest.raises(ValueError, match="frame"):
+        tracks(WALK, frame="room")
 
 
 @pytest.mark.parametrize("frame", ["camera", "world"])
@@ -89,57 +112,84 @@ def test_trc(tmp_path, frame):
     assert len(names) == 68 and names[0] == "coco_17_" + SKELETON.joints[0] and names[34].startswith("2_coco_17_")
     row = lines[6].split("\t")
     x, y, z = tracks(WALK, frame=frame)[0][0][0]
-    np.testing.assert_allclose([float(v) for v in row[2:5]], [x, -y, -z] if frame == "camera" else [x, z, -y], atol=1e-3)
+    np.testing.assert_allclose(
+        [float(v) for v in row[2:5]], [x, -y, -z] if frame == "camera" else [x, z, -y], atol=1e-3
+    )
     assert len(row) == 2 + 3 * 68 and lines[13].split("\t")[2] == ""
-    with pytest.raises(ValueError, match="at least one person"): write_trc([picture(0, [])], tmp_path / "e.trc")
+    with pytest.raises(ValueError, match="at least one person"):
+        write_trc([picture(0, [])], tmp_path / "e.trc")
 
 
 def test_c3d(tmp_path):
     ezc3d = pytest.importorskip("ezc3d", reason="the extra `outputs` is not installed")
     from acae_nb.inference.outputs import write_c3d
+
     file = ezc3d.c3d(str(write_c3d(WALK, tmp_path / "new/p.c3d", 50)))
     point = file["parameters"]["POINT"]
-    assert point["UNITS"]["value"] == ["mm"] and point["RATE"]["value"][0] == 50 and "y down" in point["DESCRIPTIONS"]["value"][0] and len(point["LABELS"]["value"]) == 68
+    assert (
+        point["UNITS"]["value"] == ["mm"]
+        and point["RATE"]["value"][0] == 50
+        and "y down" in point["DESCRIPTIONS"]["value"][0]
+        and len(point["LABELS"]["value"]) == 68
+    )
     np.testing.assert_allclose(file["data"]["points"][:3, :34, 0].T, tracks(WALK)[0][0], atol=0.01)
     assert (file["data"]["meta_points"]["residuals"][0, :34, 7] < 0).all() and np.isnan(file["data"]["points"][0, 0, 7])
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["p.c3d"]
 
 
 def test_unknown_endings():
-    with pytest.raises(ValueError, match=r"p.xyz: expected an ending out of .csv"): writer_of("p.xyz")
+    with pytest.raises(ValueError, match=r"p.xyz: expected an ending out of .csv"):
+        writer_of("p.xyz")
 
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
     torch.manual_seed(0)
     model = PoseModel(tiny_backbone(), SeparateJoints(34))
-    with torch.no_grad(): model.heatmap_heads.conv_final.weight *= 30
-    return save_pose_model(tmp_path_factory.mktemp("m") / "model", model, UNION, {"size": 64, "recipe": "separate", "quotas": {"street": 4}, "steps": 9})
+    with torch.no_grad():
+        model.heatmap_heads.conv_final.weight *= 30
+    return save_pose_model(
+        tmp_path_factory.mktemp("m") / "model",
+        model,
+        UNION,
+        {"size": 64, "recipe": "separate", "quotas": {"street": 4}, "steps": 9},
+    )
 
 
 def test_model_card(model_folder, tmp_path):
     card = model_card(model_folder, {"synthetic": {"MPJPE": 169.627, "other": 1.0}})
     assert card == (model_folder / "README.md").read_text()
-    for words in ("coco_17 (17 joints)", "| synthetic | 169.6 |", "street 4", "## Limits", "PoseEstimator.load"): assert words in card
+    for words in ("coco_17 (17 joints)", "| synthetic | 169.6 |", "street 4", "## Limits", "PoseEstimator.load"):
+        assert words in card
     assert "Not measured" in model_card(model_folder, {})
-    with pytest.raises(FileNotFoundError, match="model.json"): model_card(tmp_path, {})
+    with pytest.raises(FileNotFoundError, match="model.json"):
+        model_card(tmp_path, {})
     (tmp_path / "model.json").write_text("{}")
-    with pytest.raises(ValueError, match="model.json: expected a model's description"): model_card(tmp_path, {})
-    with pytest.raises(FileNotFoundError, match="README.md|model.json|model.safetensors"): push_model(tmp_path, "someone/model")
+    with pytest.raises(ValueError, match="model.json: expected a model's description"):
+        model_card(tmp_path, {})
+    with pytest.raises(FileNotFoundError, match="README.md|model.json|model.safetensors"):
+        push_model(tmp_path, "someone/model")
 
 
 class Hub:
     "huggingface_hub as far as it is used here; a folder stands for the hub, and every call is kept."
-    def __init__(self, folder): self.folder, self.calls = folder, []
-    def HfApi(self): return self
+
+    def __init__(self, folder):
+        self.folder, self.calls = folder, []
+
+    def HfApi(self):
+        return self
 
     def create_repo(self, repo_id, exist_ok=False):
         self.calls.append(("create_repo", (repo_id,), dict(exist_ok=exist_ok)))
         (self.folder / repo_id).mkdir(parents=True, exist_ok=exist_ok)
 
     def upload_folder(self, *, repo_id, folder_path, allow_patterns):
-        self.calls.append(("upload_folder", (), dict(repo_id=repo_id, folder_path=folder_path, allow_patterns=allow_patterns)))
-        for name in allow_patterns: (self.folder / repo_id / name).write_bytes((Path(folder_path) / name).read_bytes())
+        self.calls.append(
+            ("upload_folder", (), dict(repo_id=repo_id, folder_path=folder_path, allow_patterns=allow_patterns))
+        )
+        for name in allow_patterns:
+            (self.folder / repo_id / name).write_bytes((Path(folder_path) / name).read_bytes())
         return SimpleNamespace(commit_url=f"hub/{repo_id}/commit/1")
 
     def snapshot_download(self, repo_id, *, revision, allow_patterns):
@@ -151,21 +201,31 @@ def test_a_model_goes_to_a_hub_and_comes_back(model_folder, tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub := Hub(tmp_path))
     model_card(model_folder, {})
     (model_folder / "secret.txt").write_text("not to be published")
-    for _ in range(2): assert push_model(model_folder, "someone/model") == "hub/someone/model/commit/1"
+    for _ in range(2):
+        assert push_model(model_folder, "someone/model") == "hub/someone/model/commit/1"
     (model_folder / "secret.txt").unlink()
     found = pull_model("someone/model", "v1")
-    assert sorted(p.name for p in found.iterdir()) == ["README.md", "model.json", "model.safetensors"] and PoseEstimator.load(found).skeleton == UNION
+    assert (
+        sorted(p.name for p in found.iterdir()) == ["README.md", "model.json", "model.safetensors"]
+        and PoseEstimator.load(found).skeleton == UNION
+    )
     monkeypatch.undo()
-    real = pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed: its functions were not asked whether they take these calls")
+    real = pytest.importorskip(
+        "huggingface_hub",
+        reason="the extra `hub` is not installed: its functions were not asked whether they take these calls",
+    )
     for name, args, kwargs in hub.calls:
-        if name == "snapshot_download": inspect.signature(real.snapshot_download).bind(*args, **kwargs)
-        else: inspect.signature(getattr(real.HfApi, name)).bind(real.HfApi, *args, **kwargs)
+        if name == "snapshot_download":
+            inspect.signature(real.snapshot_download).bind(*args, **kwargs)
+        else:
+            inspect.signature(getattr(real.HfApi, name)).bind(real.HfApi, *args, **kwargs)
     assert "commit_url" in real.CommitInfo.__dataclass_fields__
 
 
 def test_without_the_hub_library_it_says_what_to_install(model_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ImportError, match=r"acae_nb\[hub\]"): pull_model("someone/model")
+    with pytest.raises(ImportError, match=r"acae_nb\[hub\]"):
+        pull_model("someone/model")
 
 
 def run(capsys, *arguments):
@@ -179,62 +239,143 @@ def test_command_skeletons(capsys):
     code, out, err = run(capsys, "skeletons", "show", "h36m17")
     assert code == 2 and "did you mean 'h36m_17'" in err and not out
     assert run(capsys, "skeletons", "compare", "coco_17")[0] == 2
-    assert json.loads(run(capsys, "skeletons", "compare", "coco_17", "h36m_17", "--json")[1]) == compare_skeletons(SKELETON, load_skeleton("h36m_17"))
-    with pytest.raises(SystemExit) as stop: main(["skeletons", "draw"])
+    assert json.loads(run(capsys, "skeletons", "compare", "coco_17", "h36m_17", "--json")[1]) == compare_skeletons(
+        SKELETON, load_skeleton("h36m_17")
+    )
+    with pytest.raises(SystemExit) as stop:
+        main(["skeletons", "draw"])
     assert stop.value.code == 2
     for verb in ("skeletons", "predict", "validate", "evaluate", "fit-acae", "export", "card"):
-        with pytest.raises(SystemExit) as stop: main([verb, "--help"])
+        with pytest.raises(SystemExit) as stop:
+            main([verb, "--help"])
         assert stop.value.code == 0 and "examples:\n  acae-nb" in capsys.readouterr().out
 
 
 def test_command_predict(capsys, tmp_path, model_folder):
     image = cv2.resize(np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8), (320, 240))
     (tmp_path / "in").mkdir()
-    for name in "ab": cv2.imwrite(str(tmp_path / f"in/{name}.png"), image)
+    for name in "ab":
+        cv2.imwrite(str(tmp_path / f"in/{name}.png"), image)
     options = ("--model", model_folder, "--box", 60, 40, 100, 150, "--skeleton", "h36m_17", "--json")
-    code, out, _ = run(capsys, "predict", tmp_path / "in", "-o", tmp_path / "out.csv", "--overlay", tmp_path / "seen", *options)
-    assert code == 0 and json.loads(out) == {"pictures": 2, "people": 2, "output": str(tmp_path / "out.csv"), "complete": True, "lost": []}
+    code, out, _ = run(
+        capsys, "predict", tmp_path / "in", "-o", tmp_path / "out.csv", "--overlay", tmp_path / "seen", *options
+    )
+    assert code == 0 and json.loads(out) == {
+        "pictures": 2,
+        "people": 2,
+        "output": str(tmp_path / "out.csv"),
+        "complete": True,
+        "lost": [],
+    }
     table = pd.read_csv(tmp_path / "out.csv", comment="#", index_col=[0, 1, 2, 3])
     assert table.loc[0, "picture"].eq("a.png").all() and table.loc[1, "picture"].eq("b.png").all()
-    expected = PoseEstimator.load(model_folder).estimate(image[..., ::-1], [60, 40, 100, 150], skeleton="h36m_17").to_pandas()
-    np.testing.assert_allclose(table.loc[0, ["x_mm", "y_mm", "z_mm"]], expected[["x_mm", "y_mm", "z_mm"]], rtol=1e-4, atol=0.01)
-    assert sorted(p.name for p in (tmp_path / "seen").iterdir()) == ["a.png", "b.png"] and (cv2.imread(str(tmp_path / "seen/a.png")) != image).any()
-    (tmp_path / "in/aa.png").write_bytes((tmp_path / "in/a.png").read_bytes()[:50])                 # one that cannot be read is left out, named
+    expected = (
+        PoseEstimator.load(model_folder).estimate(image[..., ::-1], [60, 40, 100, 150], skeleton="h36m_17").to_pandas()
+    )
+    np.testing.assert_allclose(
+        table.loc[0, ["x_mm", "y_mm", "z_mm"]], expected[["x_mm", "y_mm", "z_mm"]], rtol=1e-4, atol=0.01
+    )
+    assert (
+        sorted(p.name for p in (tmp_path / "seen").iterdir()) == ["a.png", "b.png"]
+        and (cv2.imread(str(tmp_path / "seen/a.png")) != image).any()
+    )
+    (tmp_path / "in/aa.png").write_bytes(
+        (tmp_path / "in/a.png").read_bytes()[:50]
+    )  # one that cannot be read is left out, named
     for ending in ("csv", "parquet", "json"):
         code, out, err = run(capsys, "predict", tmp_path / "in", "-o", tmp_path / f"part.{ending}", *options)
-        assert code == 3 and json.loads(out)["pictures"] == 2 and not json.loads(out)["complete"] and "aa.png: expected a picture" in err and err.count("\n") == 1
-    assert cv2.imwrite(str(tmp_path / "in/a.jpg"), image) and run(capsys, "predict", tmp_path / "in", "-o", tmp_path / "two.csv", "--overlay", tmp_path / "both", *options)[0] == 3
-    assert sorted(p.name for p in (tmp_path / "both").iterdir()) == ["a.jpg.png", "a.png", "b.png"]       # two files of one stem
+        assert (
+            code == 3
+            and json.loads(out)["pictures"] == 2
+            and not json.loads(out)["complete"]
+            and "aa.png: expected a picture" in err
+            and err.count("\n") == 1
+        )
+    assert (
+        cv2.imwrite(str(tmp_path / "in/a.jpg"), image)
+        and run(
+            capsys, "predict", tmp_path / "in", "-o", tmp_path / "two.csv", "--overlay", tmp_path / "both", *options
+        )[0]
+        == 3
+    )
+    assert sorted(p.name for p in (tmp_path / "both").iterdir()) == [
+        "a.jpg.png",
+        "a.png",
+        "b.png",
+    ]  # two files of one stem
     (tmp_path / "in/a.jpg").unlink()
-    assert set(pd.read_parquet(tmp_path / "part.parquet").picture) == {"a.png", "b.png"} == {i["file_name"] for i in json.loads((tmp_path / "part.json").read_text())["images"]}
+    assert (
+        set(pd.read_parquet(tmp_path / "part.parquet").picture)
+        == {"a.png", "b.png"}
+        == {i["file_name"] for i in json.loads((tmp_path / "part.json").read_text())["images"]}
+    )
     (tmp_path / "in/aa.png").unlink()
     writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (320, 240))
-    for k in range(20): writer.write(np.roll(image, k, 1))
+    for k in range(20):
+        writer.write(np.roll(image, k, 1))
     writer.release()
-    assert run(capsys, "predict", tmp_path / "v.avi", "-o", tmp_path / "v.trc", "--overlay", tmp_path / "seen.avi", *options)[0] == 0
-    assert (tmp_path / "v.trc").read_text().split("\n")[2].startswith("25\t25\t20\t17\tmm") and cv2.VideoCapture(str(tmp_path / "seen.avi")).get(cv2.CAP_PROP_FRAME_COUNT) == 20
+    assert (
+        run(
+            capsys,
+            "predict",
+            tmp_path / "v.avi",
+            "-o",
+            tmp_path / "v.trc",
+            "--overlay",
+            tmp_path / "seen.avi",
+            *options,
+        )[0]
+        == 0
+    )
+    assert (tmp_path / "v.trc").read_text().split("\n")[2].startswith("25\t25\t20\t17\tmm") and cv2.VideoCapture(
+        str(tmp_path / "seen.avi")
+    ).get(cv2.CAP_PROP_FRAME_COUNT) == 20
     content = (tmp_path / "v.avi").read_bytes()
-    (tmp_path / "half.avi").write_bytes(content[:len(content) // 2])
+    (tmp_path / "half.avi").write_bytes(content[: len(content) // 2])
     code, out, err = run(capsys, "predict", tmp_path / "half.avi", "-o", tmp_path / "half.parquet", *options)
-    assert code == 3 and 5 < json.loads(out)["pictures"] < 20 and "expected 20 pictures" in err and len(pd.read_parquet(tmp_path / "half.parquet")) == 17 * json.loads(out)["pictures"]
-    for wrong, words in (((tmp_path / "none.png", "-o", "x.csv"), "no such file"), ((tmp_path / "in", "-o", "x.docx"), "expected an ending"), ((tmp_path / "out.csv", "-o", "x.csv"), "expected a picture"),
-                         ((tmp_path / "in", "-o", tmp_path / "x.csv", "--skeleton", "h36m17"), "did you mean")):
+    assert (
+        code == 3
+        and 5 < json.loads(out)["pictures"] < 20
+        and "expected 20 pictures" in err
+        and len(pd.read_parquet(tmp_path / "half.parquet")) == 17 * json.loads(out)["pictures"]
+    )
+    for wrong, words in (
+        ((tmp_path / "none.png", "-o", "x.csv"), "no such file"),
+        ((tmp_path / "in", "-o", "x.docx"), "expected an ending"),
+        ((tmp_path / "out.csv", "-o", "x.csv"), "expected a picture"),
+        ((tmp_path / "in", "-o", tmp_path / "x.csv", "--skeleton", "h36m17"), "did you mean"),
+    ):
         code, _, err = run(capsys, "predict", *wrong, *(options if "--skeleton" not in wrong else options[:7]))
         assert code == 2 and words in err and err.count("\n") == 1
 
 
 def test_command_predict_says_what_is_wrong_in_one_line(capsys, tmp_path, model_folder):
     "Each before any picture is looked at, and nothing is written."
-    cv2.imwrite(str(tmp_path / "p.png"), np.zeros((60, 80, 3), np.uint8)); (tmp_path / "file").write_bytes(b"no"); (tmp_path / "cut.mp4").write_bytes(b"no video" * 100)
-    (tmp_path / "mixed").mkdir(); (tmp_path / "mixed/broken.png").write_bytes(b"no")
+    cv2.imwrite(str(tmp_path / "p.png"), np.zeros((60, 80, 3), np.uint8))
+    (tmp_path / "file").write_bytes(b"no")
+    (tmp_path / "cut.mp4").write_bytes(b"no video" * 100)
+    (tmp_path / "mixed").mkdir()
+    (tmp_path / "mixed/broken.png").write_bytes(b"no")
     options = dict(input=tmp_path / "p.png", o=tmp_path / "o.csv")
-    for changes, words in ((dict(input=tmp_path / "cut.mp4"), "cut.mp4: expected a video, found 800 bytes that cannot be opened"), (dict(input=tmp_path / "mixed"), "broken.png: expected a picture"),
-                           (dict(o=tmp_path / "file/x.csv"), "is no folder"), (dict(o=tmp_path / "mixed"), "found a folder"), (dict(overlay=tmp_path / "file"), "expected a folder for pictures"),
-                           (dict(overlay=tmp_path / "seen.png"), "expected a folder for pictures"), (dict(device="toaster"), "device: expected one that torch can use here"), (dict(acae=tmp_path / "file"), "file: expected an autoencoder"),
-                           (dict(memory=-5), "memory: expected a budget above 0 MiB"), (dict(memory="nan"), "memory: expected"), (dict(looks=0), "looks: expected at least one"), (dict(field_of_view=180), "field_of_view_deg: expected an angle"),
-                           (dict(model=tmp_path / "file"), "model.json: no such file")):
+    for changes, words in (
+        (dict(input=tmp_path / "cut.mp4"), "cut.mp4: expected a video, found 800 bytes that cannot be opened"),
+        (dict(input=tmp_path / "mixed"), "broken.png: expected a picture"),
+        (dict(o=tmp_path / "file/x.csv"), "is no folder"),
+        (dict(o=tmp_path / "mixed"), "found a folder"),
+        (dict(overlay=tmp_path / "file"), "expected a folder for pictures"),
+        (dict(overlay=tmp_path / "seen.png"), "expected a folder for pictures"),
+        (dict(device="toaster"), "device: expected one that torch can use here"),
+        (dict(acae=tmp_path / "file"), "file: expected an autoencoder"),
+        (dict(memory=-5), "memory: expected a budget above 0 MiB"),
+        (dict(memory="nan"), "memory: expected"),
+        (dict(looks=0), "looks: expected at least one"),
+        (dict(field_of_view=180), "field_of_view_deg: expected an angle"),
+        (dict(model=tmp_path / "file"), "model.json: no such file"),
+    ):
         chosen = {"model": model_folder, **options, **changes}
-        arguments = [chosen.pop("input"), "-o", chosen.pop("o")] + [part for name, value in chosen.items() for part in (f"--{name.replace('_', '-')}", value)]
+        arguments = [chosen.pop("input"), "-o", chosen.pop("o")] + [
+            part for name, value in chosen.items() for part in (f"--{name.replace('_', '-')}", value)
+        ]
         code, out, err = run(capsys, "predict", *arguments, "--box", 10, 10, 40, 40, "--json")
         assert code == 2 and words in err and err.count("\n") == 1 and not out, (changes, err)
         assert not (tmp_path / "o.csv").exists() and not (tmp_path / "seen.png").exists()
@@ -243,7 +384,18 @@ def test_command_predict_says_what_is_wrong_in_one_line(capsys, tmp_path, model_
 def test_command_fit_acae(capsys, tmp_path):
     poses, names, mirror, _ = stick_people(400, 2)
     np.savez(tmp_path / "poses.npz", joints3d=poses, joints=np.array(names))
-    code, out, err = run(capsys, "fit-acae", tmp_path / "poses.npz", "-o", tmp_path / "a.safetensors", "--sided", 0, "--central", 12, "--json")
+    code, out, err = run(
+        capsys,
+        "fit-acae",
+        tmp_path / "poses.npz",
+        "-o",
+        tmp_path / "a.safetensors",
+        "--sided",
+        0,
+        "--central",
+        12,
+        "--json",
+    )
     assert code == 0, err
     assert json.loads(out)["latents"] == 12 and load_acae(tmp_path / "a.safetensors").joints == tuple(names)
     np.savez(tmp_path / "bad.npz", poses=poses)
@@ -254,7 +406,8 @@ def test_command_fit_acae(capsys, tmp_path):
 def test_command_validate(capsys, tmp_path):
     code, _, err = run(capsys, "validate", tmp_path / "nowhere")
     assert code == 2 and "expected a folder" in err
-    (tmp_path / "t").mkdir(); (tmp_path / "t/table.arrow").write_bytes(b"no table")
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t/table.arrow").write_bytes(b"no table")
     code, out, _ = run(capsys, "validate", tmp_path / "t", "--json")
     assert code == 1 and json.loads(out)["problems"]
     (tmp_path / "own").mkdir()
@@ -265,12 +418,21 @@ def test_command_validate(capsys, tmp_path):
 def test_results_of_the_pipeline_go_into_cards(model_folder, tmp_path):
     numbers = json.loads((REPO / "results/evaluate/consistency.json").read_text())
     rows = benchmarks_of(numbers)
-    assert {row.partition(" [")[0] for row in rows} == {"synthetic", "recording, views", "recording, triangulated", "recording, detections", "recording", "mean pose"}
+    assert {row.partition(" [")[0] for row in rows} == {
+        "synthetic",
+        "recording, views",
+        "recording, triangulated",
+        "recording, detections",
+        "recording",
+        "mean pose",
+    }
     assert rows[f"synthetic [{numbers['protocol']['synthetic']}]"]["MPJPE"] == numbers["synthetic"]["MPJPE"]
     text = model_card(model_folder, rows, ["street: 9 pictures"], ["not for birds"])
-    for words in (f"{numbers['synthetic']['MPJPE']:.1f}", "street: 9 pictures", "not for birds"): assert words in text
+    for words in (f"{numbers['synthetic']['MPJPE']:.1f}", "street: 9 pictures", "not for birds"):
+        assert words in text
     for wrong in ([1], {"a": {"MPJPE": "1"}}, {"a": [1]}):
-        with pytest.raises(ValueError, match="results: "): benchmarks_of(wrong)
+        with pytest.raises(ValueError, match="results: "):
+            benchmarks_of(wrong)
 
 
 def test_command_card(capsys, tmp_path, model_folder):
@@ -281,7 +443,10 @@ def test_command_card(capsys, tmp_path, model_folder):
     assert run(capsys, "card", model_folder, tmp_path / "bad.json")[0] == 2
 
 
-needs_onnx = pytest.mark.skipif(not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="the extra `export` is not installed")
+needs_onnx = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))),
+    reason="the extra `export` is not installed",
+)
 
 
 def layouts():
@@ -289,7 +454,8 @@ def layouts():
     encoder, decoder = torch.full((6, 34), 1 / 34), torch.nn.functional.one_hot(torch.arange(34) % 6, 6).float()
     for layout in (SeparateJoints(34), DecodedPoints(decoder), HybridPoints(encoder, decoder)):
         model = PoseModel(tiny_backbone(), layout)
-        with torch.no_grad(): model.heatmap_heads.conv_final.weight *= 30
+        with torch.no_grad():
+            model.heatmap_heads.conv_final.weight *= 30
         yield PoseEstimator(model, UNION, 64)
 
 
@@ -297,18 +463,24 @@ def layouts():
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_equals_torch_for_every_layout_and_number_of_crops(tmp_path):
     from acae_nb.inference.export import export_onnx, largest_difference
+
     for k, estimator in enumerate(layouts()):
         path = export_onnx(estimator, tmp_path / f"{k}.onnx")
-        assert largest_difference(estimator, path, (1, 3, 8)) < 0.05           # mm, at 10 m or nearer
+        assert largest_difference(estimator, path, (1, 3, 8)) < 0.05  # mm, at 10 m or nearer
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_exported_program_equals_torch(tmp_path):
     from acae_nb.inference.export import export_torch
+
     estimator = next(iter(layouts()))
     program = torch.export.load(export_torch(estimator, tmp_path / "m.pt2")).module()
-    images, K = torch.randint(0, 255, (5, 3, 64, 64), dtype=torch.uint8), torch.tensor([[96.0, 0, 31], [0, 96, 33], [0, 0, 1]]).repeat(5, 1, 1)
-    with torch.inference_mode(): expected = estimator.model(images, K).joints
+    images, K = (
+        torch.randint(0, 255, (5, 3, 64, 64), dtype=torch.uint8),
+        torch.tensor([[96.0, 0, 31], [0, 96, 33], [0, 0, 1]]).repeat(5, 1, 1),
+    )
+    with torch.inference_mode():
+        expected = estimator.model(images, K).joints
     assert torch.allclose(program(images, K), expected, rtol=1e-4, atol=0.02)
 
 
@@ -317,14 +489,39 @@ def test_exported_program_equals_torch(tmp_path):
 def test_the_example_without_torch_gives_the_same_pose(tmp_path, model_folder, capsys):
     assert main(["export", str(model_folder), "-o", str(tmp_path / "crop.onnx"), "--check", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.strip().splitlines()[-1])["largest_difference_mm"] < 0.05
-    image = cv2.GaussianBlur(cv2.resize(np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8), (320, 240)), (0, 0), 3)
+    image = cv2.GaussianBlur(
+        cv2.resize(np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8), (320, 240)), (0, 0), 3
+    )
     cv2.imwrite(str(tmp_path / "p.png"), image)
     blocked = "import sys, runpy; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", blocked, str(REPO / "examples/onnx_pose.py"), str(tmp_path / "crop.onnx"), str(tmp_path / "p.png"), "--box", "60", "40", "100", "150", "--format", "h36m_17",
-                           "--overlay", str(tmp_path / "o.png")], capture_output=True, text=True, env={"PATH": "", "HOME": str(tmp_path)})
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            blocked,
+            str(REPO / "examples/onnx_pose.py"),
+            str(tmp_path / "crop.onnx"),
+            str(tmp_path / "p.png"),
+            "--box",
+            "60",
+            "40",
+            "100",
+            "150",
+            "--format",
+            "h36m_17",
+            "--overlay",
+            str(tmp_path / "o.png"),
+        ],
+        capture_output=True,
+        text=True,
+        env={"PATH": "", "HOME": str(tmp_path)},
+    )
     assert done.returncode == 0, done.stderr
     found = np.array([line.split()[1:] for line in done.stdout.splitlines()], float)
     poses = PoseEstimator.load(model_folder).estimate(image[..., ::-1], [60, 40, 100, 150], skeleton="h36m_17")
     size = np.ptp(poses.joints3d[0], axis=0).max()
-    assert np.abs(found[:, 3:] - poses.px[0]).max() < 3 and np.abs(found[:, :3] - poses.joints3d[0]).max() < 0.05 * np.linalg.norm(poses.joints3d[0], axis=-1).max(), size
+    assert (
+        np.abs(found[:, 3:] - poses.px[0]).max() < 3
+        and np.abs(found[:, :3] - poses.joints3d[0]).max() < 0.05 * np.linalg.norm(poses.joints3d[0], axis=-1).max()
+    ), size
     assert (tmp_path / "o.png").is_file()

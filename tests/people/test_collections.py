@@ -1,4 +1,5 @@
 """Descriptions of collections are refused by name; a tiny collection is complete, true and the same for any number of processes."""
+
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ BAD = [
     (dict(places={}), "places: expected"),
     (dict(places={"room": 0}), "places: .*not all 0"),
     (dict(places={"room": float("nan")}), "places: expected"),
-    (dict(fill=[.9, .5]), "fill: expected .low, high."),
+    (dict(fill=[0.9, 0.5]), "fill: expected .low, high."),
     (dict(distance=[100, 3000]), "distance: expected .*1200"),
     (dict(distortion=2), "distortion: expected a number from -0.35 to 0.35, found 2"),
     (dict(clips={"wlak": 1}), "clips: expected names from .*found 'wlak'"),
@@ -61,15 +62,29 @@ def test_good_descriptions():
 @pytest.fixture(scope="module")
 def rig():
     for path in ("artifacts/rig/rig.safetensors", ".cache/rig.safetensors"):
-        if (REPO / path).exists(): return Rig.load(REPO / path)
-    pytest.skip("no rig file (artifacts/rig/rig.safetensors or .cache/rig.safetensors): the pipeline's stage `body` or the notebook nbs/people/body.ipynb makes one")
+        if (REPO / path).exists():
+            return Rig.load(REPO / path)
+    pytest.skip(
+        "no rig file (artifacts/rig/rig.safetensors or .cache/rig.safetensors): the pipeline's stage `body` or the notebook nbs/people/body.ipynb makes one"
+    )
 
 
-PARAMS = dict(skeleton=["h36m_17", "coco_17"], images=34, seed=3, size=[96, 80], subjects=3, places={"room": 1, "park": 1}, cameras=2, distortion=-.1, crowd=.3)
+PARAMS = dict(
+    skeleton=["h36m_17", "coco_17"],
+    images=34,
+    seed=3,
+    size=[96, 80],
+    subjects=3,
+    places={"room": 1, "park": 1},
+    cameras=2,
+    distortion=-0.1,
+    crowd=0.3,
+)
 
 
 @pytest.fixture(scope="module")
-def clips(): return [everyday_poses(60, np.random.default_rng(0))]
+def clips():
+    return [everyday_poses(60, np.random.default_rng(0))]
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +96,11 @@ def test_the_table_is_valid_and_complete(small):
     check(small)
     table = ExampleTable.open(small)
     assert len(table) == 34 and table.dataset == "small" and set(table.skeleton.parts) == {"h36m_17", "coco_17"}
-    assert [p.name for p in small.parent.iterdir()] == ["small"]                        # no chunks left behind
-    assert len({table[k].subject for k in range(34)}) == 3 and {table[k].camera_name for k in range(34)} == {"camera0", "camera1"}
+    assert [p.name for p in small.parent.iterdir()] == ["small"]  # no chunks left behind
+    assert len({table[k].subject for k in range(34)}) == 3 and {table[k].camera_name for k in range(34)} == {
+        "camera0",
+        "camera1",
+    }
     assert table.image(0).shape == (80, 96, 3) and table.image(0).std() > 5
 
 
@@ -91,40 +109,50 @@ def test_joints_project_into_the_mask(small):
     for k in range(34):
         e = table[k]
         mask, px = decode_mask(e.mask, e.image_size), np.round(e.camera.project(e.joints3d)).astype(int)
-        near = np.array([mask[max(y - 2, 0):y + 3, max(x - 2, 0):x + 3].any() for x, y in px])
+        near = np.array([mask[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3].any() for x, y in px])
         shares.append(near.mean())
-        assert (e.box[:2] >= -.5).all() and (e.box[:2] + e.box[2:] <= np.array([96, 80]) - .4).all()
-    assert np.median(shares) > .95
+        assert (e.box[:2] >= -0.5).all() and (e.box[:2] + e.box[2:] <= np.array([96, 80]) - 0.4).all()
+    assert np.median(shares) > 0.95
 
 
 def test_people_stand_on_the_floor(small):
     table = ExampleTable.open(small)
     lowest = np.array([table[k].joints3d[:, 2].min() for k in range(34)])
-    assert (lowest > 0).all() and (lowest < 220).all()                                  # ankles over the floor
+    assert (lowest > 0).all() and (lowest < 220).all()  # ankles over the floor
 
 
 def test_any_number_of_processes_gives_the_same_bytes_and_chunks_are_taken_up(small, rig, clips, tmp_path, monkeypatch):
     import acae_nb.people.collections as module
+
     done, first = [], module._save_chunk
 
     def killed(*state):
-        if state[-2] == 1: raise KeyboardInterrupt
+        if state[-2] == 1:
+            raise KeyboardInterrupt
         done.append(state[-2])
         return first(*state)
+
     monkeypatch.setattr(module, "_save_chunk", killed)
-    with pytest.raises(KeyboardInterrupt): render_collection(PARAMS, rig, clips, tmp_path / "small", processes=1)
+    with pytest.raises(KeyboardInterrupt):
+        render_collection(PARAMS, rig, clips, tmp_path / "small", processes=1)
     assert not (tmp_path / "small").exists() and done == [0]
     monkeypatch.setattr(module, "_save_chunk", lambda *state: done.append(state[-2]) or first(*state))
     render_collection(PARAMS, rig, clips, tmp_path / "small", processes=1)
     assert done == [0, 1]
-    for name in ("images.bin", "table.arrow"): assert (tmp_path / "small" / name).read_bytes() == (small / name).read_bytes()
+    for name in ("images.bin", "table.arrow"):
+        assert (tmp_path / "small" / name).read_bytes() == (small / name).read_bytes()
 
 
 def test_two_dimensional_labels(rig, clips, tmp_path):
-    table = ExampleTable.open(render_collection({**PARAMS, "skeleton": "coco_17", "images": 2, "label": "2d"}, rig, clips, tmp_path / "flat", processes=1))
+    table = ExampleTable.open(
+        render_collection(
+            {**PARAMS, "skeleton": "coco_17", "images": 2, "label": "2d"}, rig, clips, tmp_path / "flat", processes=1
+        )
+    )
     assert table[0].joints3d is None and table[0].joints2d.shape == (17, 2) and np.isfinite(table[0].joints2d).all()
 
 
 def test_photo_places_need_photos(rig, clips, tmp_path):
-    with pytest.raises(ValueError, match="places: 'photo' needs pictures"): render_collection({**PARAMS, "places": {"photo": 1}}, rig, clips, tmp_path / "x")
+    with pytest.raises(ValueError, match="places: 'photo' needs pictures"):
+        render_collection({**PARAMS, "places": {"photo": 1}}, rig, clips, tmp_path / "x")
     assert not any(tmp_path.iterdir())

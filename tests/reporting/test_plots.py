@@ -1,4 +1,5 @@
 """Figures are made and written, work offline, and refuse what they cannot show."""
+
 import re
 
 import numpy as np
@@ -7,8 +8,24 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from acae_nb.reporting.plots import (PALETTE, contact_sheet, cut_out, edge_sides, format_colours, latents_on_body, loss_curves, overlay, overlay_grid, pair_squares, pose_figure, result_bars,
-                           seen_from_the_side, side_colours, weights_picture, write_html)
+from acae_nb.reporting.plots import (
+    PALETTE,
+    contact_sheet,
+    cut_out,
+    edge_sides,
+    format_colours,
+    latents_on_body,
+    loss_curves,
+    overlay,
+    overlay_grid,
+    pair_squares,
+    pose_figure,
+    result_bars,
+    seen_from_the_side,
+    side_colours,
+    weights_picture,
+    write_html,
+)
 from acae_nb.skeletons.joints import load_skeleton, union
 
 COCO, H36M = load_skeleton("coco_17"), load_skeleton("h36m_17")
@@ -25,21 +42,27 @@ def drawn(fig):
     return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
-def colours_in(picture): return {tuple(c) for c in picture.reshape(-1, 3)}
+def colours_in(picture):
+    return {tuple(c) for c in picture.reshape(-1, 3)}
 
 
-def rgb(colour): return tuple(int(colour[k:k + 2], 16) for k in (1, 3, 5))
+def rgb(colour):
+    return tuple(int(colour[k : k + 2], 16) for k in (1, 3, 5))
 
 
 def test_left_and_right_have_their_own_shades_of_the_format_s_colour():
     shades = [side_colours(c)[s] for c in format_colours(["a", "b", "c"]).values() for s in "rlc"]
     assert len(set(shades)) == 9 and len(set(PALETTE)) == 12
-    for colour in PALETTE: assert sum(rgb(side_colours(colour)["l"])) > sum(rgb(colour)) > sum(rgb(side_colours(colour)["c"]))
+    for colour in PALETTE:
+        assert sum(rgb(side_colours(colour)["l"])) > sum(rgb(colour)) > sum(rgb(side_colours(colour)["c"]))
     for skeleton in (COCO, H36M, BOTH):
         sides = edge_sides(skeleton)
         for (a, b), side in zip(skeleton.edges, sides):
-            other = next((k for k, e in enumerate(skeleton.edges) if {*e} == {skeleton.mirror[a], skeleton.mirror[b]}), None)
-            if other is not None: assert {"l": "r", "r": "l", "c": "c"}[sides[other]] == side
+            other = next(
+                (k for k, e in enumerate(skeleton.edges) if {*e} == {skeleton.mirror[a], skeleton.mirror[b]}), None
+            )
+            if other is not None:
+                assert {"l": "r", "r": "l", "c": "c"}[sides[other]] == side
 
 
 def test_the_left_arm_is_pale_on_the_picture():
@@ -53,27 +76,37 @@ def test_the_left_arm_is_pale_on_the_picture():
 
 def test_contact_sheet():
     points = np.random.default_rng(0).uniform(0, 60, (5, 34, 2))
-    points[2] = np.nan                                                   # nothing labelled: the image alone
+    points[2] = np.nan  # nothing labelled: the image alone
     fig = contact_sheet([IMAGE] * 5, BOTH, points, list("abcde"), columns=3)
     assert len(fig.axes) == 6 and [ax.get_title() for ax in fig.axes[:5]] == list("abcde")
-    with pytest.raises(ValueError, match="points: expected 4"): contact_sheet([IMAGE] * 4, BOTH, points)
-    with pytest.raises(ValueError, match="at least one"): contact_sheet([])
+    with pytest.raises(ValueError, match="points: expected 4"):
+        contact_sheet([IMAGE] * 4, BOTH, points)
+    with pytest.raises(ValueError, match="at least one"):
+        contact_sheet([])
 
 
 def test_loss_curves_from_files(tmp_path):
     log = tmp_path / "log.csv"
     pd.DataFrame({"step": range(10), "loss": np.arange(10.0) + 1, "only_here": 1.0}).to_csv(log, index=False)
     fig = loss_curves({"a": log, "b": pd.DataFrame({"step": range(10), "loss": 2.0})}, ["loss", "only_here"])
-    assert [len(ax.lines) for ax in fig.axes] == [2, 1] and fig.axes[0].lines[0].get_ydata().tolist() == list(range(1, 11))
-    with pytest.raises(ValueError, match="no log has the column 'los'.*'loss'"): loss_curves({"a": log}, ["los"])
+    assert [len(ax.lines) for ax in fig.axes] == [2, 1] and fig.axes[0].lines[0].get_ydata().tolist() == list(
+        range(1, 11)
+    )
+    with pytest.raises(ValueError, match="no log has the column 'los'.*'loss'"):
+        loss_curves({"a": log}, ["los"])
 
 
 def test_results_weights_and_latents_draw():
     rng = np.random.default_rng(0)
     encoder = rng.dirichlet(np.ones(34), 6)
-    for fig in (result_bars(TABLE, baseline="separate"), weights_picture(encoder, rng.dirichlet(np.ones(6), 34), BOTH.labels), latents_on_body(POSE, encoder[:, :17] @ POSE, COCO)):
+    for fig in (
+        result_bars(TABLE, baseline="separate"),
+        weights_picture(encoder, rng.dirichlet(np.ones(6), 34), BOTH.labels),
+        latents_on_body(POSE, encoder[:, :17] @ POSE, COCO),
+    ):
         assert isinstance(fig, Figure) and drawn(fig).std() > 5
-    with pytest.raises(ValueError, match="weights: expected"): weights_picture(encoder, encoder, BOTH.labels)
+    with pytest.raises(ValueError, match="weights: expected"):
+        weights_picture(encoder, encoder, BOTH.labels)
 
 
 def test_cut_out_moves_points_with_the_picture():
@@ -89,7 +122,8 @@ def test_overlay_grid_refuses_rows_of_another_length():
     row = [(IMAGE, [(COCO, np.random.default_rng(0).uniform(0, 60, (17, 2)))]), (IMAGE, [])]
     fig = overlay_grid([row, row], ["truth", "model"], ["a", "b"])
     assert len(fig.axes) == 4 and [ax.get_title() for ax in fig.axes] == ["truth", "model", "", ""]
-    with pytest.raises(ValueError, match="row 1: expected 2, one a column, found 1"): overlay_grid([row, row[:1]], ["truth", "model"])
+    with pytest.raises(ValueError, match="row 1: expected 2, one a column, found 1"):
+        overlay_grid([row, row[:1]], ["truth", "model"])
 
 
 def test_pair_squares_are_symmetric():
@@ -101,7 +135,7 @@ def test_pair_squares_are_symmetric():
 def test_depth_runs_to_the_right_in_the_side_view():
     pose = np.full((17, 3), np.nan)
     nose, ankle = COCO.index("nose"), COCO.index("left_ankle")
-    pose[nose], pose[ankle] = [0, -500, 3000], [0, 500, 3400]                # the head up and near, a foot down and far
+    pose[nose], pose[ankle] = [0, -500, 3000], [0, 500, 3400]  # the head up and near, a foot down and far
     fig = seen_from_the_side([IMAGE], [np.full((17, 2), 20.0)], {"m": pose[None]}, COCO)
     fig.draw_without_rendering()
     to_px = fig.axes[1].transData.transform
@@ -114,28 +148,38 @@ def test_hidden_names_wait_in_the_legend():
     assert {t.name: t.visible for t in fig.data} == {"truth": True, "model": "legendonly"}
 
 
-def trace_points(fig): return np.concatenate([np.c_[t.x, t.y, t.z] for t in fig.data if t.mode == "markers"]).astype(float)
+def trace_points(fig):
+    return np.concatenate([np.c_[t.x, t.y, t.z] for t in fig.data if t.mode == "markers"]).astype(float)
 
 
 def test_pose_figure_axes():
     camera = pose_figure({"coco": (COCO, POSE)})
-    np.testing.assert_allclose(trace_points(camera), POSE[:, [0, 2, 1]] * [1, 1, -1], atol=0.06)     # up in the picture is -y of the camera
+    np.testing.assert_allclose(
+        trace_points(camera), POSE[:, [0, 2, 1]] * [1, 1, -1], atol=0.06
+    )  # up in the picture is -y of the camera
     world = pose_figure({"coco": (COCO, POSE)}, frame="world")
     np.testing.assert_allclose(trace_points(world), POSE, atol=0.06)
     ranges = [np.ptp(camera.layout.scene[f"{a}axis"].range) for a in "xyz"]
     assert np.allclose(ranges, ranges[0]) and camera.layout.scene.aspectmode == "cube"
-    with pytest.raises(ValueError, match="frame: expected one of"): pose_figure({"coco": (COCO, POSE)}, frame="up")
+    with pytest.raises(ValueError, match="frame: expected one of"):
+        pose_figure({"coco": (COCO, POSE)}, frame="up")
 
 
 def test_pose_figure_of_several_skeletons_and_frames():
     poses = np.stack([POSE, POSE + 10, POSE + 20])
     fig = pose_figure({"one": (COCO, poses), "two": (H36M, poses)}, frame_names=["0 s", "1 s", "2 s"])
-    assert len(fig.frames) == 3 and [f.name for f in fig.frames] == ["0 s", "1 s", "2 s"] and len(fig.layout.sliders[0].steps) == 3
+    assert (
+        len(fig.frames) == 3
+        and [f.name for f in fig.frames] == ["0 s", "1 s", "2 s"]
+        and len(fig.layout.sliders[0].steps) == 3
+    )
     assert {t.legendgroup for t in fig.data} == {"one", "two"} and len(fig.data) == len(fig.frames[1].data)
     joints = [t for t in fig.data if t.mode == "markers"]
     assert joints[0].text[0] == "coco_17/nose" and len(joints[1].x) == 17
-    with pytest.raises(ValueError, match="same number of frames.*'one': 3, 'two': 1"): pose_figure({"one": (COCO, poses), "two": (H36M, POSE)})
-    with pytest.raises(ValueError, match="finite"): pose_figure({"one": (COCO, POSE * np.nan)})
+    with pytest.raises(ValueError, match="same number of frames.*'one': 3, 'two': 1"):
+        pose_figure({"one": (COCO, poses), "two": (H36M, POSE)})
+    with pytest.raises(ValueError, match="finite"):
+        pose_figure({"one": (COCO, POSE * np.nan)})
 
 
 def test_bones_join_the_right_joints():

@@ -1,4 +1,5 @@
 """Losses: the original's values and gradients, float64 finite differences, and what NaN and empty masks must not do."""
+
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,11 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acae_nb.geometry.cameras import project
-from acae_nb.training.losses import (LossTerms, consistency_loss, hybrid_loss, labelled, latent_loss, masked_mean, pose_loss_2d, pose_loss_3d,
-                            relative_to_mean, reproduce, separate_loss)
 from acae_nb.models.pose_model import PoseOutput, combine_points
+from acae_nb.training.losses import (
+    LossTerms,
+    consistency_loss,
+    hybrid_loss,
+    labelled,
+    latent_loss,
+    masked_mean,
+    pose_loss_2d,
+    pose_loss_3d,
+    relative_to_mean,
+    reproduce,
+    separate_loss,
+)
 
-K = torch.tensor([[300., 0, 128], [0, 300, 128], [0, 0, 1]], dtype=torch.float64)
+K = torch.tensor([[300.0, 0, 128], [0, 300, 128], [0, 0, 1]], dtype=torch.float64)
 NAN = float("nan")
 
 
@@ -23,15 +35,23 @@ def name_pooling(names, wanted):
 
 def as_batch(arrays, facts, dtype=torch.float32):
     """The case's 3D part and 2D part as one batch of ours, NaN where its masks say no, and its predictions as one leaf."""
-    t = {k.split("/", 1)[-1] + ("" if not k.startswith("grad/") else "@grad"): torch.from_numpy(np.array(v)) for k, v in arrays.items()}
+    t = {
+        k.split("/", 1)[-1] + ("" if not k.startswith("grad/") else "@grad"): torch.from_numpy(np.array(v))
+        for k, v in arrays.items()
+    }
     n3, n2 = len(t["coords3d_true"]), len(t["coords2d_true_2d"])
     joints3d = torch.full((n3 + n2, *t["coords3d_true"].shape[1:]), NAN)
     joints3d[:n3] = torch.where(t["joint_validity_mask"][..., None], t["coords3d_true"], NAN)
     joints2d = torch.full((n3 + n2, *t["coords2d_true_2d"].shape[1:]), NAN)
     joints2d[n3:] = torch.where(t["joint_validity_mask_2d"][..., None], t["coords2d_true_2d"], NAN)
     size = facts["flags"]["proc_side"]
-    batch = SimpleNamespace(images=torch.empty(n3 + n2, 3, size, size, device="meta"), joints3d=joints3d.to(dtype), joints2d=joints2d.to(dtype),
-                            intrinsics=torch.cat([t["intrinsics"], t["intrinsics_2d"]]).to(dtype), is_2d=torch.arange(n3 + n2) >= n3)
+    batch = SimpleNamespace(
+        images=torch.empty(n3 + n2, 3, size, size, device="meta"),
+        joints3d=joints3d.to(dtype),
+        joints2d=joints2d.to(dtype),
+        intrinsics=torch.cat([t["intrinsics"], t["intrinsics_2d"]]).to(dtype),
+        is_2d=torch.arange(n3 + n2) >= n3,
+    )
     joints = torch.cat([t["coords3d_pred_abs"], t["coords3d_pred_abs2d"]]).to(dtype).requires_grad_()
     grad = torch.cat([t["coords3d_pred_abs@grad"], t["coords3d_pred_abs2d@grad"]])
     pooling = name_pooling(facts["flags"]["joint_names"], facts["flags"]["joint_names_2d"])
@@ -49,7 +69,11 @@ def test_conformance_3d_loss(conformance):
     size, stride = facts["flags"]["proc_side"], facts["flags"]["stride_train"]
     close(pose_loss_3d(pred, true, k, size, stride).total, a["loss3d_nomask"])
     close(pose_loss_3d(pred, torch.where(mask[..., None], true, NAN), k, size, stride).total, a["loss3d_mask"])
-    names = [f"{n}_{s}" for s in "ab" for n in "pelv lhip rhip lkne rkne lank rank spin neck head lsho rsho lelb relb lwri rwri".split()]
+    names = [
+        f"{n}_{s}"
+        for s in "ab"
+        for n in "pelv lhip rhip lkne rkne lank rank spin neck head lsho rsho lelb relb lwri rwri".split()
+    ]
     wanted = "lank rank lkne rkne lhip rhip lwri rwri lelb relb lsho rsho neck".split()
     close(combine_points(name_pooling(names, wanted), pred[..., :2]), a["twod_like"])
 
@@ -77,12 +101,17 @@ def test_conformance_consistency(conformance):
 def scene(rows=5, joints=12, n_latents=4, dtype=torch.float64, seed=0):
     g = torch.Generator().manual_seed(seed)
     normal = lambda *shape: torch.randn(*shape, generator=g, dtype=dtype)
-    truth = normal(rows, joints, 3) * 200 + torch.tensor([0., 0, 3000], dtype=dtype)
+    truth = normal(rows, joints, 3) * 200 + torch.tensor([0.0, 0, 3000], dtype=dtype)
     pooling = torch.softmax(normal(3, joints), 1)
     k = K.to(dtype).expand(rows, 3, 3)
-    batch = SimpleNamespace(images=torch.empty(rows, 3, 256, 256, device="meta"), intrinsics=k, is_2d=torch.arange(rows) >= rows - 2,
-                            joints3d=truth.clone(), joints2d=combine_points(pooling, project(truth, k)) + normal(rows, 3, 2) * 5)
-    batch.joints3d[rows - 2:], batch.joints2d[:rows - 2], batch.joints3d[0, 3:5] = NAN, NAN, NAN
+    batch = SimpleNamespace(
+        images=torch.empty(rows, 3, 256, 256, device="meta"),
+        intrinsics=k,
+        is_2d=torch.arange(rows) >= rows - 2,
+        joints3d=truth.clone(),
+        joints2d=combine_points(pooling, project(truth, k)) + normal(rows, 3, 2) * 5,
+    )
+    batch.joints3d[rows - 2 :], batch.joints2d[: rows - 2], batch.joints3d[0, 3:5] = NAN, NAN, NAN
     e, d = torch.softmax(normal(n_latents, joints), 1), torch.softmax(normal(joints, n_latents), 1)
     direct = (truth + normal(rows, joints, 3) * 40).requires_grad_()
     latents = (combine_points(e, truth) + normal(rows, n_latents, 3) * 40).requires_grad_()
@@ -97,10 +126,16 @@ def output_of(batch, decoder, direct, latents, joints):
 
 def test_gradients_by_finite_differences():
     batch, pooling, e, d, direct, latents = scene()
-    losses = {"separate": lambda p, q: separate_loss(output_of(batch, d, p, q, "direct"), batch, pooling, 32).total,
-              "consistency": lambda p, q: consistency_loss(output_of(batch, d, p, q, "direct"), batch, pooling, 32, e, d).total,
-              "latent": lambda p, q: latent_loss(output_of(batch, d, p, q, "decoded"), batch, pooling, 32).total,
-              "hybrid": lambda p, q: hybrid_loss(output_of(batch, d, p, q, "decoded"), batch, pooling, 32, e, d, teacher_weight=0.).total}
+    losses = {
+        "separate": lambda p, q: separate_loss(output_of(batch, d, p, q, "direct"), batch, pooling, 32).total,
+        "consistency": lambda p, q: (
+            consistency_loss(output_of(batch, d, p, q, "direct"), batch, pooling, 32, e, d).total
+        ),
+        "latent": lambda p, q: latent_loss(output_of(batch, d, p, q, "decoded"), batch, pooling, 32).total,
+        "hybrid": lambda p, q: (
+            hybrid_loss(output_of(batch, d, p, q, "decoded"), batch, pooling, 32, e, d, teacher_weight=0.0).total
+        ),
+    }
     for name, loss in losses.items():
         assert torch.autograd.gradcheck(loss, (direct, latents), eps=1e-4, atol=1e-7, rtol=1e-4), name
 
@@ -108,7 +143,7 @@ def test_gradients_by_finite_differences():
 def test_teacher_gets_no_gradient_from_its_student():
     batch, pooling, e, d, direct, latents = scene()
     output = output_of(batch, d, direct, latents, "decoded")
-    with_teacher, without = (hybrid_loss(output, batch, pooling, 32, e, d, teacher_weight=w).total for w in (1., 0.))
+    with_teacher, without = (hybrid_loss(output, batch, pooling, 32, e, d, teacher_weight=w).total for w in (1.0, 0.0))
     for leaf, same in ((direct, True), (latents, False)):
         a, b = (torch.autograd.grad(loss, leaf, retain_graph=True)[0] for loss in (with_teacher, without))
         assert torch.allclose(a, b) == same
@@ -116,7 +151,7 @@ def test_teacher_gets_no_gradient_from_its_student():
 
 def test_hybrid_is_the_sum_the_method_states():
     batch, pooling, e, d, p, q = scene()
-    terms = hybrid_loss(output_of(batch, d, p, q, "decoded"), batch, pooling, 32, e, d, teacher_weight=.7)
+    terms = hybrid_loss(output_of(batch, d, p, q, "decoded"), batch, pooling, 32, e, d, teacher_weight=0.7)
     three, two = batch.joints3d[:3], batch.joints2d[3:]
     k3, k2 = batch.intrinsics[:3], batch.intrinsics[3:]
     l3 = lambda x: pose_loss_3d(x, three, k3, 256, 32).total
@@ -124,19 +159,28 @@ def test_hybrid_is_the_sum_the_method_states():
     a, dq = reproduce(p, e, d), combine_points(d, q)
     t = lambda rows, k: pose_loss_3d(q[rows], combine_points(e, p[rows]).detach(), k, 256, 32).total
     first, last = slice(0, 3), slice(3, 5)
-    expected = l3(p[first]) + l3(dq[first]) + l3(a[first]) + (p - a)[first].abs().mean() / 1000 + .7 * t(first, k3) \
-        + .2 * (l2(p[last]) + l2(dq[last]) + l2(a[last]) + .5 * (p - a)[last].abs().mean() / 1000 + .5 * .7 * t(last, k2))
+    expected = (
+        l3(p[first])
+        + l3(dq[first])
+        + l3(a[first])
+        + (p - a)[first].abs().mean() / 1000
+        + 0.7 * t(first, k3)
+        + 0.2
+        * (l2(p[last]) + l2(dq[last]) + l2(a[last]) + 0.5 * (p - a)[last].abs().mean() / 1000 + 0.5 * 0.7 * t(last, k2))
+    )
     assert torch.allclose(terms.total, expected)
 
 
 @pytest.mark.parametrize("emptied", ["joints3d", "joints2d", "both"])
 def test_no_labels_contribute_zero_and_no_gradient(emptied):
     batch, pooling, e, d, direct, latents = scene()
-    for name in ("joints3d", "joints2d") if emptied == "both" else (emptied,): getattr(batch, name)[:] = NAN
+    for name in ("joints3d", "joints2d") if emptied == "both" else (emptied,):
+        getattr(batch, name)[:] = NAN
     terms = separate_loss(output_of(batch, d, direct, latents, "direct"), batch, pooling, 32)
-    gradient, = torch.autograd.grad(terms.total, direct)
+    (gradient,) = torch.autograd.grad(terms.total, direct)
     assert terms.total.isfinite() and gradient.isfinite().all()
-    if emptied == "both": assert terms.total == 0 and (gradient == 0).all()
+    if emptied == "both":
+        assert terms.total == 0 and (gradient == 0).all()
 
 
 def test_only_one_kind_of_rows():
@@ -150,16 +194,18 @@ def test_only_one_kind_of_rows():
 
 def test_hard_cases_stay_finite():
     """Behind the camera, at its centre, far outside the view, labels closer than 300 mm."""
-    truth = torch.tensor([[[0., 0, 3000], [0, 0, 200], [1e6, 0, 1000], [0, 0, -500]]], dtype=torch.float64)
-    guess = torch.tensor([[[0., 0, -3000], [0, 0, 0], [-1e7, 0, 1], [1e3, 0, 1e7]]], dtype=torch.float64, requires_grad=True)
+    truth = torch.tensor([[[0.0, 0, 3000], [0, 0, 200], [1e6, 0, 1000], [0, 0, -500]]], dtype=torch.float64)
+    guess = torch.tensor(
+        [[[0.0, 0, -3000], [0, 0, 0], [-1e7, 0, 1], [1e3, 0, 1e7]]], dtype=torch.float64, requires_grad=True
+    )
     terms = pose_loss_3d(guess, truth, K[None], 256, 32)
-    gradient, = torch.autograd.grad(terms.total, guess)
+    (gradient,) = torch.autograd.grad(terms.total, guess)
     assert terms.total.isfinite() and gradient.isfinite().all()
-    assert terms.values["projected"] == 0                      # none of the guesses is in view and in front
+    assert terms.values["projected"] == 0  # none of the guesses is in view and in front
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10 ** 6), st.floats(0, 1))
+@given(st.integers(0, 10**6), st.floats(0, 1))
 def test_masked_mean_is_the_mean_of_the_selected(seed, share):
     g = torch.Generator().manual_seed(seed)
     x, mask = torch.randn(4, 5, 3, generator=g), torch.rand(4, 5, generator=g) < share
@@ -168,7 +214,7 @@ def test_masked_mean_is_the_mean_of_the_selected(seed, share):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10 ** 6))
+@given(st.integers(0, 10**6))
 def test_relative_term_ignores_where_the_body_is(seed):
     g = torch.Generator().manual_seed(seed)
     truth, guess = (torch.randn(2, 6, 3, generator=g, dtype=torch.float64) * 200 + 3000 for _ in range(2))
@@ -176,9 +222,10 @@ def test_relative_term_ignores_where_the_body_is(seed):
     moved = guess + torch.randn(2, 1, 3, generator=g, dtype=torch.float64) * 500
     a, b = (pose_loss_3d(x, truth, K.expand(2, 3, 3), 256, 32).values["relative"] for x in (guess, moved))
     assert torch.allclose(a, b)
-    assert relative_to_mean(guess, labelled(truth, 0.)[1])[0, 2:].mean(0).abs().max() < 1e-9
+    assert relative_to_mean(guess, labelled(truth, 0.0)[1])[0, 2:].mean(0).abs().max() < 1e-9
 
 
 def test_terms_named_twice_are_refused():
-    one = LossTerms({"a": torch.tensor(1.)}, {"a": 1.})
-    with pytest.raises(ValueError, match="a"): one + one
+    one = LossTerms({"a": torch.tensor(1.0)}, {"a": 1.0})
+    with pytest.raises(ValueError, match="a"):
+        one + one

@@ -1,4 +1,5 @@
 """Whole recipes on made-up data: resumed with other workers, with the paper's norms, from 2D sets of several formats."""
+
 import os
 from pathlib import Path
 
@@ -6,37 +7,89 @@ import numpy as np
 import pytest
 import torch
 
-from acae_nb.training import recipes
-from acae_nb.models.backbones import tiny_backbone
-from acae_nb.geometry.cameras import Camera
 from acae_nb.examples.tables import Example, ExampleWriter, encode_jpeg
+from acae_nb.geometry.cameras import Camera
+from acae_nb.models.backbones import tiny_backbone
 from acae_nb.models.pose_model import load_pose_model
 from acae_nb.skeletons.joints import load_skeleton
-from acae_nb.training.loop import Callback, Stopped
+from acae_nb.training import recipes
 from acae_nb.training.callbacks import GhostBatchNorm2d
+from acae_nb.training.loop import Callback, Stopped
 
 
 def write_set(folder, format, flat, n=6):
     rng, skeleton = np.random.default_rng(len(format)), load_skeleton(format)
-    camera = Camera(np.array([[80., 0, 31.5], [0, 80, 31.5], [0, 0, 1]]), np.zeros(12), np.eye(3), np.zeros(3), np.array([0, -1., 0]))
+    camera = Camera(
+        np.array([[80.0, 0, 31.5], [0, 80, 31.5], [0, 0, 1]]),
+        np.zeros(12),
+        np.eye(3),
+        np.zeros(3),
+        np.array([0, -1.0, 0]),
+    )
     with ExampleWriter(folder, skeleton, folder.name) as writer:
         for i in range(n):
             joints = rng.normal(0, 300, (len(skeleton), 3)) + [0, 0, 4000]
             labels = dict(joints2d=camera.project(joints)) if flat else dict(joints3d=joints.astype(np.float32))
-            writer.add(Example(f"{folder.name}/{i}", folder.name, "train", "s1", "a", i, camera, np.array([8., 4, 40, 50]), (64, 64), **labels),
-                       encode_jpeg(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)))
+            writer.add(
+                Example(
+                    f"{folder.name}/{i}",
+                    folder.name,
+                    "train",
+                    "s1",
+                    "a",
+                    i,
+                    camera,
+                    np.array([8.0, 4, 40, 50]),
+                    (64, 64),
+                    **labels,
+                ),
+                encode_jpeg(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)),
+            )
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    for name, format, flat in (("a", "h36m_17", False), ("b", "cmu_panoptic_19", False), ("c", "coco_17", True), ("d", "mpii_16", True)): write_set(tmp_path / "data" / name, format, flat)
+    for name, format, flat in (
+        ("a", "h36m_17", False),
+        ("b", "cmu_panoptic_19", False),
+        ("c", "coco_17", True),
+        ("d", "mpii_16", True),
+    ):
+        write_set(tmp_path / "data" / name, format, flat)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-PARAMS = dict(size=64, quotas={"a": 2, "b": 2, "c": 2, "d": 2}, augmentation={}, workers=0, box_mm=2200.0, absolute_from=1, weak_perspective_steps=1, inference_steps=1, clip=5.0,
-              betas=[0.9, 0.98], precision="float32", warm_up=0, log_every=1, checkpoint_every=2, picture_minutes=None, tensorboard=False, accumulate=2, compile=False, ghost=2, kernel_norm=20.0,
-              average=0.9, learning_rate=1e-3, seed=1, threads=1, steps=5, depth_bins=8, heatmap_weight=0.0, backbone={"name": "tiny_backbone", "frozen": 2})
+PARAMS = dict(
+    size=64,
+    quotas={"a": 2, "b": 2, "c": 2, "d": 2},
+    augmentation={},
+    workers=0,
+    box_mm=2200.0,
+    absolute_from=1,
+    weak_perspective_steps=1,
+    inference_steps=1,
+    clip=5.0,
+    betas=[0.9, 0.98],
+    precision="float32",
+    warm_up=0,
+    log_every=1,
+    checkpoint_every=2,
+    picture_minutes=None,
+    tensorboard=False,
+    accumulate=2,
+    compile=False,
+    ghost=2,
+    kernel_norm=20.0,
+    average=0.9,
+    learning_rate=1e-3,
+    seed=1,
+    threads=1,
+    steps=5,
+    depth_bins=8,
+    heatmap_weight=0.0,
+    backbone={"name": "tiny_backbone", "frozen": 2},
+)
 
 
 def train(project, out, **changes):
@@ -46,13 +99,18 @@ def train(project, out, **changes):
 
 def test_a_run_goes_on_with_other_workers_and_watchers(project, monkeypatch):
     whole = train(project, "whole")
+
     class StopAtThree(Callback):
         order = 500
+
         def after_step(self, t):
-            if t.done == 3: raise Stopped
+            if t.done == 3:
+                raise Stopped
+
     asked = recipes.callbacks_of
     monkeypatch.setattr(recipes, "callbacks_of", lambda *a: [*asked(*a), StopAtThree()])
-    with pytest.raises(Stopped): train(project, "part", workers=2)
+    with pytest.raises(Stopped):
+        train(project, "part", workers=2)
     monkeypatch.setattr(recipes, "callbacks_of", asked)
     assert len(list((project / ".checkpoints").iterdir())) == 1
     assert train(project, "part", workers=1, picture_minutes=1.0, checkpoint_every=4) == whole
@@ -63,11 +121,15 @@ def test_a_run_goes_on_with_other_workers_and_watchers(project, monkeypatch):
 def test_another_parameter_is_another_run(project, monkeypatch):
     class StopAtOne(Callback):
         order = 500
-        def after_step(self, t): raise Stopped
+
+        def after_step(self, t):
+            raise Stopped
+
     asked = recipes.callbacks_of
     monkeypatch.setattr(recipes, "callbacks_of", lambda *a: [*asked(*a), StopAtOne()])
     for rate in (1e-3, 2e-3):
-        with pytest.raises(Stopped): train(project, "x", learning_rate=rate)
+        with pytest.raises(Stopped):
+            train(project, "x", learning_rate=rate)
     assert len(list((project / ".checkpoints").iterdir())) == 2
 
 
@@ -77,8 +139,9 @@ def test_sets_labelled_in_2d_share_the_largest_format(project):
     batch = next(iter(recipes.batches_of(sets, 64, recipes.Augmentation(flip=0), 0, 0)(0, 1)))
     labelled = batch.joints2d.isfinite().all(-1)
     assert batch.is_2d.tolist() == [False] * 4 + [True] * 4 and labelled[4:6].all() and not labelled[:4].any()
-    assert labelled[6].sum() == 12                                  # the joints that mpii_16 shares by name with coco_17
-    with pytest.raises(ValueError, match="expected a set with 3D labels"): recipes.open_training_sets("data", {"c": 1})
+    assert labelled[6].sum() == 12  # the joints that mpii_16 shares by name with coco_17
+    with pytest.raises(ValueError, match="expected a set with 3D labels"):
+        recipes.open_training_sets("data", {"c": 1})
 
 
 def test_frozen_norms_stay_frozen_as_ghosts():
@@ -86,10 +149,16 @@ def test_frozen_norms_stay_frozen_as_ghosts():
     before = {n: p.requires_grad for n, p in backbone.named_parameters()}
     recipes.use_ghost_batch_norm(backbone, 2)
     ghosts = [m for m in backbone.modules() if isinstance(m, GhostBatchNorm2d)]
-    assert before == {n: p.requires_grad for n, p in backbone.named_parameters()} and not all(before.values()) and len(ghosts) == 5
+    assert (
+        before == {n: p.requires_grad for n, p in backbone.named_parameters()}
+        and not all(before.values())
+        and len(ghosts) == 5
+    )
     assert [m.training for m in ghosts] == [False, False, True, True, True]
 
 
 def test_unknown_backbones_and_options_are_named():
-    with pytest.raises(ValueError, match="expected a name out of .*efficientnet_v2_s.*timm_backbone.*found .*resnet5'"): recipes.make_backbone("resnet5")
-    with pytest.raises(ValueError, match="backbone resnet50: options .*depth"): recipes.make_backbone("resnet50", depth=3)
+    with pytest.raises(ValueError, match="expected a name out of .*efficientnet_v2_s.*timm_backbone.*found .*resnet5'"):
+        recipes.make_backbone("resnet5")
+    with pytest.raises(ValueError, match="backbone resnet50: options .*depth"):
+        recipes.make_backbone("resnet50", depth=3)

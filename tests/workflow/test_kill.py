@@ -1,4 +1,5 @@
 """kill -9 of the kernel, of the stage's runner and of dvc in the middle of a training: the next `dvc repro` goes on, and the result is that of an undisturbed run."""
+
 import json
 import os
 import signal
@@ -20,12 +21,22 @@ STARTED = []
 @pytest.fixture(autouse=True)
 def end_what_was_started():
     yield
-    for process in STARTED: process.kill()   # the stages below it follow
+    for process in STARTED:
+        process.kill()  # the stages below it follow
 
 
 def repro(folder):
     environment = dict(os.environ, PYTHONPATH=f"{REPO}:{REPO / 'tests'}", OMP_NUM_THREADS="1", DVC_NO_ANALYTICS="1")
-    STARTED.append(subprocess.Popen([sys.executable, "-m", "dvc", "repro"], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    STARTED.append(
+        subprocess.Popen(
+            [sys.executable, "-m", "dvc", "repro"],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    )
     return STARTED[-1]
 
 
@@ -36,9 +47,14 @@ def pipeline(tmp_path):
         (folder / "nbs/pipeline").mkdir(parents=True)
         (folder / "nbs/pipeline/train.ipynb").write_text(notebook("steps: int = None", TRAIN))
         (folder / "params.yaml").write_text("train: {steps: 150}\n")
-        (folder / "dvc.yaml").write_text("stages:\n  train:\n    cmd: python -m acae_nb.workflow.stage train --block train\n    params: [train]\n    outs: [work/model.safetensors, work/losses.csv]\n".replace("python", sys.executable))
+        (folder / "dvc.yaml").write_text(
+            "stages:\n  train:\n    cmd: python -m acae_nb.workflow.stage train --block train\n    params: [train]\n    outs: [work/model.safetensors, work/losses.csv]\n".replace(
+                "python", sys.executable
+            )
+        )
         subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=folder, check=True)
         return folder
+
     return make
 
 

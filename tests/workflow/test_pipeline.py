@@ -1,4 +1,5 @@
 """dvc.yaml against the code: a stage depends on every module that its result can depend on."""
+
 import ast
 import json
 import re
@@ -10,8 +11,14 @@ from ruamel.yaml import YAML
 from acae_nb.evaluation.benchmark_runs import SOURCES
 
 REPO = Path(__file__).resolve().parents[2]
-WORDS = {"acae_nb/basics/names.py", "acae_nb/basics/processes.py"}           # words of messages, and how processes end: no result depends on them
-SEEN = {"acae_nb/reporting/plots.py", "acae_nb/training/views.py"}      # pictures in executed notebooks and in reports/, no outputs of a stage
+WORDS = {
+    "acae_nb/basics/names.py",
+    "acae_nb/basics/processes.py",
+}  # words of messages, and how processes end: no result depends on them
+SEEN = {
+    "acae_nb/reporting/plots.py",
+    "acae_nb/training/views.py",
+}  # pictures in executed notebooks and in reports/, no outputs of a stage
 STAGES, PARAMS = YAML(typ="safe").load(REPO / "dvc.yaml")["stages"], YAML(typ="safe").load(REPO / "params.yaml")
 
 
@@ -20,13 +27,17 @@ def imported(tree, package=()):
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            base = list(package[:len(package) - node.level + 1]) if node.level else []
+            base = list(package[: len(package) - node.level + 1]) if node.level else []
             base += node.module.split(".") if node.module else []
-        elif isinstance(node, ast.Constant) and re.fullmatch(r"acae_nb(\.\w+)+:\w+", str(node.value)): base = node.value.split(":")[0].split(".")   # launch("acae_nb.training.recipes:...")
-        else: continue
-        if base[:1] != ["acae_nb"]: continue
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"acae_nb(\.\w+)+:\w+", str(node.value)):
+            base = node.value.split(":")[0].split(".")  # launch("acae_nb.training.recipes:...")
+        else:
+            continue
+        if base[:1] != ["acae_nb"]:
+            continue
         for path in (Path(*base), *(Path(*base, a.name) for a in getattr(node, "names", []))):
-            if (REPO / path.with_suffix(".py")).is_file(): found.add(path.with_suffix(".py").as_posix())
+            if (REPO / path.with_suffix(".py")).is_file():
+                found.add(path.with_suffix(".py").as_posix())
     return found
 
 
@@ -34,7 +45,8 @@ def all_imported(files):
     seen, todo = set(), list(files)
     while todo:
         file = todo.pop()
-        if file in seen: continue
+        if file in seen:
+            continue
         seen.add(file)
         todo += imported(ast.parse((REPO / file).read_text()), Path(file).parent.parts)
     return seen
@@ -46,9 +58,13 @@ def test_a_stage_depends_on_what_it_imports(name):
     cells = json.loads((REPO / f"nbs/pipeline/{name}.ipynb").read_text())["cells"]
     code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
     # readers are imported by their names in params.yaml, those of benchmarks by their protocols' too
-    formats = {"prepare": {item["format"] for item in PARAMS["prepare"]["datasets"].values()}, "benchmark": {source.format for source in SOURCES.values()} | {"examples"}}
+    formats = {
+        "prepare": {item["format"] for item in PARAMS["prepare"]["datasets"].values()},
+        "benchmark": {source.format for source in SOURCES.values()} | {"examples"},
+    }
     readers = {f"acae_nb/datasets/{format}.py" for format in formats.get(name, ())}
     needed = all_imported(imported(ast.parse(code)) | readers) - readers - WORDS - (SEEN if name != "report" else set())
     given = {d for d in stage["deps"] if d.startswith("acae_nb/") and d.endswith(".py")}
-    if readers: given.remove("acae_nb/datasets/${item.format}.py")                  # the reader itself, by its name
+    if readers:
+        given.remove("acae_nb/datasets/${item.format}.py")  # the reader itself, by its name
     assert given == needed, f"missing: {sorted(needed - given)}, too many: {sorted(given - needed)}"

@@ -1,4 +1,5 @@
 """The profiles against params.yaml and dvc.yaml of this repository."""
+
 import shutil
 import subprocess
 import sys
@@ -18,15 +19,19 @@ REPO = Path(__file__).resolve().parents[2]
 def checkout(tmp_path, monkeypatch):
     """The parts of this repository that the pipeline's definition consists of, in a folder of its own."""
     (tmp_path / "results").mkdir()
-    for name in ("dvc.yaml", "params.yaml", "data.dvc", "results/claims.json"): shutil.copy(REPO / name, tmp_path / name)
-    for name in ("profiles", "nbs/pipeline"): shutil.copytree(REPO / name, tmp_path / name)
-    for name in {d.split("/")[0] for d in ("acae_nb", "tests")}: (tmp_path / name).symlink_to(REPO / name)
+    for name in ("dvc.yaml", "params.yaml", "data.dvc", "results/claims.json"):
+        shutil.copy(REPO / name, tmp_path / name)
+    for name in ("profiles", "nbs/pipeline"):
+        shutil.copytree(REPO / name, tmp_path / name)
+    for name in {d.split("/")[0] for d in ("acae_nb", "tests")}:
+        (tmp_path / name).symlink_to(REPO / name)
     monkeypatch.chdir(tmp_path)
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], check=True)
     return tmp_path
 
 
-def params(): return YAML(typ="safe").load(Path("params.yaml"))
+def params():
+    return YAML(typ="safe").load(Path("params.yaml"))
 
 
 def test_default_and_smoke_pass_the_check(checkout):
@@ -44,31 +49,80 @@ def test_the_papers_recipe_names_every_absent_data_set(checkout):
     p = params()
     quotas, sets = p["batches"]["quotas"], p["prepare"]["datasets"]
     flat = {"mpii", "coco", "jrdb", "posetrack"}
-    assert sum(q for name, q in quotas.items() if name not in flat) == 96 and sum(quotas[name] for name in flat) == 32 and len(quotas) == 32
+    assert (
+        sum(q for name, q in quotas.items() if name not in flat) == 96
+        and sum(quotas[name] for name in flat) == 32
+        and len(quotas) == 32
+    )
     assert set(quotas) <= set(sets) and {Path(t).name for t in p["pseudo_label"]["tables"].values()} <= set(sets)
-    assert (p["train"]["steps"], p["finetune"]["steps"], p["train"]["learning_rate"]) == (400_000, 40_000, 2.121e-4) and p["people"]["collections"].keys() >= set(p["evaluate"]["tests"])
-    assert p["batches"]["workers"] * 8 <= 96                            # null: every process of a GPU would start as many as the machine has cores
+    assert (p["train"]["steps"], p["finetune"]["steps"], p["train"]["learning_rate"]) == (
+        400_000,
+        40_000,
+        2.121e-4,
+    ) and p["people"]["collections"].keys() >= set(p["evaluate"]["tests"])
+    assert (
+        p["batches"]["workers"] * 8 <= 96
+    )  # null: every process of a GPU would start as many as the machine has cores
     (checkout / "native/h36m").mkdir(parents=True)
-    with pytest.raises(StageError) as refusal: check_pipeline()
-    absent = {path for path in (line.split()[0] for line in str(refusal.value).splitlines()[1:]) if path.startswith("native/")}      # a reader not yet written is named too
-    assert absent == {s["folder"] for s in (*sets.values(), *p["benchmark"]["benchmarks"].values())} - {"native/h36m"} and "stage prepare@rich" in str(refusal.value)
+    with pytest.raises(StageError) as refusal:
+        check_pipeline()
+    absent = {
+        path for path in (line.split()[0] for line in str(refusal.value).splitlines()[1:]) if path.startswith("native/")
+    }  # a reader not yet written is named too
+    assert absent == {s["folder"] for s in (*sets.values(), *p["benchmark"]["benchmarks"].values())} - {
+        "native/h36m"
+    } and "stage prepare@rich" in str(refusal.value)
 
 
-TO_COME = {"agora", "aspset", "behave", "bml_movi", "gpa", "hspace", "human4d", "humbi", "ikea", "jrdb", "jta", "mads", "mpii", "posetrack", "rich", "sailvos", "spec", "surreal", "threedoh",
-           "threedpeople", "umpm"}     # formats whose reader may not be written yet
+TO_COME = {
+    "agora",
+    "aspset",
+    "behave",
+    "bml_movi",
+    "gpa",
+    "hspace",
+    "human4d",
+    "humbi",
+    "ikea",
+    "jrdb",
+    "jta",
+    "mads",
+    "mpii",
+    "posetrack",
+    "rich",
+    "sailvos",
+    "spec",
+    "surreal",
+    "threedoh",
+    "threedpeople",
+    "umpm",
+}  # formats whose reader may not be written yet
 
 
 def test_readers_of_the_papers_data_sets():
     """Every format of the profile is a reader of this package."""
     from acae_nb.datasets.sources import native_formats
+
     p = YAML(typ="safe").load(REPO / "profiles/paper.yaml")
-    missing = {s["format"] for s in (*p["prepare"]["datasets"].values(), *p["benchmark"]["benchmarks"].values())} - set(native_formats()) - TO_COME
+    missing = (
+        {s["format"] for s in (*p["prepare"]["datasets"].values(), *p["benchmark"]["benchmarks"].values())}
+        - set(native_formats())
+        - TO_COME
+    )
     assert not missing, f"no reader in acae_nb.datasets for {sorted(missing)}"
 
 
 def test_benchmarks_of_the_profile_are_protocols_and_their_test_sets():
     from acae_nb.evaluation.benchmark_runs import read_benchmark, stride_of
     from acae_nb.evaluation.benchmarks import PROTOCOLS
+
     entries = YAML(typ="safe").load(REPO / "profiles/paper.yaml")["benchmark"]["benchmarks"]
-    every = {b.protocol: stride_of(b, PROTOCOLS[b.protocol]) for b in (read_benchmark(name, entry) for name, entry in entries.items())}
-    assert {"human36m", "mpi-inf-3dhp", "mupots", "3dpw", "3dpw-test-14", "emdb-1"} <= set(every) and every.pop("human36m") == 64 and set(every.values()) == {1}
+    every = {
+        b.protocol: stride_of(b, PROTOCOLS[b.protocol])
+        for b in (read_benchmark(name, entry) for name, entry in entries.items())
+    }
+    assert (
+        {"human36m", "mpi-inf-3dhp", "mupots", "3dpw", "3dpw-test-14", "emdb-1"} <= set(every)
+        and every.pop("human36m") == 64
+        and set(every.values()) == {1}
+    )

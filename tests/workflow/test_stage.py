@@ -1,4 +1,5 @@
 """The stage runner: what it refuses, what it leaves, its lock, and that nothing outlives it."""
+
 import json
 import os
 import signal
@@ -21,8 +22,24 @@ GOOD = "steps: int = None  # optimiser steps\nlr: float = None\nname: str | None
 
 def notebook(*sources, tags=(("parameters",),)):
     tags = list(tags) + [()] * len(sources)
-    return json.dumps(dict(nbformat=4, nbformat_minor=5, metadata={}, cells=[
-        dict(cell_type="code", id=f"cell{i}", metadata=dict(tags=list(t)), source=s, outputs=[], execution_count=None) for i, (s, t) in enumerate(zip(sources, tags))]))
+    return json.dumps(
+        dict(
+            nbformat=4,
+            nbformat_minor=5,
+            metadata={},
+            cells=[
+                dict(
+                    cell_type="code",
+                    id=f"cell{i}",
+                    metadata=dict(tags=list(t)),
+                    source=s,
+                    outputs=[],
+                    execution_count=None,
+                )
+                for i, (s, t) in enumerate(zip(sources, tags))
+            ],
+        )
+    )
 
 
 @pytest.fixture
@@ -37,12 +54,18 @@ def project(tmp_path, monkeypatch):
         path = tmp_path / f"nbs/pipeline/{name}.ipynb"
         path.write_text(notebook(*sources, **kw))
         return path
+
     return write
 
 
 def start(*words, **environment):
-    return subprocess.Popen([sys.executable, "-m", "acae_nb.workflow.stage", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                            env=dict(os.environ, PYTHONPATH=str(REPO), **environment))
+    return subprocess.Popen(
+        [sys.executable, "-m", "acae_nb.workflow.stage", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=dict(os.environ, PYTHONPATH=str(REPO), **environment),
+    )
 
 
 def wait_for(condition, seconds=30):
@@ -62,23 +85,95 @@ def gone(pid):
 
 
 # --- refusals, before any work ---------------------------------------------------------------------------------------
-REFUSALS = {   # params.yaml, parameters cell, blocks, pairs -> file, field, words of expected/found
-    "unknown parameter": ("train: {steps: 3, lr: 1, name: a, stpes: 4}", GOOD, ["train"], [], "params.yaml", "train.stpes", "did you mean 'steps'"),
+REFUSALS = {  # params.yaml, parameters cell, blocks, pairs -> file, field, words of expected/found
+    "unknown parameter": (
+        "train: {steps: 3, lr: 1, name: a, stpes: 4}",
+        GOOD,
+        ["train"],
+        [],
+        "params.yaml",
+        "train.stpes",
+        "did you mean 'steps'",
+    ),
     "missing parameter": ("train: {steps: 3, name: a}", GOOD, ["train"], [], "nbs/pipeline/x.ipynb", "lr", "none"),
-    "str for int": ("train: {steps: many, lr: 1, name: a}", GOOD, ["train"], [], "params.yaml", "train.steps", "'many' (str)"),
-    "bool for int": ("train: {steps: true, lr: 1, name: a}", GOOD, ["train"], [], "params.yaml", "train.steps", "True (bool)"),
-    "float for int": ("train: {lr: 1, name: a}", GOOD, ["train"], ["steps=3.5"], "command line", "steps", "3.5 (float)"),
+    "str for int": (
+        "train: {steps: many, lr: 1, name: a}",
+        GOOD,
+        ["train"],
+        [],
+        "params.yaml",
+        "train.steps",
+        "'many' (str)",
+    ),
+    "bool for int": (
+        "train: {steps: true, lr: 1, name: a}",
+        GOOD,
+        ["train"],
+        [],
+        "params.yaml",
+        "train.steps",
+        "True (bool)",
+    ),
+    "float for int": (
+        "train: {lr: 1, name: a}",
+        GOOD,
+        ["train"],
+        ["steps=3.5"],
+        "command line",
+        "steps",
+        "3.5 (float)",
+    ),
     "null for float": ("train: {steps: 1, lr: null, name: a}", GOOD, ["train"], [], "params.yaml", "train.lr", "None"),
-    "duplicated key in YAML": ("train: {steps: 3, lr: 1, lr: 2, name: a}", GOOD, ["train"], [], "params.yaml", "line 1", "duplicate key"),
+    "duplicated key in YAML": (
+        "train: {steps: 3, lr: 1, lr: 2, name: a}",
+        GOOD,
+        ["train"],
+        [],
+        "params.yaml",
+        "line 1",
+        "duplicate key",
+    ),
     "broken YAML": ("train: [1", GOOD, ["train"], [], "params.yaml", "line 1", "expected"),
-    "given by two sources": ("train: {steps: 3, lr: 1, name: a}", GOOD, ["train"], ["lr=2"], "command line", "lr", "params.yaml: train.lr"),
+    "given by two sources": (
+        "train: {steps: 3, lr: 1, name: a}",
+        GOOD,
+        ["train"],
+        ["lr=2"],
+        "command line",
+        "lr",
+        "params.yaml: train.lr",
+    ),
     "unknown block": ("train: {}", GOOD, ["trian"], [], "params.yaml", "trian", "did you mean 'train'"),
     "block is a value": ("train: 3", GOOD, ["train"], [], "params.yaml", "train", "3"),
     "pair without =": ("train: {}", GOOD, [], ["steps"], "command line", "steps", "no '='"),
     "pair without name": ("train: {}", GOOD, [], ["=3"], "command line", "=3", "no name"),
-    "name is not a file name": ("train: {steps: 3, lr: 1}", GOOD, ["train"], ["name=../a"], "command line", "name", "../a"),
-    "statement in the cell": ("train: {}", "import os", [], [], "nbs/pipeline/x.ipynb", "parameters cell, line 1", "import os"),
-    "not Python": ("train: {}", "x: int = ", [], [], "nbs/pipeline/x.ipynb", "parameters cell, line 1", "invalid syntax"),
+    "name is not a file name": (
+        "train: {steps: 3, lr: 1}",
+        GOOD,
+        ["train"],
+        ["name=../a"],
+        "command line",
+        "name",
+        "../a",
+    ),
+    "statement in the cell": (
+        "train: {}",
+        "import os",
+        [],
+        [],
+        "nbs/pipeline/x.ipynb",
+        "parameters cell, line 1",
+        "import os",
+    ),
+    "not Python": (
+        "train: {}",
+        "x: int = ",
+        [],
+        [],
+        "nbs/pipeline/x.ipynb",
+        "parameters cell, line 1",
+        "invalid syntax",
+    ),
     "declared twice": ("train: {}", "a = 1\na = 2", [], [], "nbs/pipeline/x.ipynb", "a", "second declaration"),
     "strange annotation": ("train: {}", "a: Path = 1", [], [], "nbs/pipeline/x.ipynb", "a", "Path"),
 }
@@ -110,23 +205,51 @@ def test_all_faults_at_once(project):
     assert all(w in str(e.value) for w in ("stpes", "fast", "x.ipynb: steps", "x.ipynb: name"))
 
 
-@pytest.mark.parametrize("content, words", [(None, "no such file (did you mean 'train'?)"), ("{", "JSONDecodeError"), ("{}", "KeyError")])
+@pytest.mark.parametrize(
+    "content, words", [(None, "no such file (did you mean 'train'?)"), ("{", "JSONDecodeError"), ("{}", "KeyError")]
+)
 def test_notebook_file(project, content, words):
     project("train", GOOD)
-    if content: Path("nbs/pipeline/trian.ipynb").write_text(content)
-    with pytest.raises(StageError) as e: prepare("trian")
+    if content:
+        Path("nbs/pipeline/trian.ipynb").write_text(content)
+    with pytest.raises(StageError) as e:
+        prepare("trian")
     assert words in str(e.value)
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), st.text(st.characters(codec="ascii")))))
+@given(
+    st.dictionaries(
+        st.from_regex(r"[a-z]{1,8}", fullmatch=True),
+        st.one_of(
+            st.integers(),
+            st.floats(allow_nan=False, allow_infinity=False),
+            st.booleans(),
+            st.text(st.characters(codec="ascii")),
+        ),
+    )
+)
 def test_pairs_are_yaml_values(values):
     merged, origins = merge_parameters({}, [], [f"{k}={json.dumps(v)}" for k, v in values.items()])
     assert merged == values and set(origins) == set(values)
 
 
-@pytest.mark.parametrize("value, kind, good", [(1, float, True), (True, float, False), (1, int, True), (1.0, int, False), (None, int | None, True), ("1", int | None, False),
-                                               ([1, 2], list[int], True), ([1, "2"], list[int], False), ({"a": 1}, dict[str, int], True), ({"a": []}, dict[str, int], False), ("x", str, True)])
+@pytest.mark.parametrize(
+    "value, kind, good",
+    [
+        (1, float, True),
+        (True, float, False),
+        (1, int, True),
+        (1.0, int, False),
+        (None, int | None, True),
+        ("1", int | None, False),
+        ([1, 2], list[int], True),
+        ([1, "2"], list[int], False),
+        ({"a": 1}, dict[str, int], True),
+        ({"a": []}, dict[str, int], False),
+        ("x", str, True),
+    ],
+)
 def test_types(value, kind, good):
     assert fits(value, kind) is good
 
@@ -137,7 +260,11 @@ def test_yaml_numbers_are_those_of_dvc():
 
 # --- a run -----------------------------------------------------------------------------------------------------------
 def test_run_leaves_copy_html_and_resources(project):
-    project("train", GOOD, "import sys, os; print('steps', steps, os.getcwd(), sys.executable)\nfor i in range(50): print(f'\\rbar {i}', end='', file=sys.stderr, flush=True)")
+    project(
+        "train",
+        GOOD,
+        "import sys, os; print('steps', steps, os.getcwd(), sys.executable)\nfor i in range(50): print(f'\\rbar {i}', end='', file=sys.stderr, flush=True)",
+    )
     run = start("train", "--block", "train.a")
     out = run.communicate(timeout=60)[0]
     assert run.returncode == 0, out
@@ -146,7 +273,11 @@ def test_run_leaves_copy_html_and_resources(project):
     html = Path("reports/train-a.html").read_text()
     assert "steps 3" in html and 'src="http' not in html and 'rel="stylesheet" href="http' not in html
     used = json.loads(Path("results/resources/train-a.json").read_text())
-    assert set(used) == {"wall_seconds", "cpu_seconds", "peak_memory_mb"} and 0 < used["wall_seconds"] < 60 and 20 < used["peak_memory_mb"] < 2000
+    assert (
+        set(used) == {"wall_seconds", "cpu_seconds", "peak_memory_mb"}
+        and 0 < used["wall_seconds"] < 60
+        and 20 < used["peak_memory_mb"] < 2000
+    )
     stored = json.loads(Path("reports/train-a.ipynb").read_text())["cells"][-1]["outputs"]
     assert ["".join(o["text"]) for o in stored if o["name"] == "stderr"] == ["bar 49"]
     assert json.loads(Path("nbs/pipeline/train.ipynb").read_text())["cells"][-1]["outputs"] == []
@@ -171,19 +302,31 @@ SLEEP = "import os, time, subprocess, sys\nopen('child', 'w').write(f'{subproces
 
 
 def test_second_run_is_refused_by_the_holders_name_and_signals_stop_it(project):
-    project("slow", "name: str = None", SLEEP.replace("time.sleep(60)\n", "try: time.sleep(60)\nexcept KeyboardInterrupt: open('saved', 'w'); raise\n"), "open('next', 'w')")
+    project(
+        "slow",
+        "name: str = None",
+        SLEEP.replace("time.sleep(60)\n", "try: time.sleep(60)\nexcept KeyboardInterrupt: open('saved', 'w'); raise\n"),
+        "open('next', 'w')",
+    )
     first = start("slow", "name=a")
     kernel = pid_from(Path("kernel"))
     second = start("slow", "name=a")
     out = second.communicate(timeout=60)[0]
-    assert second.returncode == 2 and f"process {first.pid} on" in out and "acae_nb.workflow.stage slow name=a" in out and "since 20" in out
-    with stage_lock(Path(".tmp/locks/slow-b.lock")): pass   # another key is free
+    assert (
+        second.returncode == 2
+        and f"process {first.pid} on" in out
+        and "acae_nb.workflow.stage slow name=a" in out
+        and "since 20" in out
+    )
+    with stage_lock(Path(".tmp/locks/slow-b.lock")):
+        pass  # another key is free
     first.send_signal(signal.SIGTERM)
     out = first.communicate(timeout=60)[0]
     assert first.returncode == 128 + signal.SIGTERM and "stopped by SIGTERM" in out
     assert Path("saved").exists() and not Path("next").exists() and not Path("late").exists() and gone(kernel)
     wait_for(lambda: gone(pid_from(Path("child"))), 5)
-    with stage_lock(Path(".tmp/locks/slow-a.lock"), orphan_wait=0): pass
+    with stage_lock(Path(".tmp/locks/slow-a.lock"), orphan_wait=0):
+        pass
 
 
 @pytest.mark.parametrize("victim", ["kernel", "runner"])
@@ -197,7 +340,8 @@ def test_kill_9_leaves_no_second_writer(project, victim):
     assert run.returncode == (1 if victim == "kernel" else -signal.SIGKILL)
     wait_for(lambda: gone(pid_from(Path("child"))), 5)
     assert victim == "runner" or "the kernel died (exit status -9" in out
-    with stage_lock(Path(".tmp/locks/slow.lock"), orphan_wait=5): pass
+    with stage_lock(Path(".tmp/locks/slow.lock"), orphan_wait=5):
+        pass
     assert not Path("late").exists()
 
 
@@ -208,7 +352,8 @@ def test_kill_9_of_dvc_ends_the_stage(project):
     dvc = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     kernel = pid_from(Path("kernel"))
     runner = psutil.Process(kernel).ppid()
-    dvc.kill(); dvc.wait()
+    dvc.kill()
+    dvc.wait()
     wait_for(lambda: gone(runner) and gone(kernel) and gone(pid_from(Path("child"))), 5)
 
 
@@ -216,17 +361,23 @@ def test_an_orphan_that_holds_the_lock_is_waited_for_then_named(tmp_path):
     with stage_lock(tmp_path / "a.lock") as descriptor:
         orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=(descriptor,))
     holder = json.loads((tmp_path / "a.lock").read_text())
-    (tmp_path / "a.lock").write_text(json.dumps(holder | dict(created=0.0)))   # the runner is dead
+    (tmp_path / "a.lock").write_text(json.dumps(holder | dict(created=0.0)))  # the runner is dead
     with pytest.raises(StageError, match="not running on this host, but a process it started still is"):
-        with stage_lock(tmp_path / "a.lock", orphan_wait=0.5): pass
-    orphan.kill(); orphan.wait()
-    with stage_lock(tmp_path / "a.lock", orphan_wait=0.5): pass
+        with stage_lock(tmp_path / "a.lock", orphan_wait=0.5):
+            pass
+    orphan.kill()
+    orphan.wait()
+    with stage_lock(tmp_path / "a.lock", orphan_wait=0.5):
+        pass
 
 
 def test_log_writer_keeps_plain_lines():
     import io
-    out = io.StringIO(); log = LogWriter(out)
-    log.write("a\nb\r\nc"); log.close()
+
+    out = io.StringIO()
+    log = LogWriter(out)
+    log.write("a\nb\r\nc")
+    log.close()
     assert out.getvalue() == "a\nb\nc\n"
 
 
@@ -236,21 +387,30 @@ def test_profile_keeps_comments_and_refuses_unknown(project):
     Path("params.yaml").write_text("# top\ntrain:  # step 1\n  steps: 600  # many\n  sets: [a, b]\n")
     Path("profiles/smoke.yaml").write_text("train: {steps: 3, sets: [a]}")
     Path("profiles/bad.yaml").write_text("train: {steps: 5, stpes: 3}")
-    with pytest.raises(StageError, match="profiles/bad.yaml: train.stpes: expected a key of params.yaml"): apply_profile("bad")
+    with pytest.raises(StageError, match="profiles/bad.yaml: train.stpes: expected a key of params.yaml"):
+        apply_profile("bad")
     assert "600" in Path("params.yaml").read_text()
     apply_profile("smoke")
     text = Path("params.yaml").read_text()
-    assert all(c in text for c in ("# top", "# step 1", "# many")) and read_yaml(text, "") == {"train": {"steps": 3, "sets": ["a"]}}
+    assert all(c in text for c in ("# top", "# step 1", "# many")) and read_yaml(text, "") == {
+        "train": {"steps": 3, "sets": ["a"]}
+    }
 
 
 def test_check_of_the_whole_pipeline(project):
     project("train", GOOD)
-    Path("dvc.yaml").write_text("stages:\n  train:\n    foreach: ${models}\n    do:\n      cmd: python -m acae_nb.workflow.stage train --block train.${item} name=${item}\n")
+    Path("dvc.yaml").write_text(
+        "stages:\n  train:\n    foreach: ${models}\n    do:\n      cmd: python -m acae_nb.workflow.stage train --block train.${item} name=${item}\n"
+    )
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], check=True)
     good = "models: [a, b]\ntrain:\n  a: {steps: 3, lr: 1}\n  b: {steps: 4, lr: 1}\n"
     Path("params.yaml").write_text(good)
     assert check_pipeline() == ["train-a", "train-b"]
-    for wrong, field in ((good + "  c: {steps: 1}\n", "train.c.steps"), (good.replace("steps: 4", "stpes: 4"), "2 parameters")):
+    for wrong, field in (
+        (good + "  c: {steps: 1}\n", "train.c.steps"),
+        (good.replace("steps: 4", "stpes: 4"), "2 parameters"),
+    ):
         Path("params.yaml").write_text(wrong)
-        with pytest.raises(StageError) as e: check_pipeline()
+        with pytest.raises(StageError) as e:
+            check_pipeline()
         assert e.value.field == field
