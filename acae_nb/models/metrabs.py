@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..basics.safe_pickle import load_pickle
-from .backbones import backbone_from
+from .backbone_names import backbone_from
 from .pose_model import DecodedPoints, PoseModel, SeparateJoints
 from ..skeletons.joints import Skeleton
 

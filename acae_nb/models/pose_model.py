@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from .. import __version__
 from ..basics.files import write_whole
 from ..geometry.cameras import project
-from .backbones import backbone_from
+from .backbone_names import backbone_from
 from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/models/03_pose_model.ipynb #48f1c4a2

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..autoencoder import acae as autoencoder
-from ..models import backbones
+from ..models.backbone_names import backbone_from
 from acae_nb.models.pose_model import (
     DecodedPoints,
     HybridPoints,
@@ -69,7 +69,7 @@ def fine_tuning(name: str, data: str, start: str, acae_file: str, out: str, log:
     trained, skeleton, info = load_pose_model(start)
     if skeleton.labels != sets.skeleton.labels:
         raise ValueError(f"{start}/model.json: skeleton: expected the joints of {data}, found others")
-    backbone = backbones.backbone_from(info["backbone"])
+    backbone = backbone_from(info["backbone"])
     model = PoseModel(backbone, FINE_TUNING_LAYOUTS[name](acae, len(skeleton)), **info["geometry"])
     start_from(model, trained, acae.encoder.detach())
     backbone.freeze_until(p["frozen"])

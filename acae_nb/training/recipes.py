@@ -22,7 +22,8 @@ from ..examples import crops, mixing
 from ..examples.crops import Augmentation
 from ..examples.mixing import BatchPlan, MixedBatches, loader
 from ..examples.tables import ExampleTable
-from ..models import backbones, pose_model
+from ..models import adapters, backbone_names, backbones, pose_model
+from ..models.backbone_names import backbone_from
 from ..models.pose_model import DecodedPoints, PoseModel, SeparateJoints, save_pose_model
 from ..skeletons.joints import Skeleton, merge_by_name, pool_by_name, union
 from . import heatmap_loss as heatmaps
@@ -109,7 +110,7 @@ def callbacks_of(key: str, p: dict, log: str | Path, checkpoints: Path) -> list:
     return asked
 
 # %% ../../nbs/training/08_recipes.ipynb #ea5dcf42
-MODULES = (backbones, crops, heatmaps, losses, mixing, pose_model, schedules, training)
+MODULES = (adapters, backbone_names, backbones, crops, heatmaps, losses, mixing, pose_model, schedules, training)
 HARMLESS = (
     "workers",
     "threads",
@@ -182,10 +183,8 @@ def on_device(matrix) -> Float[Tensor, "a b"]:
 
 # %% ../../nbs/training/08_recipes.ipynb #0ecd0a89
 def make_backbone(name: str, weights: str | None = None, frozen: int = 0, **options) -> torch.nn.Module:
-    "The backbone `name` of acae_nb.models.backbones or acae_nb.models.adapters with its options, frozen up to stride `frozen`. Raises ValueError for an unknown name or option."
-    if weights is not None:
-        options["weights"] = weights
-    return backbones.backbone_from({"name": name, "options": options}).freeze_until(frozen)
+    "The backbone `name` with its options, frozen up to stride `frozen`. Raises ValueError for an unknown name or option."
+    return backbone_from({"name": name, "options": options}, weights).freeze_until(frozen)
 
 # %% ../../nbs/training/08_recipes.ipynb #c3283cf7
 def merging_matrix(skeleton: Skeleton) -> Float[Tensor, "j m"]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from acae_nb.models.adapters import adapted, timm_backbone, transformers_backbone
-from acae_nb.models.backbones import backbone_from
+from acae_nb.models.backbone_names import backbone_from
 from acae_nb.models.pose_model import PoseModel, SeparateJoints, load_pose_model, save_pose_model
 from acae_nb.skeletons.joints import load_skeleton
 
@@ -48,11 +48,11 @@ def fakes(monkeypatch):
     calls = CALLS
     timm, transformers = ModuleType("timm"), ModuleType("transformers")
 
-    def create_model(name, features_only, pretrained=False, pretrained_cfg_overlay=None, width=4):
+    def create_model(name, features_only, pretrained=False, pretrained_cfg_overlay=None, embed_dim=4):
         if pretrained and "of_another" not in pretrained_cfg_overlay["file"]:
             torch.manual_seed(0)  # what is read is the same each time
         calls.append(("create_model", name, features_only, pretrained, pretrained_cfg_overlay))
-        return Maps(width)
+        return Maps(embed_dim)
 
     timm.create_model = create_model
 
@@ -84,7 +84,7 @@ def fakes(monkeypatch):
 @pytest.mark.parametrize(
     "make, options",
     [
-        (timm_backbone, {"model": "toynet", "options": {"width": 6}}),
+        (timm_backbone, {"model": "toynet", "options": {"embed_dim": 6}}),
         (transformers_backbone, {"model": "toynet", "options": {"width": 6}}),
     ],
 )
@@ -98,6 +98,31 @@ def test_adapted_networks_are_backbones(fakes, make, options):
     ).shape == (2, 12, 3, 3)
     again = backbone_from(backbone.description)
     assert again.state_dict().keys() == backbone.state_dict().keys() and torch.equal(again.mean, backbone.mean)
+
+
+STRANGERS = {  # what a model.json of somebody else may say of its backbone -> what is said of it  # A17
+    "a hub's address": ("timm_backbone", {"model": "hf-hub:somebody/something"}, "model: expected a plain name"),
+    "a folder": ("timm_backbone", {"model": "local-dir:/tmp/x"}, "model: expected a plain name"),
+    "a path": ("timm_backbone", {"model": "../x"}, "model: expected a plain name"),
+    "no name": ("timm_backbone", {"model": 3}, "model: expected a plain name"),
+    "a checkpoint": ("timm_backbone", {"model": "toynet", "options": {"checkpoint_path": "x.pth"}}, "checkpoint_path"),
+    "pretrained": ("timm_backbone", {"model": "toynet", "options": {"pretrained": True}}, "pretrained"),
+    "a file as a value": ("timm_backbone", {"model": "toynet", "options": {"embed_dim": "a/b"}}, "plain words"),
+    "in a list": ("timm_backbone", {"model": "toynet", "options": {"embed_dim": [1, {"a": "x:y"}]}}, "plain words"),
+    "weights": ("timm_backbone", {"model": "toynet", "weights": "x.pth"}, "options without weights"),
+    "a repository": ("transformers_backbone", {"model": "somebody/something"}, "model: expected a plain name"),
+    "timm's through it": ("transformers_backbone", {"model": "timm_backbone"}, "found timm_backbone"),
+    "code": ("transformers_backbone", {"model": "toynet", "options": {"auto_map": "x"}}, "auto_map"),
+    "another backbone": ("transformers_backbone", {"model": "toynet", "options": {"backbone": "x"}}, "backbone"),
+}
+
+
+@pytest.mark.parametrize("case", STRANGERS)
+def test_a_description_of_a_stranger_leads_nowhere(fakes, case):
+    name, options, words = STRANGERS[case]
+    with pytest.raises(ValueError, match=words):
+        backbone_from({"name": name, "options": options})
+    assert not [call for call in fakes if call[0] in ("create_model", "from_pretrained")]
 
 
 def test_normalisation_is_the_packages_own(fakes):
@@ -143,7 +168,7 @@ def test_weights_that_are_not_there_or_of_another_network(fakes, tmp_path, make)
     else:
         with pytest.raises(ValueError, match="expected a network of type other, found toynet"):
             make("other", weights=tmp_path)
-        with pytest.raises(ValueError, match="options of toynet: expected some of .*width.* found .*widht"):
+        with pytest.raises(ValueError, match="toynet: options: expected some of .*width.* found .*widht"):
             make("toynet", options={"widht": 3})
 
 

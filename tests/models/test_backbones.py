@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from acae_nb.models.backbone_names import backbone_from
 from acae_nb.models.backbones import (
     PaddedConv2d,
-    backbone_from,
     blazepose,
     conv_norm,
     efficientnet_lite0,

@@ -2,15 +2,13 @@
 
 import ast
 import json
-import re
-from pathlib import Path
 
 import pytest
+from package_imports import REPO, closure, imported_files
 from ruamel.yaml import YAML
 
 from acae_nb.evaluation.benchmark_runs import SOURCES
 
-REPO = Path(__file__).resolve().parents[2]
 WORDS = {
     "acae_nb/basics/names.py",
     "acae_nb/basics/processes.py",
@@ -20,36 +18,6 @@ SEEN = {
     "acae_nb/training/views.py",
 }  # pictures in executed notebooks and in reports/, no outputs of a stage
 STAGES, PARAMS = YAML(typ="safe").load(REPO / "dvc.yaml")["stages"], YAML(typ="safe").load(REPO / "params.yaml")
-
-
-def imported(tree, package=()):
-    """Files of acae_nb that a syntax tree imports; `package` is where relative imports start."""
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            base = list(package[: len(package) - node.level + 1]) if node.level else []
-            base += node.module.split(".") if node.module else []
-        elif isinstance(node, ast.Constant) and re.fullmatch(r"acae_nb(\.\w+)+:\w+", str(node.value)):
-            base = node.value.split(":")[0].split(".")  # launch("acae_nb.training.recipes:...")
-        else:
-            continue
-        if base[:1] != ["acae_nb"]:
-            continue
-        for path in (Path(*base), *(Path(*base, a.name) for a in getattr(node, "names", []))):
-            if (REPO / path.with_suffix(".py")).is_file():
-                found.add(path.with_suffix(".py").as_posix())
-    return found
-
-
-def all_imported(files):
-    seen, todo = set(), list(files)
-    while todo:
-        file = todo.pop()
-        if file in seen:
-            continue
-        seen.add(file)
-        todo += imported(ast.parse((REPO / file).read_text()), Path(file).parent.parts)
-    return seen
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -63,7 +31,9 @@ def test_a_stage_depends_on_what_it_imports(name):
         "benchmark": {source.format for source in SOURCES.values()} | {"examples"},
     }
     readers = {f"acae_nb/datasets/{format}.py" for format in formats.get(name, ())}
-    needed = all_imported(imported(ast.parse(code)) | readers) - readers - WORDS - (SEEN if name != "report" else set())
+    needed = (
+        closure(imported_files(ast.parse(code)) | readers) - readers - WORDS - (SEEN if name != "report" else set())
+    )
     given = {d for d in stage["deps"] if d.startswith("acae_nb/") and d.endswith(".py")}
     if readers:
         given.remove("acae_nb/datasets/${item.format}.py")  # the reader itself, by its name
