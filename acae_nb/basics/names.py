@@ -11,7 +11,10 @@ from difflib import get_close_matches
 
 # %% ../../nbs/basics/01_names.ipynb #6b18ff32
 def near(name: object, names: Iterable) -> str:
-    "The part ` (did you mean ...?)` of a message, naming up to three of `names` that are close to `name`, or else hold it; empty where none is."
+    """The part ` (did you mean ...?)` of a message, naming up to three of `names` that are close to `name`, or else those
+    that hold it; empty where there are none."""
     name, names = str(name), list(dict.fromkeys(map(str, names)))
-    close = get_close_matches(name, names, n=3, cutoff=0.5) or [n for n in names if name.lower() in n.lower()][:3]
-    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+    close = get_close_matches(name, names, n=3, cutoff=0.5)
+    holding = [other for other in names if name.lower() in other.lower()]
+    meant = close or holding[:3]
+    return f" (did you mean {' or '.join(map(repr, meant))}?)" if meant else ""

@@ -67,15 +67,19 @@ def _dtype(args, state, items) -> np.dtype:
     return kind.newbyteorder(state[1] if isinstance(state[1], str) else state[1].decode()) if state else kind
 
 
+def _object_array(shape, data, order) -> np.ndarray:
+    if not isinstance(data, list) or len(data) != math.prod(shape):
+        raise ValueError(f"an object array of shape {shape} with other contents")
+    array = np.empty(len(data), object)
+    for k, value in enumerate(data):
+        array[k] = value
+    return array.reshape(shape, order=order)
+
+
 def _array(shape, kind, data, order) -> np.ndarray:
     shape = tuple(map(int, shape))
     if kind.kind == "O":
-        if not isinstance(data, list) or len(data) != math.prod(shape):
-            raise ValueError(f"an object array of shape {shape} with other contents")
-        out = np.empty(len(data), object)
-        for k, value in enumerate(data):
-            out[k] = value
-        return out.reshape(shape, order=order)
+        return _object_array(shape, data, order)
     data = data.encode("latin1") if isinstance(data, str) else bytes(data)
     return np.frombuffer(data, kind).reshape(shape, order=order).copy()
 
@@ -92,10 +96,29 @@ def _buffer(args, state, items):
     return _array(args[2], args[1], args[0], args[3])
 
 
+_ENCODINGS = {"latin1": "latin1", "latin-1": "latin1", "utf-8": "utf-8"}
+
+
 def _encoded(args, state, items):
-    return args[0].encode(
-        "latin1" if len(args) < 2 else {"latin1": "latin1", "latin-1": "latin1", "utf-8": "utf-8"}[args[1]]
-    )
+    text, encoding = args if len(args) > 1 else (args[0], "latin1")
+    return text.encode(_ENCODINGS[encoding])
+
+
+def _container(kind):
+    "A builder of `set`, `frozenset` or `complex` from the arguments they are called with."
+    return lambda args, state, items: kind(*args)
+
+
+def _bytes(args, state, items):
+    return b""
+
+
+def _bytearray(args, state, items):
+    return bytearray(b"".join(part for part in args if isinstance(part, bytes)))
+
+
+def _ordered(args, state, items):
+    return dict(*args) | items
 
 
 def _sparse(args, state, items):
@@ -107,34 +130,31 @@ def _sparse(args, state, items):
     return matrix
 
 # %% ../../nbs/basics/03_safe_pickle.ipynb #bc489002
-_CORES = ("numpy.core", "numpy._core")
-BUILDERS = {f"{core}.multiarray._reconstruct": _ndarray for core in _CORES} | {
-    f"{core}.multiarray.scalar": _scalar for core in _CORES
-}
-BUILDERS |= {f"{core}.numeric._frombuffer": _buffer for core in _CORES} | {
-    "numpy.dtype": _dtype,
-    "_codecs.encode": _encoded,
-    "numpy.ndarray": None,
-}
-BUILDERS |= {f"scipy.sparse.{module}.csc_matrix": _sparse for module in ("csc", "_csc")}
-BUILDERS |= {
-    f"{module}.OrderedDict": lambda args, state, items: dict(*args) | items for module in ("collections", "ordereddict")
-}
-BUILDERS |= {
-    f"{module}.{name}": build
-    for module in ("builtins", "__builtin__")
-    for name, build in {
-        "set": lambda args, state, items: set(*args),
-        "frozenset": lambda args, state, items: frozenset(*args),
-        "complex": lambda args, state, items: complex(*args),
-        "bytes": lambda args, state, items: b"",
-        "bytearray": lambda args, state, items: bytearray(b"".join(a for a in args if isinstance(a, bytes))),
-        "object": None,
-    }.items()
-}
-BUILDERS |= {f"{module}._reconstructor": None for module in ("copyreg", "copy_reg")}
+def _names(modules: tuple[str, ...], builders: dict[str, Callable | None]) -> dict[str, Callable | None]:
+    "{module.name: builder} for each of the modules, which are spellings of one."
+    return {f"{module}.{name}": build for module in modules for name, build in builders.items()}
 
 
+_BUILTINS = {
+    "set": _container(set),
+    "frozenset": _container(frozenset),
+    "complex": _container(complex),
+    "bytes": _bytes,
+    "bytearray": _bytearray,
+    "object": None,
+}
+BUILDERS = {
+    **_names(("numpy.core.multiarray", "numpy._core.multiarray"), {"_reconstruct": _ndarray, "scalar": _scalar}),
+    **_names(("numpy.core.numeric", "numpy._core.numeric"), {"_frombuffer": _buffer}),
+    **_names(("numpy",), {"dtype": _dtype, "ndarray": None}),
+    **_names(("_codecs",), {"encode": _encoded}),
+    **_names(("scipy.sparse.csc", "scipy.sparse._csc"), {"csc_matrix": _sparse}),
+    **_names(("collections", "ordereddict"), {"OrderedDict": _ordered}),
+    **_names(("builtins", "__builtin__"), _BUILTINS),
+    **_names(("copyreg", "copy_reg"), {"_reconstructor": None}),
+}
+
+# %% ../../nbs/basics/03_safe_pickle.ipynb #8d60c43e
 def _build(value, builders, done):
     "Containers with the records in them turned into what they stand for."
     if not isinstance(value, (_Record, dict, list, tuple, set, frozenset)):
@@ -142,28 +162,30 @@ def _build(value, builders, done):
     if id(value) in done:
         return done[id(value)]
     if isinstance(value, list):
-        done[id(value)] = out = []
-        out.extend(_build(v, builders, done) for v in value)
-        return out
+        done[id(value)] = built = []
+        built.extend(_build(v, builders, done) for v in value)
+        return built
     if isinstance(value, dict):
-        done[id(value)] = out = {}
-        out.update((_build(k, builders, done), _build(v, builders, done)) for k, v in value.items())
-        return out
+        done[id(value)] = built = {}
+        built.update((_build(k, builders, done), _build(v, builders, done)) for k, v in value.items())
+        return built
     if not isinstance(value, _Record):
-        out = type(value)(_build(v, builders, done) for v in value)
+        built = type(value)(_build(v, builders, done) for v in value)
     elif value.name.endswith("._reconstructor"):
-        out = builders[value.args[0].name](value.args[1:], _build(value.state, builders, done), {})
+        built = builders[value.args[0].name](value.args[1:], _build(value.state, builders, done), {})
     else:
-        out = builders[value.name](*(_build(part, builders, done) for part in (value.args, value.state, value.items)))
-    done[id(value)] = out
-    return out
+        parts = (_build(part, builders, done) for part in (value.args, value.state, value.items))
+        built = builders[value.name](*parts)
+    done[id(value)] = built
+    return built
 
 # %% ../../nbs/basics/03_safe_pickle.ipynb #69860888
 def plain_data(pickled: bytes, also: Mapping[str, Callable] | None = None, encoding: str = "ASCII"):
-    """What a pickle holds, built without running any of its code: numpy arrays and scalars, containers, texts, numbers, scipy's csc_matrix.
+    """What a pickle holds, built without running any of its code: numpy arrays and scalars, containers, texts, numbers and
+    scipy's csc_matrix.
 
-    `also`: further names, "module.name": function(args, state, items) -> value. UnsafePickle for any other name; whatever the
-    bytes lead to (EOFError, ValueError and the like) when they are damaged."""
+    `also`: further names, "module.name": function(args, state, items) -> value. UnsafePickle for any other name; whatever
+    the bytes lead to (EOFError, ValueError and the like) when they are damaged."""
     builders = BUILDERS | dict(also or {})
     return _build(_Unpickler(BytesIO(pickled), builders, encoding).load(), builders, {})
 
@@ -171,7 +193,8 @@ def plain_data(pickled: bytes, also: Mapping[str, Callable] | None = None, encod
 def load_pickle(path: str | Path, also: Mapping[str, Callable] | None = None, encoding: str = "ASCII"):
     """The plain data of a pickle file; `encoding="latin1"` for one that Python 2 wrote, `also` as in `plain_data`.
 
-    UnsafePickle naming the file and the name it asks for; ValueError for a file that is no whole pickle; FileNotFoundError."""
+    UnsafePickle naming the file and the name it asks for; ValueError for a file that is no whole pickle;
+    FileNotFoundError."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a pickle, found no such file")

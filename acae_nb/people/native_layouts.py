@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..examples.tables import ExampleTable, replace_folder
+from ..basics.files import replace_folder
+from ..examples.tables import ExampleTable
 from ..geometry.cameras import Camera
 from ..skeletons.joints import load_skeleton
 

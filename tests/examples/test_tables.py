@@ -24,7 +24,6 @@ from acae_nb.examples.tables import (
     encode_jpeg,
     encode_mask,
     jpeg_size,
-    replace_folder,
     validate,
 )
 from acae_nb.geometry.cameras import Camera
@@ -353,14 +352,6 @@ def test_two_writers_of_one_folder(tmp_path):
         with pytest.raises(BlockingIOError):
             write(tmp_path / "t", [example(1)])
     assert ExampleTable.open(tmp_path / "t")[0].example_id == "e0"
-
-
-def test_a_failing_replacement_puts_the_old_folder_back(tmp_path):
-    (tmp_path / "old").mkdir()
-    (tmp_path / "old" / "x").write_text("kept")
-    with pytest.raises(OSError):
-        replace_folder(tmp_path / "no such folder", tmp_path / "old")
-    assert (tmp_path / "old" / "x").read_text() == "kept"
 
 
 def test_an_empty_table_is_refused(tmp_path):
