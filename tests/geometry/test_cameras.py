@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from acae_nb.geometry import cameras as C
 
 UP = np.array([0, 0, 1.0])
-finite = lambda lo, hi: st.floats(lo, hi, allow_nan=False)
+
+
+def finite(lo, hi):
+    return st.floats(lo, hi, allow_nan=False)
+
+
 direction = st.tuples(*[finite(-1, 1)] * 3).map(np.array).filter(lambda v: np.linalg.norm(v) > 1e-2)
 
 
@@ -80,6 +85,46 @@ def test_no_inverse_is_nan_and_leaves_neighbours_alone():
     assert np.isnan(out[[0, 2]]).all() and np.isfinite(out[1]).all()
 
 
+LENSES = {  # coefficients, and whether the model turns at all
+    "barrel": ([-0.35, 0, 0, 0], True),
+    "barrel that opens again": ([-0.5, 0.05, 0, 0, 0.02], True),
+    "tangential too": ([-0.3, 0.02, 0.002, -0.001, 0.002], True),
+    "rational with a pole": ([0.1, 0, 0, 0, 0, -0.4, 0, 0], True),
+    "prism": ([-0.25, 0.02, 0, 0, 0, 0, 0, 0, 0.001, 0.002, -0.001, 0.001], True),
+    "cushion": ([0.2, 0.1, 0, 0, 0], False),
+    "only tangential": ([0, 0, 0.001, 0.002], False),
+}
+
+
+def first_fold(distortion, direction):
+    "The slow way: the radius at which the picture of a ray from the axis outward first stops or jumps back."
+    radii = np.linspace(1e-4, 4, 40001)
+    along = C.distort(radii[:, None] * direction, distortion) @ direction
+    back = np.flatnonzero(np.diff(along) <= 0)
+    return radii[back[0]] if len(back) else np.inf
+
+
+@pytest.mark.parametrize("name", LENSES)
+def test_points_beyond_the_radius_where_the_lens_turns_are_not_seen(name):  # B5
+    lens, turns = LENSES[name]
+    assert np.isfinite(C.turning_radius(lens)) == turns
+    for angle in np.linspace(0, 2 * np.pi, 13):
+        ray = np.array([np.cos(angle), np.sin(angle)])
+        fold = first_fold(lens, ray)
+        assert np.isfinite(C.project_points(np.r_[ray * min(0.97 * fold, 3), 1], np.eye(3), lens)).all()
+        inside = ray * min(0.97 * fold, 0.9)
+        seen = C.project_points(np.r_[inside, 1], np.eye(3), lens)
+        np.testing.assert_allclose(C.undistort_points(seen, np.eye(3), lens), inside, atol=1e-5)
+        for beyond in (1.03, 1.5, 3.0, 10.0):
+            assert not turns or np.isnan(C.project_points(np.r_[ray * beyond * fold, 1], np.eye(3), lens)).all()
+
+
+def test_a_person_beside_the_camera_is_not_in_the_picture():  # B5, the smallest input
+    camera = C.Camera(np.array([[900.0, 0, 960], [0, 900, 540], [0, 0, 1]]), [-0.35, 0, 0, 0])
+    assert np.isnan(camera.project(np.array([4500.0, 0, 3000]))).all()
+    assert np.isfinite(camera.project(np.array([2500.0, 0, 3000]))).all()
+
+
 @settings(max_examples=60, deadline=None)
 @given(direction, direction)
 def test_look_at_is_a_rotation(forward, up):
@@ -110,8 +155,9 @@ def test_crop_camera(seed, box, size):
     except ValueError as e:
         assume(False)
         raise e
-    l, t, w, h = box
-    edge = np.array([[l + w / 2, t + h / 2], [l, t + h / 2], [l + w, t + h / 2], [l + w / 2, t], [l + w / 2, t + h]])
+    left, top, w, h = box
+    x, y = left + w / 2, top + h / 2
+    edge = np.array([[x, y], [left, y], [left + w, y], [x, top], [x, top + h]])
     rays = np.c_[C.undistort_points(edge, c.intrinsics, c.distortion), np.ones(5)] * 2000
     px = crop.project(c.to_world(rays))
     np.testing.assert_allclose(px[0], (size - 1) / 2, atol=1e-6)  # looks at the middle
@@ -194,7 +240,10 @@ def test_triangulation_minimises_the_pixel_error():
     X = rng.uniform(-300, 300, 3)
     px = np.stack([c.project(X) for c in cams]) + rng.normal(size=(3, 2)) * 5
     w = np.array([1, 0.5, 0.8])
-    cost = lambda x: sum(wi * ((c.project(x) - p) ** 2).sum() for wi, c, p in zip(w, cams, px))
+
+    def cost(x):
+        return sum(wi * ((c.project(x) - p) ** 2).sum() for wi, c, p in zip(w, cams, px))
+
     slow = minimize(cost, X, method="Nelder-Mead", options=dict(xatol=1e-6, fatol=1e-10, maxiter=4000)).x
     np.testing.assert_allclose(C.triangulate(px, w, cams), slow, atol=1e-2)
 
@@ -221,3 +270,17 @@ def test_projection_of_points_behind_is_finite_with_finite_gradient():
     y.sum().backward()
     assert y.isfinite().all() and x.grad.isfinite().all()
     assert np.isnan(C.project_points(np.array([[0, 0, 0], [1, 1, -1.0]]), np.eye(3))).all()
+
+
+@pytest.mark.parametrize("angle", [0, 70, 180, 260])
+def test_a_direction_in_the_picture_becomes_the_crops_upright(angle):
+    camera = some_camera(2)
+    middle, direction = np.array([500.0, 420]), np.array([np.sin(np.deg2rad(angle)), -np.cos(np.deg2rad(angle))])
+    crop = C.crop_camera(camera, [400, 300, 200, 240], 128, C.world_direction(camera, middle, direction))
+    ends = np.c_[C.undistort_points(middle + [[0, 0], 5 * direction], camera.intrinsics, camera.distortion), np.ones(2)]
+    a, b = crop.project(camera.to_world(1000 * ends))
+    np.testing.assert_allclose(a, 63.5, atol=1e-6)
+    np.testing.assert_allclose((b - a) / np.linalg.norm(b - a), [0, -1], atol=0.01)
+    for bad in ([0, 0], [np.nan, 1]):
+        with pytest.raises(ValueError, match="direction"):
+            C.world_direction(camera, middle, bad)
