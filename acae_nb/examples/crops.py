@@ -59,7 +59,7 @@ def source_region(
     px = project_points(rays, source.intrinsics, source.distortion)
     shrink = np.hypot(*(px[-1] - px[-2])) / 2
     if not np.isfinite(px).all():
-        return (0, 0, *image_size), float(np.nan_to_num(shrink, nan=1.0)), False  # some of it behind, or beyond the lens
+        return (0, 0, *image_size), float(np.nan_to_num(shrink, nan=1.0)), False
     low = np.clip(np.floor(px.min(0) - 2 - 2 * shrink), 0, image_size).astype(int)
     high = np.clip(np.ceil(px.max(0) + 3 + 2 * shrink), 0, image_size).astype(int)
     return (*low.tolist(), *high.tolist()), float(shrink), True
