@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from acae_nb.datasets.native import NativeError, row
+from acae_nb.datasets.native import row
+from acae_nb.datasets.native_files import NativeError
 from acae_nb.examples.images import decode_mask
 
 TEXT = {".txt", ".csv", ".calibration", ".xml", ".yml", ".yaml", ".cpm", ".calib", ".trc", ".cfg", ".ini", ".tsv"}
@@ -277,7 +278,8 @@ def look(rows):
     out = {}
     for example, picture in rows:
         assert example.example_id not in out, f"id {example.example_id} twice"
-        row("the reader's answer", example, picture)
+        answer = row("the reader's answer", example, picture)
+        assert not isinstance(answer, NativeError), str(answer)
         pixels = picture.load()
         assert pixels.shape[1::-1] == tuple(example.image_size), (
             f"{example.example_id}: image_size {example.image_size}, picture {pixels.shape}"

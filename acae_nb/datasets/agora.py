@@ -13,17 +13,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from acae_nb.datasets.native import (
-    ImageFile,
-    NativeError,
-    box_of,
-    check_projection,
-    checked,
-    load_pickle,
-    make_camera,
-    require,
-    row,
-)
+from .native import ImageFile, box_of, make_camera, projection_fault, row, whole_rows
+from .native_files import NativeError, checked, load_pickle, require
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
 from ..skeletons.joints import Skeleton, load_skeleton, union
@@ -164,6 +155,7 @@ def read_people(
     return found[0] * 1000, found[1]
 
 # %% ../../nbs/datasets/agora.ipynb #1db8ea9a
+@whole_rows
 def read(root: str | Path, split: str = "train", ending: str = ".png") -> Iterator[tuple[Example, ImageFile]]:
     """Valid people in the picture, by table, row and person; `split` is "train" or "validation".
 
@@ -207,10 +199,12 @@ def read(root: str | Path, split: str = "train", ending: str = ".png") -> Iterat
                     camera.to_world(np.concatenate([body[p], face[p]])),
                     np.concatenate([body_px[p], face_px[p]]) * scale,
                 )
-                check_projection(path, joints, camera, px, 3 * scale, f"{name}, person {p}", labels)
-                if (box := box_of(px, size)) is None:
+                fault = projection_fault(path, joints, camera, px, 3 * scale, f"{name}, person {p}", labels)
+                box = box_of(px, size)
+                if box is None:
+                    yield fault
                     continue
-                yield row(
+                yield fault or row(
                     path,
                     Example(
                         f"{part}/{Path(name).stem}/{p}",

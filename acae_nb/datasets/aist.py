@@ -14,19 +14,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from acae_nb.datasets.native import (
-    NativeError,
-    VideoFrame,
-    box_of,
-    field,
-    load_json,
-    load_pickle,
-    make_camera,
-    reading,
-    require,
-    row,
-    video_length,
-)
+from .native import VideoFrame, box_of, make_camera, row, video_length, whole_rows
+from .native_files import NativeError, field, load_json, load_pickle, reading, require
 from .views import View
 from ..examples.rows import Example
 
@@ -98,6 +87,7 @@ def frame_of_pose(n_poses: int, rate: float) -> np.ndarray:
     return np.ceil(np.arange(1, n_poses + 1) * rate / RATE - 1e-6).astype(int) - 1
 
 # %% ../../nbs/datasets/aist.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,  # holds `annotations` and `videos`
     split: str = "train",  # train, val or test: the owners' pose_*.txt

@@ -14,18 +14,8 @@ import numpy as np
 from jaxtyping import Float
 
 from .c3d_files import read_c3d
-from acae_nb.datasets.native import (
-    NativeError,
-    VideoFrame,
-    checked,
-    field,
-    load_json,
-    make_camera,
-    reading,
-    require,
-    row,
-    video_length,
-)
+from .native import VideoFrame, make_camera, row, video_length, whole_rows
+from .native_files import NativeError, checked, field, load_json, reading, require
 from .views import View
 from ..examples.rows import Example
 
@@ -82,6 +72,7 @@ def read_camera(path: str | Path, size: tuple[int, int]) -> View:
     return View(make_camera(path, path.stem, K[:, :3], None, E[:3, :3], -E[:3, :3].T @ E[:3, 3], WORLD_UP), size)
 
 # %% ../../nbs/datasets/aspset.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,  # the folder that holds splits.csv
     split: str = "train",  # train, val or test

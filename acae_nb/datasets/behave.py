@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from .native import ImageFile, NativeError, box_of, field, load_json, make_camera, require, row
+from .native import ImageFile, box_of, make_camera, row, whole_rows
+from .native_files import NativeError, field, load_json, require
 from .views import View
 from ..examples.images import encode_mask
 from ..examples.rows import Example
@@ -77,6 +78,7 @@ def read_mask(folder: Path, camera: int, size: tuple[int, int]) -> bytes:
     return encode_mask(mask[..., 0] > 127)
 
 # %% ../../nbs/datasets/behave.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,
     split: str = "train",  # train or test: the owners' split.json

@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from .c3d_files import read_c3d
-from .native import NativeError, box_of, checked, make_camera, reading, require, row
+from .native import box_of, make_camera, row, whole_rows
+from .native_files import NativeError, checked, reading, require
 from ..examples.images import encode_jpeg
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
@@ -125,6 +126,7 @@ def read_correspondences(path: str | Path, n_poses: int) -> np.ndarray:
     return np.stack([numbers, rows], 1)
 
 # %% ../../nbs/datasets/bmhad.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,
     split: str = "train",  # all of it

@@ -12,19 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from acae_nb.datasets.native import (
-    NativeError,
-    VideoFrame,
-    box_of,
-    checked,
-    field,
-    load_mat,
-    make_camera,
-    reading,
-    require,
-    row,
-    video_length,
-)
+from .native import VideoFrame, box_of, make_camera, row, video_length, whole_rows
+from .native_files import NativeError, checked, field, load_mat, reading, require
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
 
@@ -69,6 +58,7 @@ def read_camera(root: str | Path, name: str) -> Camera:
     )
 
 # %% ../../nbs/datasets/bml_movi.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,
     split: str = "train",  # all of it

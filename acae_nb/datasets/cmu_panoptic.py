@@ -13,18 +13,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from acae_nb.datasets.native import (
-    ImageFile,
-    NativeError,
-    VideoFrame,
-    box_of,
-    field,
-    load_json,
-    make_camera,
-    require,
-    row,
-    video_length,
-)
+from .native import ImageFile, VideoFrame, box_of, make_camera, row, video_length, whole_rows
+from .native_files import NativeError, field, load_json, require
 from .views import View
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
@@ -113,6 +103,7 @@ def check_names(folder: Path, calibration: Path, views: dict[str, View]) -> None
             )
 
 # %% ../../nbs/datasets/cmu_panoptic.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,  # holds one folder a sequence
     split: str = "train",  # written into the rows; the owners define none

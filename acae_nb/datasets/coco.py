@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from .native import ImageFile, NativeError, field, load_json, require, row
+from .native import ImageFile, row, whole_rows
+from .native_files import NativeError, field, load_json, require
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
 from ..skeletons.joints import load_skeleton
@@ -98,6 +99,7 @@ def read_keypoints(data: dict, path: Path, place: str) -> Float[np.ndarray, "17 
     return np.where(marked[:, None], triples[:, :2], np.nan)
 
 # %% ../../nbs/datasets/coco.ipynb #458cb35a
+@whole_rows
 def read(root: str | Path, split: str = "train", year: int = 2017) -> Iterator[tuple[Example, ImageFile]]:
     """People with at least one marked keypoint, by photograph and annotation id; `split` is "train" or "validation", `year` 2014 or 2017.
 

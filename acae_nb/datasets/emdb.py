@@ -11,16 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from acae_nb.datasets.native import (
-    ImageFile,
-    NativeError,
-    check_projection,
-    field,
-    load_pickle,
-    make_camera,
-    require,
-    row,
-)
+from .native import ImageFile, make_camera, projection_fault, row, whole_rows
+from .native_files import NativeError, field, load_pickle, require
 from .smpl import body_joints, load_body
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
@@ -42,6 +34,7 @@ def read_cameras(data: dict, path: Path, n: int) -> list[Camera]:
     ]
 
 # %% ../../nbs/datasets/emdb.ipynb #8e9b3e0f
+@whole_rows
 def read(
     root: str | Path, split: str = "test", part: str = "emdb1", body_models: str | Path = "body_models"
 ) -> Iterator[tuple[Example, ImageFile]]:
@@ -71,8 +64,7 @@ def read(
         good[field(data, path, "bboxes/invalid_idxs", (None,), int)] = False
         for t in np.flatnonzero(good):
             picture = ImageFile(path.parent / "images" / f"{t:05d}.jpg")
-            check_projection(path, joints[t], cameras[t], px[t], 3, str(t))
-            yield row(
+            yield projection_fault(path, joints[t], cameras[t], px[t], 3, str(t)) or row(
                 path,
                 Example(
                     f"{subject}/{sequence}/{t:05d}",

@@ -9,7 +9,8 @@ __all__ = ['SKELETON', 'ACCESS', 'image_number', 'image_file', 'read_camera', 'r
 from collections.abc import Iterator
 from pathlib import Path
 
-from .native import ImageFile, NativeError, box_of, field, load_json, make_camera, require, row
+from .native import ImageFile, box_of, make_camera, row, whole_rows
+from .native_files import NativeError, field, load_json, require
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
 
@@ -39,6 +40,7 @@ def read_camera(path: str | Path, annotation: dict) -> Camera:
     return make_camera(path, f"f {fx} {fy}, c {cx} {cy}", [[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
 
 # %% ../../nbs/datasets/gpa.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,
     split: str = "train",  # "train" or "test"

@@ -17,18 +17,8 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from .imar import laboratory_lens
-from acae_nb.datasets.native import (
-    NativeError,
-    VideoFrame,
-    box_of,
-    check_projection,
-    checked,
-    make_camera,
-    reading,
-    require,
-    row,
-    video_length,
-)
+from .native import VideoFrame, box_of, make_camera, projection_fault, row, video_length, whole_rows
+from .native_files import NativeError, checked, reading, require
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
 
@@ -157,6 +147,7 @@ def joint_boxes(
     return (box_of(points, image_size) for points in px)
 
 # %% ../../nbs/datasets/h36m.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,
     split: str = "train",  # "train" or "test"
@@ -187,14 +178,14 @@ def _one_camera(folder, split, path, raw, shift, camera, name, boxes):
     joints, size = raw[:, RAW_JOINTS] + shift, VideoFrame(video, 0).size
     if projections.exists():
         px = checked(read_cdf(projections, 2), projections, "Pose", (len(raw), 32, 2))
-        for frame in range(len(raw)):
-            check_projection(projections, raw[frame], camera, px[frame], 0.02 * size[0], str(frame))
+    else:
+        px = np.full((len(raw), 32, 2), np.nan)
     moved = camera.project(raw[:, 0] + shift) - camera.project(raw[:, 0])
     for frame, box in enumerate(
         boxes(folder / "MySegmentsMat/ground_truth_bb" / f"{file}.mat", camera.project(joints), moved, size)
     ):
         if box is not None:
-            yield row(
+            yield projection_fault(projections, raw[frame], camera, px[frame], 0.02 * size[0], str(frame)) or row(
                 path,
                 Example(
                     f"{folder.name}/{sequence}/{name}/{frame:06d}",

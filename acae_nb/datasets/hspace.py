@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from .native import NativeError, checked, make_camera, reading, require, row
+from .native import make_camera, row, whole_rows
+from .native_files import NativeError, checked, reading, require
 from ..examples.images import encode_jpeg, encode_mask
 from ..examples.rows import Example
 
@@ -191,6 +192,7 @@ def person_box(labels: np.ndarray, label: int) -> Float[np.ndarray, " 4"] | None
     return np.array(cv2.boundingRect(mask), float) - [0.5, 0.5, 0, 0] if mask.any() else None
 
 # %% ../../nbs/datasets/hspace.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,  # holds 2021_01
     split: str = "train",  # the owners' folder

@@ -12,19 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from acae_nb.datasets.native import (
-    ImageFile,
-    NativeError,
-    box_of,
-    checked,
-    field,
-    load_json,
-    load_npz,
-    make_camera,
-    reading,
-    require,
-    row,
-)
+from .native import ImageFile, box_of, make_camera, row, whole_rows
+from .native_files import NativeError, checked, field, load_json, load_npz, reading, require
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
 
@@ -72,6 +61,7 @@ def read_offset(path: str | Path, recording: str) -> int:
     return found[0]
 
 # %% ../../nbs/datasets/human4d.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,
     split: str = "train",  # all of it

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from .native import ImageFile, NativeError, box_of, checked, make_camera, reading, require, row
+from .native import ImageFile, box_of, make_camera, row, whole_rows
+from .native_files import NativeError, checked, reading, require
 from .views import View
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
@@ -71,6 +72,7 @@ def read_joints(path: str | Path) -> Float[np.ndarray, "25 3"]:
     return np.where(np.isnan(joints).any(1, keepdims=True) | (joints == 0).all(1, keepdims=True), np.nan, joints)
 
 # %% ../../nbs/datasets/humbi.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,
     split: str = "train",  # written into the rows; the owners define none

@@ -12,18 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from acae_nb.datasets.native import (
-    NativeError,
-    VideoFrame,
-    box_of,
-    field,
-    load_json,
-    load_pickle,
-    make_camera,
-    reading,
-    require,
-    row,
-)
+from .native import VideoFrame, box_of, make_camera, row, whole_rows
+from .native_files import NativeError, field, load_json, load_pickle, reading, require
 from .views import View
 from ..examples.rows import Example
 
@@ -60,6 +50,7 @@ def read_names(path: str | Path) -> list[str]:
     return names
 
 # %% ../../nbs/datasets/ikea.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,
     split: str = "train",  # train or test: the owners' cross-environment lists

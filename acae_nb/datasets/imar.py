@@ -13,17 +13,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from acae_nb.datasets.native import (
-    NativeError,
-    VideoFrame,
-    box_of,
-    field,
-    load_json,
-    make_camera,
-    require,
-    row,
-    video_length,
-)
+from .native import VideoFrame, box_of, make_camera, row, video_length, whole_rows
+from .native_files import NativeError, field, load_json, require
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
 
@@ -73,6 +64,7 @@ def read_joints(path: str | Path, dataset: str) -> Float[np.ndarray, "person fra
     return 1000 * joints.reshape(people, -1, 25, 3)
 
 # %% ../../nbs/datasets/imar.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,  # the folder that holds `train`
     split: str = "train",  # the joints of the test subjects are not given out

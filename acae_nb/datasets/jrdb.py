@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float
 
 from .coco import picture_in, records
-from .native import ImageFile, NativeError, box_of, field, load_json, make_camera, reading, require, row
+from .native import ImageFile, box_of, make_camera, row, whole_rows
+from .native_files import NativeError, field, load_json, reading, require
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
 from ..skeletons.joints import Skeleton
@@ -107,6 +108,7 @@ def read_keypoints(data: dict, path: Path, place: str) -> Float[np.ndarray, "17 
     return np.where(triples[:, 2:] > 0, triples[:, :2], np.nan)
 
 # %% ../../nbs/datasets/jrdb.ipynb #75645128
+@whole_rows
 def read(root: str | Path, split: str = "train", shift: int = 2) -> Iterator[tuple[Example, ImageFile]]:
     """People with at least two marked joints, by place, camera, frame and track; `split` is "train".
 

@@ -12,17 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from acae_nb.datasets.native import (
-    NativeError,
-    VideoFrame,
-    box_of,
-    check_projection,
-    checked,
-    load_json,
-    require,
-    row,
-    video_length,
-)
+from .native import VideoFrame, box_of, projection_fault, row, video_length, whole_rows
+from .native_files import NativeError, checked, load_json, require
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
 from ..skeletons.joints import load_skeleton
@@ -86,6 +77,7 @@ def up_of(people: Float[np.ndarray, "P 22 3"]) -> Float[np.ndarray, " 3"]:
     return up / np.linalg.norm(up) if np.linalg.norm(up) > 1e-6 else np.array([0.0, -1, 0])
 
 # %% ../../nbs/datasets/jta.ipynb #78d6801a
+@whole_rows
 def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, VideoFrame]]:
     """People by sequence, frame and person, where two joints are seen; `split` is "train", "validation" or "test".
 
@@ -112,8 +104,8 @@ def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, Vide
                 seen = ~occluded & ((projected >= 0) & (projected <= np.array(SIZE) - 1)).all(1)
                 if (box := box_of(projected[seen], SIZE)) is None:
                     continue
-                check_projection(path, joints, labelling, np.where(seen[:, None], px, np.nan), 12)
-                yield row(
+                labels = np.where(seen[:, None], px, np.nan)
+                yield projection_fault(path, joints, labelling, labels, 12, str(frame)) or row(
                     path,
                     Example(
                         f"{path.stem}/{frame:03d}/{person}",

@@ -14,18 +14,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from acae_nb.datasets.native import (
-    NativeError,
-    VideoFrame,
-    box_of,
-    checked,
-    field,
-    load_mat,
-    make_camera,
-    require,
-    row,
-    video_length,
-)
+from .native import VideoFrame, box_of, make_camera, row, video_length, whole_rows
+from .native_files import NativeError, checked, field, load_mat, require
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
 
@@ -72,6 +62,7 @@ def read_camera(path: str | Path) -> Camera:
     return make_camera(path, Path(path).stem, K, lens, R, -R.T @ t, (0, 1, 0))
 
 # %% ../../nbs/datasets/mads.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,
     split: str = "train",  # all of it

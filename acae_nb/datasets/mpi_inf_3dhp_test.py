@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from .mpi_inf_3dhp import WORLD_UP, numbers, read_blocks
-from .native import ImageFile, NativeError, box_of, field, load_mat, make_camera, require, row
+from .native import ImageFile, box_of, make_camera, row, whole_rows
+from .native_files import NativeError, field, load_mat, require
 from .views import View
 from ..examples.rows import Example
 
@@ -72,6 +73,7 @@ def read_test_calibration(path: str | Path, size: tuple[int, int]) -> View:
     )
 
 # %% ../../nbs/datasets/mpi_inf_3dhp_test.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,  # holds `mpi_inf_3dhp_test_set`, once or twice nested
     split: str = "test",

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from .coco import distant_camera
-from .native import ImageFile, NativeError, box_of, checked, field, load_mat, require, row
+from .native import ImageFile, box_of, row, whole_rows
+from .native_files import NativeError, checked, field, load_mat, require
 from ..examples.rows import Example
 
 # %% ../../nbs/datasets/mpii.ipynb #073c1fc9
@@ -49,6 +50,7 @@ def read_joints(person: dict, path: Path, place: str) -> Float[np.ndarray, "16 2
     return joints
 
 # %% ../../nbs/datasets/mpii.ipynb #190adb5b
+@whole_rows
 def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, ImageFile]]:
     """People with at least two marked joints in the training pictures, in the order of the file; `split` is "train".
 

@@ -7,13 +7,15 @@ __all__ = ['SKELETON', 'SHORT_LENGTH', 'ACCESS', 'read_composites', 'load_record
 
 # %% ../../nbs/datasets/muco.ipynb #442248c8
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
-from .mpi_inf_3dhp import SHORT_VIDEOS, camera_poses, read_calibration
-from .native import ImageFile, NativeError, box_of, checked, load_mat, reading, require, row
+from .mpi_inf_3dhp import SHORT_VIDEOS, Recording, read_calibration, read_recording
+from .native import ImageFile, box_of, row, whole_rows
+from .native_files import NativeError, checked, load_mat, reading, require
 from ..examples.rows import Example
 
 # %% ../../nbs/datasets/muco.ipynb #12bbd4fe
@@ -53,8 +55,10 @@ def _person(path, picture, who):
     return who
 
 # %% ../../nbs/datasets/muco.ipynb #ffacf01f
-def load_recordings(recordings: Path, used: set[tuple[int, int, int]], poses: str) -> dict:
-    "View and world joints (mm) of each used (subject, sequence, camera)."
+def load_recordings(
+    recordings: Path, used: set[tuple[int, int, int]], poses: str
+) -> dict[tuple[int, int, int], Recording]:
+    """Each used recording by subject, sequence and camera."""
     loaded = {}
     for s, q in sorted({key[:2] for key in used}):
         path, calibration = require(
@@ -68,10 +72,12 @@ def load_recordings(recordings: Path, used: set[tuple[int, int, int]], poses: st
         for c in sorted(key[2] for key in used if key[:2] == (s, q)):
             if c >= len(views):
                 raise NativeError(calibration, f"camera {c}", "a camera that a composite uses", f"{len(views)} cameras")
-            loaded[s, q, c] = views[c], camera_poses(path, data, poses, c, views[c]).astype(np.float32)
+            recording = read_recording(path, data, poses, c, views[c])
+            loaded[s, q, c] = replace(recording, joints3d=recording.joints3d.astype(np.float32))
     return loaded
 
 # %% ../../nbs/datasets/muco.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,
     split: str = "train",  # written into the rows
@@ -92,7 +98,8 @@ def read(
     loaded = load_recordings(root / "mpi_inf_3dhp" if recordings is None else Path(recordings), used, poses)
     for k in sorted(files):
         for number, (s, q, c, named) in enumerate(people[k].tolist()):
-            (view, world), frame = loaded[s, q, c], named - first
+            recording, frame = loaded[s, q, c], named - first
+            view, world = recording.view, recording.joints3d
             if f"S{s}/Seq{q}/{c}" in SHORT_VIDEOS and frame >= SHORT_LENGTH:
                 continue
             if not 0 <= frame < len(world):
@@ -105,7 +112,7 @@ def read(
             box = box_of(view.pixels(world[frame]), view.size)
             if box is None:
                 continue
-            yield row(
+            yield recording.faults.get(frame) or row(
                 info,
                 Example(
                     f"{k:06d}/{number}",

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from .native import ImageFile, NativeError, box_of, field, load_mat, make_camera, require, row
+from .native import ImageFile, box_of, make_camera, row, whole_rows
+from .native_files import NativeError, field, load_mat, require
 from .views import View
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
@@ -69,6 +70,7 @@ def fit_camera(path: str | Path, joints: Float[np.ndarray, "*n 3"], px: Float[np
     return camera
 
 # %% ../../nbs/datasets/mupots.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,  # the folder MultiPersonTestSet
     split: str = "test",  # written into the rows

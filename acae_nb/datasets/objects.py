@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from .native import ImageFile, NativeError, reading, require
+from .native import ImageFile
+from .native_files import NativeError, reading, require
 
 # %% ../../nbs/datasets/objects.ipynb #a035aaf3
 def cut_object(

@@ -9,7 +9,7 @@ __all__ = ['validate_folder']
 from pathlib import Path
 
 from . import own_coco, own_table
-from .native import NativeError
+from .native_files import NativeError
 from ..examples.rows import Problem
 
 # %% ../../nbs/datasets/own.ipynb #08d89003

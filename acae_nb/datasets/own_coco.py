@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ..basics.names import near
-from .native import ImageFile, NativeError, box_of, checked, field
+from .native import ImageFile, box_of
+from .native_files import NativeError, checked, field
 from acae_nb.datasets.own_files import (
     cameras_from,
     distant_camera,

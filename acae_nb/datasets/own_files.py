@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float
 
 from ..basics.names import near
-from .native import ImageFile, NativeError, box_of, load_json
+from .native import ImageFile, box_of
+from .native_files import NativeError, load_json
 from ..examples.rows import Example, Problem, camera_problems, example_columns, label_problems
 from ..geometry.cameras import Camera
 from ..skeletons.joints import Skeleton, load_skeleton, skeleton_names

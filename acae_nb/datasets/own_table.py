@@ -14,7 +14,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from ..basics.names import near
-from .native import ImageFile, NativeError, box_of
+from .native import ImageFile, box_of
+from .native_files import NativeError
 from acae_nb.datasets.own_files import (
     cameras_from,
     distant_camera,

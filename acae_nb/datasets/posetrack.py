@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from .coco import distant_camera, picture_in, records
-from .native import ImageFile, NativeError, field, load_json, require, row
+from .native import ImageFile, row, whole_rows
+from .native_files import NativeError, field, load_json, require
 from ..examples.rows import Example
 from ..skeletons.joints import load_skeleton
 
@@ -41,6 +42,7 @@ def read_keypoints(data: dict, path: Path, place: str) -> Float[np.ndarray, "17 
     return np.where(triples[:, 2:] == 1, triples[:, :2], np.nan)
 
 # %% ../../nbs/datasets/posetrack.ipynb #6ce4de54
+@whole_rows
 def read(
     root: str | Path, split: str = "train", labels: str = "posetrack_data/annotations"
 ) -> Iterator[tuple[Example, ImageFile]]:

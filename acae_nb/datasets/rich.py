@@ -12,18 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from acae_nb.datasets.native import (
-    ImageFile,
-    NativeError,
-    box_of,
-    checked,
-    field,
-    load_pickle,
-    make_camera,
-    reading,
-    require,
-    row,
-)
+from .native import ImageFile, box_of, make_camera, row, whole_rows
+from .native_files import NativeError, checked, field, load_pickle, reading, require
 from .smplx_body import ACCESS as MODEL_ACCESS
 from .smplx_body import load_body, smplx_joints
 from .views import View
@@ -81,6 +71,7 @@ def read_bodies(folder: Path, models: dict) -> dict[tuple[int, str], tuple[Path,
     return bodies
 
 # %% ../../nbs/datasets/rich.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,
     split: str = "train",  # train, val or test

@@ -14,16 +14,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize_scalar
 
-from acae_nb.datasets.native import (
-    ImageFile,
-    NativeError,
-    check_projection,
-    checked,
-    load_npz,
-    make_camera,
-    require,
-    row,
-)
+from .native import ImageFile, make_camera, projection_fault, row, whole_rows
+from .native_files import NativeError, checked, load_npz, require
 from .threedpeople import load_rows
 from ..examples.images import encode_mask
 from ..examples.rows import Example
@@ -127,6 +119,7 @@ def person_id(path: Path) -> int:
     return int(number)
 
 # %% ../../nbs/datasets/sailvos.ipynb #190adb5b
+@whole_rows
 def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, ImageFile]]:
     """People who are seen at all, by scene, frame and person, with the mask of everybody; `split` is "train".
 
@@ -152,12 +145,11 @@ def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, Imag
         if picture.size != SIZE:
             raise NativeError(photo, "size", f"a picture of {SIZE} px", str(picture.size))
         for path, (xyz, px) in zip(paths, points):
-            check_projection(path, xyz, camera, px, 10, frame)
             rows, columns = np.nonzero(seen == person_id(path.parent))
             if not len(rows):
                 continue
             box = np.array([columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1], float)
-            yield row(
+            yield projection_fault(path, xyz, camera, px, 10, frame) or row(
                 path,
                 Example(
                     f"{scene.name}/{frame}/{person_id(path.parent)}",

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from .native import NativeError, field, load_npz, load_pickle, require
+from .native_files import NativeError, field, load_npz, load_pickle, require
 
 # %% ../../nbs/datasets/smpl.ipynb #5e218723
 ACCESS = "register at https://smpl.is.tue.mpg.de and name the files as the library smplx does"

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int
 
-from .native import NativeError, checked, reading
+from .native_files import NativeError, checked, reading
 
 # %% ../../nbs/datasets/smplx_body.ipynb #2a0689b3
 SKELETON = "smplx_42"

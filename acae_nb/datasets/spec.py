@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float
 
 from .coco import picture_in
-from .native import ImageFile, NativeError, box_of, field, load_npz, make_camera, reading, require, row
+from .native import ImageFile, box_of, make_camera, row, whole_rows
+from .native_files import NativeError, field, load_npz, reading, require
 from .smpl import body_joints, load_body
 from ..examples.rows import Example
 from ..geometry.cameras import project_points
@@ -86,6 +87,7 @@ def place_person(
     return placed * limb_size / size_of(placed[limbs])
 
 # %% ../../nbs/datasets/spec.ipynb #843ad5db
+@whole_rows
 def read(
     root: str | Path, split: str = "train", body_models: str | Path = "body_models"
 ) -> Iterator[tuple[Example, ImageFile]]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .native import ImageFile, NativeError, field, load_json, make_camera, require, row
+from .native import ImageFile, make_camera, row, whole_rows
+from .native_files import NativeError, field, load_json, require
 from ..examples.images import encode_mask
 from ..examples.rows import Example
 
@@ -41,6 +42,7 @@ def read_entry(path: Path, data: dict, key: str, picture: ImageFile, split: str)
     return Example(key, "threedoh", split, "", "", int(key), camera, np.r_[low, high - low], size, joints)
 
 # %% ../../nbs/datasets/threedoh.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,  # holds `trainset` and `testset`
     split: str = "train",  # train or test

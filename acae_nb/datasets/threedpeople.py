@@ -12,7 +12,8 @@ from pathlib import Path
 import cv2
 from jaxtyping import Float
 
-from .native import ImageFile, NativeError, check_projection, make_camera, reading, require, row
+from .native import ImageFile, make_camera, projection_fault, row, whole_rows
+from .native_files import NativeError, reading, require
 from ..examples.images import encode_mask
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
@@ -65,6 +66,7 @@ def read_mask(path: Path) -> np.ndarray:
     return (abs(pixels - 153) > 10).any(-1)
 
 # %% ../../nbs/datasets/threedpeople.ipynb #190adb5b
+@whole_rows
 def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, ImageFile]]:
     """The person of every picture, by avatar, motion, camera and frame, with its mask; `split` is "train".
 
@@ -83,11 +85,10 @@ def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, Imag
             continue
         joints, px = read_skeleton(path)
         camera, picture = locate_camera(path, joints, px), ImageFile(photo)
-        check_projection(path, joints, camera, px, 5, frame)
         if picture.size != SIZE:
             raise NativeError(photo, "size", f"a picture of {SIZE} px", str(picture.size))
         (top, bottom), (left, right) = ((places.min(), places.max() + 1) for places in np.nonzero(mask))
-        yield row(
+        yield projection_fault(path, joints, camera, px, 5, frame) or row(
             path,
             Example(
                 f"{avatar}/{motion}/{camera_name}/{scene}/{frame}",

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .native import ImageFile, NativeError, box_of, field, load_pickle, make_camera, require, row
+from .native import ImageFile, box_of, make_camera, row, whole_rows
+from .native_files import NativeError, field, load_pickle, require
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
 
@@ -36,6 +37,7 @@ def read_cameras(data: dict, path: Path) -> list[Camera]:
     return cameras
 
 # %% ../../nbs/datasets/threedpw.ipynb #2fe753a4
+@whole_rows
 def read(root: str | Path, split: str = "test") -> Iterator[tuple[Example, ImageFile]]:
     """People by sequence, frame and person; `split` is "train", "validation" or "test".
 

@@ -12,17 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from acae_nb.datasets.native import (
-    NativeError,
-    VideoFrame,
-    box_of,
-    checked,
-    make_camera,
-    reading,
-    require,
-    row,
-    video_length,
-)
+from .native import VideoFrame, box_of, make_camera, row, video_length, whole_rows
+from .native_files import NativeError, checked, reading, require
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
 
@@ -80,6 +71,7 @@ def in_split(subject: str, sequence: str, split: str) -> bool:
     return sequence in TESTED if split == "test" else sequence not in TESTED and subject in ("S1", "S2", "S3")
 
 # %% ../../nbs/datasets/totalcapture.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,
     split: str = "train",  # "train" or "test"

@@ -17,18 +17,8 @@ import numpy as np
 from jaxtyping import Float
 
 from .c3d_files import read_c3d
-from acae_nb.datasets.native import (
-    NativeError,
-    VideoFrame,
-    box_of,
-    checked,
-    field,
-    make_camera,
-    reading,
-    require,
-    row,
-    video_length,
-)
+from .native import VideoFrame, box_of, make_camera, row, video_length, whole_rows
+from .native_files import NativeError, checked, field, reading, require
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
 
@@ -69,6 +59,7 @@ def read_joints(path: str | Path) -> Float[np.ndarray, "person frame 15 3"]:
     return points.reshape(len(points), -1, 15, 3).swapaxes(0, 1)
 
 # %% ../../nbs/datasets/umpm.ipynb #d6c3c159
+@whole_rows
 def read(
     root: str | Path,
     split: str = "train",  # all of it

@@ -10,7 +10,7 @@ import pytest
 from mutations import bit_flipped, check_mutations, missing_file, truncated, zero_filled
 
 from acae_nb.datasets import agora
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 from acae_nb.skeletons.joints import load_skeleton
 
 W, H = 3840, 2160  # gt_joints_2d are for these pictures; the files here have a tenth of that

@@ -12,7 +12,7 @@ from mutations import check_mutations
 from native_scene import opencv_project, people, picture, ring, shows, write_video
 
 from acae_nb.datasets import aist
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 SIZE, LENS = (96, 64), [-0.09, 0.03, 0.001, 0.0, 0.0]
 SEQUENCES = {

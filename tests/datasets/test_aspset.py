@@ -9,7 +9,7 @@ from mutations import check_mutations
 from native_scene import opencv_project, people, picture, ring, shows, write_video
 
 from acae_nb.datasets import aspset
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 SIZE, N = (96, 64), 3
 CLIPS = {

@@ -9,7 +9,7 @@ from mutations import check_mutations
 from native_scene import opencv_project, people, picture, ring, shows, write_image
 
 from acae_nb.datasets import behave
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 from acae_nb.examples.images import decode_mask
 
 SIZE = (80, 60)

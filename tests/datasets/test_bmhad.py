@@ -7,7 +7,7 @@ from mutations import check_mutations
 from native_scene import holds, people, picture, ring, shows, write_c3d
 
 from acae_nb.datasets import bmhad
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 SIZE = (96, 80)  # the real ones are 640 x 480 px
 CLUSTERS = {

@@ -7,7 +7,7 @@ from native_scene import holds, opencv_project, people, picture, ring, shows, wr
 from scipy.io import savemat
 
 from acae_nb.datasets import bml_movi
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 SIZE = (96, 80)  # the real ones are 800 x 600 px
 SUBJECTS = {"1": "F_Subjects_1_45", "46": "F_Subjects_46_90"}

@@ -9,7 +9,7 @@ from mutations import check_mutations
 from native_scene import opencv_project, people, picture, ring, shows, write_image, write_video
 
 from acae_nb.datasets import cmu_panoptic
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 SIZE = (96, 64)  # the real ones are 1920 x 1080 px
 K = [[70.0, 0.0, 47.0], [0.0, 71.0, 31.0], [0.0, 0.0, 1.0]]

@@ -8,7 +8,7 @@ import pytest
 from mutations import check_mutations
 
 from acae_nb.datasets import coco
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 NAMES = (
     "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow "

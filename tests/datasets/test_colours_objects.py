@@ -11,7 +11,8 @@ from acae_nb.datasets.colours import (
     recoloured,
     white_balanced,
 )
-from acae_nb.datasets.native import ImageFile, NativeError
+from acae_nb.datasets.native import ImageFile
+from acae_nb.datasets.native_files import NativeError
 from acae_nb.datasets.objects import cut_object, palette_numbers, pictures, voc_objects
 from acae_nb.examples.images import encode_jpeg
 

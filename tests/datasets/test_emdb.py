@@ -9,7 +9,7 @@ import pytest
 from mutations import check_mutations
 
 from acae_nb.datasets import emdb
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 from tests.datasets.test_smpl import slow_joints
 from tests.datasets.test_smpl import write as write_model
 

@@ -8,7 +8,7 @@ from mutations import check_mutations
 from native_scene import holds, people, picture, shows, write_image
 
 from acae_nb.datasets import gpa
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 SIZE = (96, 80)  # the real ones are 1920 x 1080 px, five cameras
 

@@ -11,7 +11,7 @@ from native_scene import people, picture, ring, shows, write_video
 from scipy.spatial.transform import Rotation
 
 from acae_nb.datasets import h36m
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 SIZE = (96, 80)  # the real ones are 1000 x 1000 or 1000 x 1002 px
 NAMES = ("54138969", "55011271", "58860488", "60457274")

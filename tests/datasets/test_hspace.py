@@ -9,7 +9,7 @@ from mutations import check_mutations
 from native_scene import people, picture, shows
 
 from acae_nb.datasets import hspace
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 from acae_nb.examples.images import decode_mask
 
 SIZE = (80, 60)

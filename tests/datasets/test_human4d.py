@@ -9,7 +9,7 @@ from mutations import check_mutations
 from native_scene import holds, opencv_project, people, picture, ring, shows, write_image
 
 from acae_nb.datasets import human4d
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 SIZE, NAMES = (96, 80), ("M72e", "M72h")  # the real ones are 1280 x 720 px, four cameras
 RECORDINGS = {

@@ -6,7 +6,7 @@ from mutations import check_mutations
 from native_scene import opencv_project, people, picture, ring, shows, write_image
 
 from acae_nb.datasets import humbi
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 SIZE, CAMERAS = (96, 54), (3, 41)
 

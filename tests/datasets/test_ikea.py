@@ -9,7 +9,7 @@ from mutations import check_mutations
 from native_scene import opencv_project, people, picture, ring, shows, write_video
 
 from acae_nb.datasets import ikea
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 SIZE = (96, 54)
 RECORDINGS = {

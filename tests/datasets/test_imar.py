@@ -8,7 +8,7 @@ from mutations import check_mutations
 from native_scene import holds, people, picture, ring, shows, write_video
 
 from acae_nb.datasets import imar
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 SIZE, CAMERAS = (96, 80), ("50591643", "58860488")  # the real ones are 900 x 900 px and four
 

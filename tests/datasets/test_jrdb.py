@@ -8,7 +8,7 @@ import pytest
 from mutations import check_mutations
 
 from acae_nb.datasets import jrdb
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 NAMES = [
     "head",

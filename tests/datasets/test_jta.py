@@ -8,7 +8,7 @@ import pytest
 from mutations import check_mutations
 
 from acae_nb.datasets import jta
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 K = np.array([[1158.0, 0, 960], [0, 1158, 540], [0, 0, 1]])  # the owners' README: of the 2D joints
 SEEN = np.diag([1167 / 1158, 1167 / 1158, 1]) @ K + [

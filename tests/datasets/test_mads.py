@@ -8,7 +8,7 @@ from native_scene import holds, opencv_project, people, picture, ring, shows, wr
 from scipy.io import savemat
 
 from acae_nb.datasets import mads
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 SIZE = (96, 80)  # the real ones are 512 x 384 px, three cameras
 LENS = [-0.2, 0.1, 0.01, -0.005, 0.02]

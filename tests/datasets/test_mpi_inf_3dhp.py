@@ -8,7 +8,8 @@ from mutations import check_mutations
 from native_scene import look_at, opencv_project, people, picture, ring, shows, write_image, write_video
 
 from acae_nb.datasets import mpi_inf_3dhp, mpi_inf_3dhp_test
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
+from acae_nb.geometry.cameras import Camera
 
 SIZE, FRAMES = (64, 64), 3  # the real ones are 2048 x 2048 px
 LENS = [-0.277, 0.131, -0.00036, -0.00115, -0.0493]
@@ -164,6 +165,72 @@ def test_a_calibration_without_the_benchmarks_camera(tmp_path):
     path.write_text(path.read_text().replace("3427.28", "3427.38"))
     with pytest.raises(NativeError, match="ts1-4cameras.calib: camera.*3427.28"):
         list(mpi_inf_3dhp_test.read(tmp_path))
+
+
+def write_large(root, n_frames, changes):
+    """One recording of one camera with pictures of 2048 px, in which `changes` (frame, joint, (x, y) px) are added to annot2."""
+    world = people(0, n_frames, n_joints=28, up=1)
+    [place], [turn] = ring(1, up=(0, 1, 0), target=(0, 900, 0), turn=1)
+    K = np.array([[1500.0, 0, 1023.5], [0, 1500, 1023.5], [0, 0, 1]])
+    seen = (world - place) @ turn.T
+    pixels = opencv_project(world, K, np.zeros(5), turn, place)
+    for frame, joint, shift in changes:
+        pixels[frame, joint] += shift
+    folder = root / "S1/Seq1"
+    write_video(folder / "imageSequence/video_0.avi", [np.zeros((2048, 2048, 3), np.uint8)] * n_frames)
+    (folder / "camera.calibration").write_text(
+        "Skeletool Camera Calibration File V1.0\nname 0\n  sensor 10 10\n  size 2048 2048\n  animated 0\n"
+        f"  intrinsic {flat(np.c_[K, np.zeros(3)])}\n  extrinsic {flat(np.c_[turn, -turn @ place])}\n  radial 0\n"
+    )
+    poses = cells([seen.reshape(n_frames, 84)])
+    arrays = dict(annot2=cells([pixels.reshape(n_frames, 56)]), annot3=poses, univ_annot3=poses)
+    scipy.io.savemat(folder / "annot.mat", arrays)
+    return world
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [(0, 18, (1.1, 1.8))],  # the smallest input of A12
+        [(f, j, (1.1, 1.8)) for f in range(3) for j in (3, 18, 23)],
+        [(1, 23, (-8.0, 9.0)), (2, 3, (12.0, 0))],
+        [(1, 7, (1.0, -1.0))],
+    ],
+)
+def test_pixels_as_the_owners_wrote_them_are_read(tmp_path, changes):  # A12
+    world = write_large(tmp_path, 3, changes)
+    rows = mpi_inf_3dhp.read(tmp_path)
+    np.testing.assert_allclose([e.joints3d for e, _ in rows], world, atol=1e-3)
+    assert (rows.left_out.rows, rows.left_out.count) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ([(f, 18, (15.0, 15.0)) for f in range(3)], ["frame 0 of camera 0", "left_hip", "within 20 px"]),
+        ([(f, 7, (1.5, 1.5)) for f in range(3)], ["frame 0 of camera 0", "within 2 px"]),
+        ([(2, 5, (60.0, 0.0))], ["frame 2 of camera 0", "within 2 px"]),
+    ],
+)
+def test_pixels_of_another_calibration_are_refused(tmp_path, changes, words):  # A12
+    write_large(tmp_path, 3, changes)
+    with pytest.raises(NativeError) as error:
+        list(mpi_inf_3dhp.read(tmp_path))
+    assert "annot.mat" in str(error.value) and all(word in str(error.value) for word in words), error.value
+
+
+def test_a_single_frame_that_is_off_is_left_out(tmp_path):  # A12, A13
+    view = mpi_inf_3dhp.View(Camera([[1500, 0, 1023.5], [0, 1500, 1023.5], [0, 0, 1]]), (2048, 2048))
+    joints = people(0, 200, n_joints=28, up=1) - [0, 900, -4000]
+    pixels = view.camera.project(joints)
+    pixels[120, 5] += 30
+    data = {"annot3": [joints.reshape(200, 84)], "annot2": [pixels.reshape(200, 56)]}
+    recording = mpi_inf_3dhp.read_recording("annot.mat", data, "annot3", 0, view)
+    assert list(recording.faults) == [120] and "frame 120 of camera 0" in str(recording.faults[120])
+    pixels[121:123, 5] += 30
+    data["annot2"] = [pixels.reshape(200, 56)]
+    with pytest.raises(NativeError, match="frame 120 of camera 0"):
+        mpi_inf_3dhp.read_recording("annot.mat", data, "annot3", 0, view)
 
 
 def test_a_video_that_ends_early(tmp_path):

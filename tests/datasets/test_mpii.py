@@ -7,7 +7,7 @@ import scipy.io
 from mutations import check_mutations
 
 from acae_nb.datasets import mpii
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 SIZE = 64, 48
 # id in the file -> index; the page of the data set lists 0 r ankle ... 15 l wrist

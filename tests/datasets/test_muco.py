@@ -8,7 +8,7 @@ from mutations import check_mutations
 from native_scene import opencv_project, people, picture, ring, shows, write_image
 
 from acae_nb.datasets import muco
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 SIZE, FRAMES = (64, 64), 3
 COMPOSITES = [

@@ -7,7 +7,7 @@ from mutations import check_mutations
 from native_scene import people, picture, shows, write_image
 
 from acae_nb.datasets import mupots
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 SIZE, FRAMES = (80, 60), 3
 

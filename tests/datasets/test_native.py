@@ -13,10 +13,18 @@ from acae_nb.basics import safe_pickle
 from acae_nb.datasets import native, native_files
 from acae_nb.datasets.native import (
     ImageFile,
-    NativeError,
+    LeftOut,
     VideoFrame,
+    attempt,
     box_of,
-    check_projection,
+    make_camera,
+    projection_fault,
+    row,
+    video_length,
+    whole_rows,
+)
+from acae_nb.datasets.native_files import (
+    NativeError,
     checked,
     field,
     load_h5,
@@ -24,10 +32,7 @@ from acae_nb.datasets.native import (
     load_mat,
     load_npz,
     load_pickle,
-    make_camera,
     require,
-    row,
-    video_length,
 )
 from acae_nb.examples.rows import Example
 from acae_nb.geometry.cameras import Camera
@@ -601,8 +606,8 @@ def test_rows_are_checked():
         example(joints * np.inf),
         example(joints, weight=np.nan),
     ):
-        with pytest.raises(NativeError, match="^f: a/0, "):
-            row("f", bad, None, 10)
+        fault = row("f", bad, None, 10)
+        assert isinstance(fault, NativeError) and str(fault).startswith("f: a/0, ")
 
 
 def test_cameras_are_made_orthonormal_or_refused():
@@ -622,14 +627,68 @@ def test_labels_must_agree_with_their_projection():
     camera = example(joints).camera
     px = camera.project(joints)
     px[4] = np.nan
-    check_projection("f", joints, camera, px + 0.3, 0.5)
+    assert projection_fault("f", joints, camera, px + 0.3, 0.5) is None
     px[7, 0] += 3
-    with pytest.raises(NativeError, match="f: frame 12, joint 7"):
-        check_projection("f", joints, camera, px, 1, "12")
-    with pytest.raises(NativeError, match="joint 1"):
-        check_projection(
-            "f", np.where(np.arange(10)[:, None] == 1, [0, 0, -9000], joints), camera, camera.project(joints), 1
-        )
+    assert "f: frame 12, joint 7" in str(projection_fault("f", joints, camera, px, 1, "12"))
+    tolerances = np.where(np.arange(10) == 7, 5.0, 1.0)
+    assert projection_fault("f", joints, camera, px, tolerances) is None
+    behind = np.where(np.arange(10)[:, None] == 1, [0, 0, -9000], joints)
+    assert "joint 1" in str(projection_fault("f", behind, camera, camera.project(joints), 1))
+
+
+# ---- broken rows (A13) ----------------------------------------------------------------------------------------------------------
+@whole_rows
+def read_numbered(n_rows, broken=(), weight=-1.0):
+    "A reader whose rows `broken` cannot be right, and whose row 0 is of a person out of the picture."
+    joints = np.random.default_rng(0).normal(0, 200, (10, 3))
+    yield None
+    for k in range(n_rows):
+        changes = {"weight": weight} if k in broken else {}
+        yield row("labels.json", example(joints, example_id=f"clip/{k:04d}", frame=k, **changes), None, 10)
+
+
+@pytest.mark.parametrize(
+    "n_rows, broken", [(300, ()), (300, (0,)), (300, (7, 120, 299)), (100, (99,)), (1, ()), (0, ())]
+)
+def test_broken_rows_are_left_out_and_named(n_rows, broken):  # A13
+    rows = read_numbered(n_rows, broken)
+    assert [e.frame for e, _ in rows] == [k for k in range(n_rows) if k not in broken]
+    assert (rows.left_out.rows, rows.left_out.count) == (n_rows, len(broken))
+    for k, reason in zip(broken, rows.left_out.reasons, strict=True):
+        assert reason.startswith(f"labels.json: clip/{k:04d}, weight: expected a finite number")
+        assert reason in str(rows.left_out) and reason in json.loads(rows.left_out.to_json())["reasons"]
+
+
+@pytest.mark.parametrize("n_rows, n_broken", [(1, 1), (99, 1), (100, 2), (300, 4), (300, 300)])
+def test_more_than_a_hundredth_broken_is_an_error(n_rows, n_broken):  # A13
+    with pytest.raises(NativeError, match=f"labels.json: rows: .*1% broken, found {n_broken} of {n_rows}.*clip/0000"):
+        list(read_numbered(n_rows, range(n_broken)))
+
+
+def test_the_summary_is_short_where_much_is_left_out():  # A13
+    rows = read_numbered(20000, range(150))
+    assert sum(1 for _ in rows) == 19850 and "and 50 more" in str(rows.left_out)
+    assert len(rows.left_out.reasons) == 100
+    assert str(LeftOut(5)) == "5 rows, none broken"
+
+
+def test_the_broken_joint_is_named():  # A13
+    joints = np.random.default_rng(0).normal(0, 200, (10, 3))
+    for bad in (np.inf, np.nan):
+        broken = joints.copy()
+        broken[6, 1] = bad
+        assert str(row("f", example(broken), None, 10)).startswith("f: a/0, joints3d, joint 6: ")
+
+
+def test_a_row_that_cannot_be_read_is_one_broken_row():  # A13
+    def make(k):
+        if k == 2:
+            raise NativeError("f", "annotations/2", "numbers", "text")
+        return k
+
+    assert [attempt(make, k) for k in (1, 3)] == [1, 3] and str(attempt(make, 2)).startswith("f: annotations/2")
+    with pytest.raises(ZeroDivisionError):
+        attempt(lambda k: k / 0, 1)
 
 
 # ---- the mutations themselves: a sound reader passes, careless ones do not ------------------------------------------------------
@@ -647,6 +706,7 @@ def write_tiny(folder):
     )
 
 
+@whole_rows
 def read_tiny(folder, get=field):
     path = folder / "labels.json"
     data = load_json(path)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from acae_nb.datasets import own_coco, own_table
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 from acae_nb.datasets.own import validate_folder
 from acae_nb.datasets.own_coco import category_skeleton, mirrored
 from acae_nb.datasets.own_files import skeleton_from

@@ -9,7 +9,7 @@ from native_scene import opencv_project, picture, ring, shows, write_image
 from scipy.spatial.transform import Rotation
 
 from acae_nb.datasets import rich, smplx_body
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 SIZE, LENS = (96, 72), [-0.08, 0.03, 0.001, 0.0, 0.004]
 # vchoutas/smplx joint_names.py and vertex_ids.py: rows of the 127 joints that the paper keeps, and the vertices of 55 to 75

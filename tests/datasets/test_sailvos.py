@@ -6,7 +6,7 @@ import pytest
 from mutations import check_mutations
 
 from acae_nb.datasets import sailvos
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 from acae_nb.examples.images import decode_mask
 
 W, H = 1280, 800

@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse
 from scipy.spatial.transform import Rotation
 
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 from acae_nb.datasets.smpl import body_joints, load_body
 
 PARENTS = [-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21]

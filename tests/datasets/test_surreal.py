@@ -7,7 +7,7 @@ import scipy.io
 from mutations import check_mutations
 
 from acae_nb.datasets import surreal
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 W, H = 320, 240
 # What misc/3Dto2D of the owners does: Blender's camera matrix, turned to computer vision; it has determinant -1, so pictures are mirrored.

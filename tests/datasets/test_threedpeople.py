@@ -6,7 +6,7 @@ import pytest
 from mutations import check_mutations
 
 from acae_nb.datasets import threedpeople
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 from acae_nb.skeletons.joints import load_skeleton
 
 SIZE = 640, 480

@@ -9,7 +9,7 @@ import pytest
 from mutations import check_mutations
 
 from acae_nb.datasets import threedpw
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 SIZE = 48, 64  # upright pictures, as most of 3DPW
 K = np.array([[60.0, 0, 24], [0, 61, 32], [0, 0, 1]])

@@ -6,7 +6,7 @@ from mutations import check_mutations
 from native_scene import holds, opencv_project, people, picture, ring, shows, write_video
 
 from acae_nb.datasets import totalcapture
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 SIZE = (96, 80)  # the real ones are 1920 x 1080 px, and eight cameras
 JOINTS = (

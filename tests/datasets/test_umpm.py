@@ -7,7 +7,7 @@ from mutations import check_mutations
 from native_scene import holds, opencv_project, people, picture, ring, shows, write_c3d, write_video
 
 from acae_nb.datasets import umpm
-from acae_nb.datasets.native import NativeError
+from acae_nb.datasets.native_files import NativeError
 
 SIZE, NAMES = (96, 80), "fsrl"  # the real videos are 644 x 484 px
 SEQUENCES = {"p1_table_2": (1, "calib_l06"), "p2_free_1": (2, "calib_n27")}  # the JSON file of the second is broken

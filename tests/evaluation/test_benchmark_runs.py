@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from acae_nb.datasets.native import ImageFile, NativeError, VideoFrame
+from acae_nb.datasets.native import ImageFile, VideoFrame
+from acae_nb.datasets.native_files import NativeError
 from acae_nb.datasets.selection import picture_name
 from acae_nb.datasets.sources import open_source
 from acae_nb.evaluation import benchmark_runs
