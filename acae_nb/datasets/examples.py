@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from .native import whole_rows
 from ..examples.tables import Example, ExampleTable
 from ..skeletons.joints import Skeleton
 
@@ -43,6 +44,7 @@ def skeleton(root: str | Path) -> Skeleton:
     return ExampleTable.open(root).skeleton
 
 
+@whole_rows
 def read(root: str | Path) -> Iterator[tuple[Example, TablePicture]]:
     "All rows in order. InvalidExamples when files are missing or damaged."
     table = ExampleTable.open(root)

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..basics.names import near
-from .native import ImageFile, box_of
+from .native import box_of, whole_rows
 from .native_files import NativeError, checked, field
 from acae_nb.datasets.own_files import (
+    UprightFile,
+    alike,
     cameras_from,
     distant_camera,
     picture_size,
@@ -103,7 +104,7 @@ def skeleton(root: str | Path) -> Skeleton:
 # %% ../../nbs/datasets/own_coco.ipynb #a67d16a5
 def scan(
     root: str | Path, split: str = "train", decode: bool = False
-) -> Iterator[tuple[Example | None, ImageFile | None, list[Problem]]]:
+) -> Iterator[tuple[Example | None, UprightFile | None, list[Problem]]]:
     "All people of a split: example and picture, or None, and the problems of that annotation; problems of the file come first. NativeError for a file without a skeleton."
     path = _file(root, split)
     data, problems = read_object(path)
@@ -138,7 +139,10 @@ def scan(
 
 def _example(root, path, split, data, k, images, cameras, own, seen, decode):
     "One annotation of `scan`; NativeError for a value that is missing or of another kind."
-    get = lambda key, shape, kind=float: field(data, path, f"annotations/{k}/{key}", shape, kind)
+
+    def get(key, shape, kind=float):
+        return field(data, path, f"annotations/{k}/{key}", shape, kind)
+
     number, image = int(get("id", (), int)), int(get("image_id", (), int))
     if number in seen:
         raise NativeError(path, f"annotations/{k}/id", "an id of its own", f"{number} again")
@@ -149,16 +153,16 @@ def _example(root, path, split, data, k, images, cameras, own, seen, decode):
     name = str(field(data, path, f"{place}/file_name", (), str))
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise NativeError(path, f"{place}/file_name", "a path below images/", repr(name))
-    picture = ImageFile(root / "images" / name)
-    size, problems = picture_size(path, k, picture, decode)
+    picture = UprightFile(root / "images" / name)
+    size, problems = picture_size(path, k, picture, name, decode)
     if size is None:
         return None, None, problems
     stated = tuple(int(field(data, path, f"{place}/{side}", (), int)) for side in ("width", "height"))
     if stated != tuple(size):
-        raise NativeError(path, f"{place}/width, height", f"those of the picture, {tuple(size)}", str(stated))
+        raise NativeError(path, f"{place}/width, height", f"those of the upright picture, {tuple(size)}", str(stated))
     camera = entry.get("camera")
     if camera is not None and camera not in cameras:
-        raise NativeError(path, f"{place}/camera", f"a camera of the file{near(camera, cameras)}", repr(camera))
+        raise NativeError(path, f"{place}/camera", f"a camera of the file{alike(camera, cameras)}", repr(camera))
     labels, j = {}, len(own)
     if "keypoints3d" in annotation:
         if camera is None:
@@ -191,7 +195,8 @@ def _example(root, path, split, data, k, images, cameras, own, seen, decode):
     return (None, None, problems) if problems else (example, picture, [])
 
 # %% ../../nbs/datasets/own_coco.ipynb #190adb5b
-def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, ImageFile]]:
+@whole_rows
+def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, UprightFile]]:
     "People of a split in the file's order. InvalidExamples at the first that is wrong (`acae_nb.datasets.own.validate_folder` lists all), NativeError without a file or skeleton."
     for example, picture, problems in scan(root, split):
         if problems:

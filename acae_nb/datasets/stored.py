@@ -89,6 +89,7 @@ def store_crops(
     jobs: int | None = None,  # processes; None: one a core
     shard: int = 250,  # rows
     total: int | None = None,  # rows, if known, for the progress bar's time to go
+    notes: dict[str, str] | None = None,  # texts by name that the table keeps
 ) -> Path:
     """Write the example table of stored crops of `rows` in `folder`; returns it. The table does not depend on `jobs`.
 
@@ -113,7 +114,7 @@ def store_crops(
     )
     with (
         tqdm(total=total, desc=folder.name, unit="example", mininterval=1) as bar,
-        ExampleWriter(folder, skeleton, folder.name) as writer,
+        ExampleWriter(folder, skeleton, folder.name, notes) as writer,
     ):
         for path in Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="2*n_jobs")(tasks):
             table = ExampleTable.open(path)

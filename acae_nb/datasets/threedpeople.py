@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import numpy as np
 from jaxtyping import Float
 
 from .native import ImageFile, make_camera, projection_fault, row, whole_rows

@@ -84,6 +84,14 @@ def test_files_come_back_whole_and_damaged_ones_are_refused(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", LOADERS)
+def test_pointers_of_git_lfs_are_called_so(kind, tmp_path):  # B20
+    path = tmp_path / f"a.{kind}"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(NativeError, match=f"a.{kind}: file: .*a Git LFS pointer.*git lfs pull"):
+        LOADERS[kind](path)
+
+
+@pytest.mark.parametrize("kind", LOADERS)
 def test_flipped_bits_never_crash_a_loader(kind, tmp_path, nightly):
     samples(tmp_path)
     path, rng = tmp_path / f"a.{kind}", np.random.default_rng(3)

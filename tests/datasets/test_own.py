@@ -368,3 +368,87 @@ def test_skeletons_of_ones_own():
     ):
         with pytest.raises(ValueError):
             skeleton_from(bad)
+
+
+# ---- photographs that are stored turned (B1) -----------------------------------------------------------------------------------
+PATTERN = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+PATTERN[:60, :80], PATTERN[60:, 80:] = (220, 40, 40), (40, 220, 40)
+
+
+def stored_turned(path, orientation):
+    "A JPEG that Pillow shows as PATTERN, stored turned with this EXIF orientation."
+    from PIL import Image
+
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's transpositions that the orientation undoes
+    picture = Image.fromarray(PATTERN)
+    if orientation != 1:
+        picture = picture.transpose(undo[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(path, quality=95, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_are_held_upright(tmp_path, orientation):  # B1
+    import cv2
+    from PIL import Image, ImageOps
+
+    write_table(tmp_path / "table", flat=True, mask="day/m.png")
+    write_coco(tmp_path / "coco")
+    mask = PATTERN[..., 0] > 100
+    cv2.imwrite(str(tmp_path / "table/images/day/m.png"), mask.astype(np.uint8) * 255)
+    for name, reader in (("table", own_table), ("coco", own_coco)):
+        photograph = tmp_path / name / "images/day/0.jpg"
+        stored_turned(photograph, orientation)
+        upright = np.asarray(ImageOps.exif_transpose(Image.open(photograph)))
+        assert abs(upright.astype(int) - PATTERN).mean() < 3
+        assert validate_folder(tmp_path / name) == []
+        example, picture = next(reader.read(tmp_path / name))
+        assert example.image_size == picture.size == SIZE
+        assert abs(picture.load().astype(int) - upright).max() <= 2  # two decoders of JPEG
+        for data in (picture.jpeg(), encode_jpeg(picture.load())):
+            assert abs(cv2.imdecode(np.frombuffer(data, np.uint8), 1)[..., ::-1].astype(int) - PATTERN).mean() < 4
+        np.testing.assert_allclose(picture.load()[30, 40], PATTERN[30, 40], atol=8)
+    first = next(own_table.read(tmp_path / "table"))[0]
+    assert (decode_mask(first.mask, SIZE) == mask).all()
+
+
+def test_sizes_of_a_coco_file_are_those_of_the_upright_picture(tmp_path):  # B1
+    write_coco(tmp_path / "coco")
+    stored_turned(tmp_path / "coco/images/day/0.jpg", 6)
+    edit(lambda d: d["images"][0].update(width=SIZE[1], height=SIZE[0]))(tmp_path / "coco")
+    [problem] = {(p.field, p.expected, p.found) for p in validate_folder(tmp_path / "coco")}
+    assert problem == ("images/0/width, height", f"those of the upright picture, {SIZE}", f"{SIZE[::-1]}")
+
+
+# ---- names that other systems write differently (B20) --------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "change, where, hint",
+    [
+        (set_cell(0, "image", "day\\0.jpg"), (0, "image"), "did you mean 'day/0.jpg'?"),
+        (set_cell(0, "image", "Day/0.JPG"), (0, "image"), "did you mean 'day/0.jpg'?"),
+        (
+            set_cell(0, "image", "day/u\u0308ber.jpg"),
+            (0, "image"),
+            "'day/\u00fcber.jpg', the same letters in other code points",
+        ),
+        (set_cell(0, "mask", "DAY\\0.jpg"), (0, "mask"), "did you mean 'day/0.jpg'?"),
+        (set_cell(2, "camera", "A"), (2, "camera"), "did you mean 'a'?"),
+        (set_cell(0, "Nose.X", "1"), (None, "Nose.X"), "did you mean 'nose.x'?"),
+        (set_cell(0, "image", "night/0.jpg"), (0, "image"), ""),
+    ],
+)
+def test_names_of_other_systems_get_a_hint(tmp_path, change, where, hint):  # B20
+    write_table(tmp_path / "dogs")
+    (tmp_path / "dogs/images/day/\u00fcber.jpg").write_bytes(encode_jpeg(PATTERN))
+    change(tmp_path / "dogs")
+    messages = [str(p) for p in validate_folder(tmp_path / "dogs") if (p.row, p.field) == where]
+    assert len(messages) == 1 and hint in messages[0] and (hint or "did you mean" not in messages[0])
+
+
+@pytest.mark.parametrize("separator, name", [(";", "semicolons"), ("\t", "tabs")])
+def test_tables_with_other_separators_are_named(tmp_path, separator, name):  # B20
+    table = write_table(tmp_path / "dogs")
+    table.to_csv(tmp_path / "dogs/examples.csv", index=False, sep=separator, decimal=",")
+    [problem] = validate_folder(tmp_path / "dogs")
+    assert problem.field == "file" and "commas" in problem.expected and problem.found.startswith(name)

@@ -354,6 +354,15 @@ def test_two_writers_of_one_folder(tmp_path):
     assert ExampleTable.open(tmp_path / "t")[0].example_id == "e0"
 
 
+def test_notes_are_kept(tmp_path):  # A13
+    for notes in (None, {}, {"left_out": '{"rows": 3}', "of": "näher"}):
+        with ExampleWriter(tmp_path / "t", SKELETON, "d", notes) as writer:
+            writer.add(example(0), JPEG)
+        assert ExampleTable.open(tmp_path / "t").notes == (notes or {}) and not validate(tmp_path / "t")
+    with pytest.raises(ValueError, match="notes: .*found \\['skeleton'\\]"):
+        ExampleWriter(tmp_path / "t", SKELETON, "d", {"skeleton": "{}"})
+
+
 def test_an_empty_table_is_refused(tmp_path):
     with pytest.raises(InvalidExamples, match="at least one example"):
         write(tmp_path / "t", [])
