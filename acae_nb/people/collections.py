@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['CHECKS', 'CHUNK', 'Collection', 'read_collection', 'Cast', 'fixed_cameras', 'place_camera', 'neighbour', 'Shot',
-           'render_example', 'render_chunk', 'render_collection', 'write_table']
+           'Scenery', 'cloudiness', 'render_example', 'draw_people', 'render_chunk', 'render_collection', 'box_of',
+           'example_of', 'source_of', 'write_table']
 
 # %% ../../nbs/people/collections.ipynb #110a8502
 import functools
 import multiprocessing
 import os
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
@@ -32,6 +34,7 @@ from .motion import Motion, clip_weight, sample_poses
 from .places import PLACES, chair, random_place
 from .retarget import pose_people
 from .scenes import View, aim, develop, frame_person, photograph, random_finish, random_light
+from .separation import Source, digest, write_sources
 from .staging import block_view, crop_photo, lift_of, seat_under, through_lens
 from .wardrobe import STYLES, random_look
 
@@ -207,7 +210,10 @@ def fixed_cameras(plan: Collection) -> list[tuple]:
 
 
 def place_camera(plan: Collection, rng, person: Float[np.ndarray, "V 3"], cameras) -> tuple[str, Camera]:
-    "Name and `Camera` for one picture: one of the fixed `cameras`, or a new one somewhere around the person; zoomed and shifted onto the person."
+    """Name and `Camera` for one picture, zoomed and shifted onto the person.
+
+    One of the fixed `cameras`, or a new one somewhere around the person.
+    """
     if cameras:
         k = int(rng.integers(len(cameras)))
         name, (position, rotation) = f"camera{k}", cameras[k]
@@ -238,21 +244,54 @@ def neighbour(cast: Cast, posed, rng, at: Float[np.ndarray, " 3"], view: View):
 # %% ../../nbs/people/collections.ipynb #610620fe
 @dataclass
 class Shot:
-    "One picture [H, W, 3] uint8 and what is known of it: camera and its name, mask [H, W] bool, the shift [3] mm of the posed person, JPEG quality."
+    "One picture and what is known of it."
 
     image: UInt8[np.ndarray, "H W 3"]
     camera_name: str
     camera: Camera
     mask: Bool[np.ndarray, "H W"]
-    shift: Float[np.ndarray, " 3"]
-    quality: int
+    shift: Float[np.ndarray, " 3"]  # mm, of the posed person
+    quality: int  # of the JPEG file
+    place: str  # kind and seed
+    photograph: str  # name of the photograph behind the person; "" where there is none
+    has_neighbour: bool
+
+
+class Scenery:
+    "The places of one picture: drawn again and again until one shows the person."
+
+    def __init__(self, plan: Collection, rng: np.random.Generator, index: int, photos: Mapping[str, np.ndarray]):
+        self.photos = photos
+        seed = [plan.seed, 5, int(rng.integers(plan.backdrops)) if plan.backdrops else index]
+        self.rng = np.random.default_rng(seed)
+        shares = np.array(list(plan.places.values()), float)
+        self.kind = list(plan.places)[self.rng.choice(len(shares), p=shares / shares.sum())]
+        self.name = f"{self.kind}/{'-'.join(map(str, seed))}"
+        self.photograph = ""
+
+    def draw(self, view: View, aside: Float[np.ndarray, " 2"]):
+        "A place around `aside` [2] mm on the floor."
+        backdrop = []
+        if self.kind == "photo":
+            self.photograph = list(self.photos)[self.rng.integers(len(self.photos))]
+            backdrop = [crop_photo(self.photos[self.photograph], view.size, self.rng)]
+        place = random_place(self.kind, self.rng, view.position - [*aside, 0], backdrop)
+        for mesh in place.meshes:
+            mesh.vertices[:, :2] += np.float32(aside)
+        return place
+
+
+def cloudiness(place) -> float:
+    "How overcast the place's sky is, 0 to 1."
+    return 0.0 if place.sky is None else float(np.clip((place.sky.clouds - 0.42) * 6, 0, 1))
 
 
 def render_example(plan: Collection, cast: Cast, index: int, posed: list, cameras, photos) -> Shot:
-    """Picture number `index`; `posed`: (subject, vertices [V, 3] mm, touches the floor) of this person and of a second one for crowds.
+    """Picture number `index`.
 
-    Furniture or another person may hide at most 45 % of the person: the scene is drawn again until it is so, from the second time
-    on without occluders. Raises RuntimeError when eight scenes did not do.
+    `posed`: (subject, vertices [V, 3] mm, touches the floor) of this person and of a second one for crowds.
+    Furniture or another person may hide at most 45 % of the person: the scene is drawn again until it is so, from the second
+    time on without occluders. Raises RuntimeError when eight scenes did not do.
     """
     rng = np.random.default_rng([plan.seed, 4, index])
     subject, vertices, contact = posed[0]
@@ -263,15 +302,10 @@ def render_example(plan: Collection, cast: Cast, index: int, posed: list, camera
     person.vertices = (person.vertices + shift).astype(np.float32)
     name, camera = place_camera(plan, rng, person.vertices, cameras)
     camera, view, where = through_lens(camera, plan.size)
-    scenery = np.random.default_rng([plan.seed, 5, int(rng.integers(plan.backdrops)) if plan.backdrops else index])
-    kinds, shares = list(plan.places), np.array(list(plan.places.values()), float)
-    kind = kinds[scenery.choice(len(kinds), p=shares / shares.sum())]
+    scenery = Scenery(plan, rng, index, photos)
     crowded, blocked = rng.random() < plan.crowd, rng.random() < plan.occluders
     for attempt in range(8):
-        backdrop = [crop_photo(photos[scenery.integers(len(photos))], view.size, scenery)] if kind == "photo" else []
-        place = random_place(kind, scenery, view.position - [*aside, 0], backdrop)
-        for mesh in place.meshes:
-            mesh.vertices[:, :2] += np.float32(aside)
+        place = scenery.draw(view, aside)
         if blocked and not attempt:
             block_view(place, rng, person.vertices, view.position)
         seat = seat_under(cast.rig, vertices + shift) if contact else None
@@ -279,14 +313,14 @@ def render_example(plan: Collection, cast: Cast, index: int, posed: list, camera
             chair(place, seat[0], seat[2], rng, seat[1], bool(rng.random() < 0.5))
         other = neighbour(cast, posed[1], rng, shift, view) if crowded and attempt < 3 else None
         people, looks = ([person, other[0]], [look, other[1]]) if other else ([person], [look])
-        overcast = 0.0 if place.sky is None else float(np.clip((place.sky.clouds - 0.42) * 6, 0, 1))
-        light = random_light(rng, place.sky is not None, overcast)
+        light = random_light(rng, place.sky is not None, cloudiness(place))
         picture, coverage, visible = photograph(view, people, looks, place, light)
         if visible > 0.55 and coverage.max() > 0.5:
             break
     else:
         raise RuntimeError(
-            f"picture {index}: expected a scene that shows the person, found none in eight (fill {plan.fill}, places {kinds})"
+            f"picture {index}: expected a scene that shows the person, found none in eight "
+            f"(fill {plan.fill}, places {list(plan.places)})"
         )
     if where is not None:
         picture, coverage = (
@@ -294,26 +328,43 @@ def render_example(plan: Collection, cast: Cast, index: int, posed: list, camera
             for a in (picture, coverage)
         )
     finish = random_finish(rng, plan.grain)
-    return Shot(develop(picture, coverage, finish, rng), name, camera, coverage > 0.4, shift, finish.quality)
+    return Shot(
+        develop(picture, coverage, finish, rng),
+        name,
+        camera,
+        coverage > 0.4,
+        shift,
+        finish.quality,
+        scenery.name,
+        scenery.photograph,
+        other is not None,
+    )
 
 # %% ../../nbs/people/collections.ipynb #dcc97083
 CHUNK = 32
 
 
-def render_chunk(plan: Collection, cast: Cast, clips: list[Motion], photos, chunk: int) -> dict[str, np.ndarray]:
-    "All pictures and labels of one chunk, as plain arrays."
-    numbers = range(chunk * CHUNK, min((chunk + 1) * CHUNK, plan.images))
+def draw_people(plan: Collection, cast: Cast, clips: list[Motion], chunk: int):
+    "Subjects [n], poses, posed bodies [n, V, 3] mm and contact [n] of the pictures of one chunk."
+    n = min(CHUNK, plan.images - chunk * CHUNK)
     rng = np.random.default_rng([plan.seed, 7, chunk])
-    subjects = rng.integers(plan.subjects, size=len(numbers))
+    subjects = rng.integers(plan.subjects, size=n)
     weights = [plan.clips.get(c.name, 0.0) if plan.clips else clip_weight(c.name) for c in clips]
-    poses = sample_poses(clips, len(numbers), rng, weights, mix=plan.mix, jitter=plan.jitter)
-    bodies = cast.rig.bodies(cast.phenotypes[subjects])
-    vertices, contact = pose_people(cast.rig, bodies, poses, rng)
+    poses = sample_poses(clips, n, rng, weights, mix=plan.mix, jitter=plan.jitter)
+    vertices, contact = pose_people(cast.rig, cast.rig.bodies(cast.phenotypes[subjects]), poses, rng)
+    return subjects, poses, vertices, contact
+
+
+def render_chunk(plan: Collection, cast: Cast, clips: list[Motion], photos, chunk: int) -> dict[str, np.ndarray]:
+    "All pictures, labels and sources of one chunk, as plain arrays."
+    subjects, poses, vertices, contact = draw_people(plan, cast, clips, chunk)
     joints, cameras = cast.rig.joints(vertices, plan.skeleton), fixed_cameras(plan)
-    posed, rows = list(zip(subjects.tolist(), vertices.astype(np.float32), contact)), []
-    for k, number in enumerate(numbers):
-        shot = render_example(plan, cast, number, [posed[k], posed[(k + 1) % len(posed)]], cameras, photos)
-        jpeg = cv2.imencode(".jpg", shot.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, shot.quality])[1].ravel()
+    posed = list(zip(subjects.tolist(), vertices.astype(np.float32), contact))
+    jpegs, rows = [], []
+    for k in range(len(posed)):
+        next_one = (k + 1) % len(posed)
+        shot = render_example(plan, cast, chunk * CHUNK + k, [posed[k], posed[next_one]], cameras, photos)
+        jpegs.append(cv2.imencode(".jpg", shot.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, shot.quality])[1].ravel())
         camera = {part: getattr(shot.camera, part) for part in ("intrinsics", "distortion", "rotation", "position")}
         rows.append(
             dict(
@@ -321,18 +372,21 @@ def render_chunk(plan: Collection, cast: Cast, clips: list[Motion], photos, chun
                 **camera,
                 joints=joints[k] + shot.shift,
                 mask=np.packbits(shot.mask),
-                jpeg=jpeg,
+                place=shot.place,
+                photograph=shot.photograph,
+                neighbour=chunk * CHUNK + next_one if shot.has_neighbour else -1,
+                body=digest(cast.phenotypes[subjects[k]]),
             )
         )
-    jpegs = [row.pop("jpeg") for row in rows]
-    columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     return dict(
-        columns,
+        {name: np.stack([row[name] for row in rows]) for name in rows[0]},
         jpegs=np.concatenate(jpegs),
         lengths=np.array([len(j) for j in jpegs]),
         subject=subjects,
         clip=np.array(poses.clip),
         frame=poses.frame,
+        pose=np.array(poses.source),
+        upper_body=np.array(poses.upper_source),
     )
 
 # %% ../../nbs/people/collections.ipynb #aeb19b65
@@ -361,10 +415,10 @@ def render_collection(
     rig: Rig,
     clips: list[Motion],  # the clips of its split, see motion.split_clips
     folder: Path,  # where the example table goes; its name is the data set's name
-    photos=(),  # linear RGB pictures [H, W, 3] for places of kind photo
+    photos: Mapping[str, np.ndarray] = {},  # name: linear RGB picture [H, W, 3], for places of kind photo
     processes: int | None = None,  # None: one for each CPU this process may use
 ) -> Path:
-    """Render a collection and write its example table. Returns the folder.
+    """Render a collection; write its example table and the sources of its pictures. Returns the folder.
 
     Raises ValueError for a wrong description before any work. A killed run leaves its finished chunks beside the folder, and
     the next run with the same inputs takes them up; they are removed when the table stands.
@@ -373,9 +427,11 @@ def render_collection(
     plan = read_collection(params, rig.formats, {c.name for c in clips}, folder.name)
     if plan.places.get("photo") and not len(photos):
         raise ValueError(f"{folder.name}: places: 'photo' needs pictures, found none")
+    photos = {f"{name}@{digest(photo)}": photo for name, photo in photos.items()}
     code = sorted(Path(str(files("acae_nb.people"))).glob("*.py"))
-    arrays = [rig.template, rig.shapes[:, ::97], *(c.positions for c in clips), *photos]
-    work = folder.parent / f".{folder.name}.chunks-{fingerprint(asdict(plan), modules=code, arrays=arrays)}"
+    arrays = [rig.template, rig.shapes[:, ::97], *(c.positions for c in clips), *photos.values()]
+    inputs = dict(asdict(plan), photos=list(photos), sources=[c.source for c in clips])
+    work = folder.parent / f".{folder.name}.chunks-{fingerprint(inputs, modules=code, arrays=arrays)}"
     for old in folder.parent.glob(f".{folder.name}.chunks-*"):
         if old != work:
             shutil.rmtree(old)
@@ -404,44 +460,68 @@ def render_collection(
     return folder
 
 # %% ../../nbs/people/collections.ipynb #7ee996f2
-def write_table(plan: Collection, rig: Rig, paths: list[Path], folder: Path):
-    "The example table of finished chunks."
+def box_of(mask: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, " 4"]:
+    "Left, top, width and height (px) of what is True."
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return np.array([columns[0] - 0.5, rows[0] - 0.5, columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1])
+
+
+def example_of(plan: Collection, dataset: str, number: int, row: dict) -> Example:
+    "The example of one rendered picture; `row`: its entries of the chunk."
     width, height = plan.size
+    camera = Camera(row["intrinsics"], row["distortion"], row["rotation"], row["position"], np.array([0, 0, 1.0]))
+    mask = np.unpackbits(row["mask"], count=width * height).reshape(height, width).astype(bool)
+    joints = row["joints"]
+    if plan.label == "3d":
+        labels = dict(joints3d=joints.astype(np.float32))
+    else:
+        labels = dict(joints2d=camera.project(joints).astype(np.float32))
+    return Example(
+        example_id=f"{dataset}/{number:06d}",
+        dataset=dataset,
+        split=plan.split,
+        subject=f"{dataset}-s{row['subject']:03d}",
+        sequence=str(row["clip"]),
+        frame=int(row["frame"]),
+        camera=camera,
+        box=box_of(mask),
+        image_size=plan.size,
+        mask=encode_mask(mask),
+        camera_name=str(row["camera_name"]),
+        **labels,
+    )
+
+
+def source_of(plan: Collection, example: Example, row: dict) -> Source:
+    "Where the picture of an example comes from; `row`: its entries of the chunk."
+    return Source(
+        picture=example.example_id,
+        split=plan.split,
+        seed=plan.seed,
+        subject=example.subject,
+        body=str(row["body"]),
+        pose=str(row["pose"]),
+        upper_body=str(row["upper_body"]),
+        neighbour=f"{example.dataset}/{row['neighbour']:06d}" if row["neighbour"] >= 0 else "",
+        place=str(row["place"]),
+        photograph=str(row["photograph"]),
+        camera=digest(example.camera.position, example.camera.rotation),
+    )
+
+
+def write_table(plan: Collection, rig: Rig, paths: list[Path], folder: Path):
+    "The example table of finished chunks, and the sources of its pictures."
     skeleton = rig.skeleton(plan.skeleton if len(plan.skeleton) > 1 else plan.skeleton[0])
+    sources = []
     with ExampleWriter(folder, skeleton, folder.name) as writer:
         for path in paths:
             with np.load(path, allow_pickle=False) as file:
                 chunk = dict(file)
-            starts = np.concatenate([[0], np.cumsum(chunk["lengths"])])
-            for k in range(len(chunk["lengths"])):
-                camera = Camera(
-                    chunk["intrinsics"][k],
-                    chunk["distortion"][k],
-                    chunk["rotation"][k],
-                    chunk["position"][k],
-                    np.array([0, 0, 1.0]),
-                )
-                mask = np.unpackbits(chunk["mask"][k], count=width * height).reshape(height, width).astype(bool)
-                rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-                box = np.array([columns[0] - 0.5, rows[0] - 0.5, columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1])
-                joints = chunk["joints"][k]
-                labels = (
-                    dict(joints3d=joints.astype(np.float32))
-                    if plan.label == "3d"
-                    else dict(joints2d=camera.project(joints).astype(np.float32))
-                )
-                example = Example(
-                    example_id=f"{folder.name}/{writer.n_rows:06d}",
-                    dataset=folder.name,
-                    split=plan.split,
-                    subject=f"{folder.name}-s{chunk['subject'][k]:03d}",
-                    sequence=str(chunk["clip"][k]),
-                    frame=int(chunk["frame"][k]),
-                    camera=camera,
-                    box=box,
-                    image_size=plan.size,
-                    mask=encode_mask(mask),
-                    camera_name=str(chunk["camera_name"][k]),
-                    **labels,
-                )
-                writer.add(example, chunk["jpegs"][starts[k] : starts[k + 1]].tobytes())
+            jpegs, lengths = chunk.pop("jpegs"), chunk.pop("lengths")
+            ends = np.cumsum(lengths)
+            for k in range(len(lengths)):
+                row = {name: values[k] for name, values in chunk.items()}
+                example = example_of(plan, folder.name, writer.n_rows, row)
+                writer.add(example, jpegs[ends[k] - lengths[k] : ends[k]].tobytes())
+                sources.append(source_of(plan, example, row))
+    write_sources(folder, sources)

@@ -220,7 +220,10 @@ LAYOUTS: dict[str, Callable] = dict(
 
 
 def store_native(folder: str | Path, layout: str) -> Path:
-    "Replace the example table in `folder` by the same data in a native layout, with `detections.csv`. ValueError for an unknown layout."
+    """Replace the example table in `folder` by the same data in a native layout, with `detections.csv`.
+
+    `sources.csv` stays. Raises ValueError for an unknown layout.
+    """
     folder = Path(folder)
     if layout not in LAYOUTS:
         raise ValueError(f"layout: expected one of {list(LAYOUTS)}, found {layout!r}")
@@ -232,5 +235,7 @@ def store_native(folder: str | Path, layout: str) -> Path:
         out = csv.writer(file)
         out.writerow(["picture", "left", "top", "width", "height"])
         out.writerows([name, *map(float, box)] for name, box in boxes.items())
+    if (folder / "sources.csv").exists():
+        shutil.copyfile(folder / "sources.csv", new / "sources.csv")
     replace_folder(new, folder)
     return folder

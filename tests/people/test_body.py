@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from acae_nb.people.body import ANCHORS, Bodies, Rig, _coefficients, random_phenotypes
 from acae_nb.people.formats import parse_recipe, regressor, rig_formats, rig_skeleton
-from acae_nb.people.motion import everyday_poses, sample_poses, turn_poses
+from acae_nb.people.everyday import everyday_poses
+from acae_nb.people.motion import sample_poses, turn_poses
 from acae_nb.people.retarget import between, hand_curl, limb, pose_people, retarget, swing, turned, unit
 
 REPO = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ pytest.importorskip("numba", reason="rendering needs the `people` extra")
 from acae_nb.examples.tables import ExampleTable, check, decode_mask
 from acae_nb.people.body import Rig
 from acae_nb.people.collections import Collection, read_collection, render_collection
-from acae_nb.people.motion import everyday_poses
+from acae_nb.people.everyday import everyday_poses
 
 REPO = Path(__file__).resolve().parents[2]
 FORMATS = ("smpl_24", "h36m_17", "coco_17")

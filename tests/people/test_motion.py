@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acae_nb.people.everyday import EVERYDAY, everyday_poses, two_bones
 from acae_nb.people.motion import (
     FLESH,
     MIRROR,
     MOTION_JOINTS,
     ROW,
-    everyday_poses,
     is_upright,
     jitter_poses,
     make_motion,
@@ -25,7 +25,6 @@ from acae_nb.people.motion import (
     sample_poses,
     split_clips,
     turn_poses,
-    two_bones,
 )
 
 DATA = Path(__file__).resolve().parents[2] / "data/motions"
@@ -177,8 +176,9 @@ def test_two_bones_reach_or_stretch(seed, reach):
         assert end == pytest.approx(reach * direction, abs=1e-6)
 
 
-def test_everyday_poses_are_upright_people_on_the_floor():
-    m = everyday_poses(2000, np.random.default_rng(1))
+@pytest.mark.parametrize("family", EVERYDAY)
+def test_everyday_poses_are_upright_people_on_the_floor(family):
+    m = everyday_poses(2000, np.random.default_rng(1), EVERYDAY[family])
     p = m.positions
     assert np.isfinite(p).all() and is_upright(p).mean() > 0.7 and (p[..., 2].min() > -50)
     assert (p[:, ROW["lhip"], 1] > p[:, ROW["rhip"], 1]).mean() > 0.99 and (
@@ -222,7 +222,9 @@ def test_real_clips_split_without_overlap():
         and not frames["train"] & frames["validation"]
         and not frames["validation"] & frames["test"]
     )
-    assert {m.name for m in splits["test"]} >= {"climb_seq_4", "dance_b", "walk", "run"}
+    names = {s: {m.name for m in ms} for s, ms in splits.items()}
+    assert names["test"] >= {"climb_seq_4", "dance_b", "0walk_forward"} and {"walk", "run"} <= names["train"]
+    assert sum(map(len, names.values())) == len(clips)  # A3: no clip in two splits
     assert (
         lengths(np.concatenate([m.positions for m in clips if not m.name.startswith("climb")])).std(0).max() < 1
     )  # one humanoid, fixed bones

@@ -164,20 +164,3 @@ def test_the_command_reports_without_a_traceback(tmp_path):
         and run.stderr.strip().splitlines()[-1].startswith("sample data: ")
         and "Traceback" not in run.stderr
     )
-
-
-def test_room_pictures_hold_their_crops():
-    if not (REPO / "data/MANIFEST.json").exists():
-        pytest.skip("data/ is not fetched: python -m acae_nb.people.sample_data data")
-    pictures = list(S.room_pictures(REPO / "data"))
-    assert len(pictures) >= 8 and all(p.min() < 60 < 150 < p.max() for p in pictures)
-
-
-def test_a_missing_or_damaged_room_picture_is_named(tmp_path):
-    (tmp_path / "rooms").mkdir()
-    (tmp_path / "rooms/crops.json").write_text(json.dumps(dict(crops=[dict(file="a.png", box=[0, 0, 4, 4])])))
-    with pytest.raises(FileNotFoundError, match="a.png"):
-        list(S.room_pictures(tmp_path))
-    (tmp_path / "rooms/a.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match="a.png.*found None"):
-        list(S.room_pictures(tmp_path))
