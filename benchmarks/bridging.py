@@ -117,7 +117,7 @@ def expected_elsewhere(distance, error, group):
 def machine():
     """Name of the processor and number of cores."""
     cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.exists() else []
     return f"{next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), platform.machine())}, {os.cpu_count()} cores"
 
 

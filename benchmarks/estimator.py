@@ -75,7 +75,7 @@ def ratios(estimator, pictures, rounds):
 
 def resident():
     "Resident memory of this process, MiB."
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * resource.getpagesize() / 2**20
 
 
 def main():

@@ -136,7 +136,7 @@ def peak_mb():
     return (
         next(
             int(line.split()[1])
-            for line in Path("/proc/self/status").read_text().splitlines()
+            for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
             if line.startswith("VmHWM")
         )
         / 1024

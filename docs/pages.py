@@ -1,4 +1,5 @@
-"""Hooks of mkdocs.yml: pages that are not notebooks, and where the front page's links to the repository lead on the site."""
+"""Hooks of mkdocs.yml: pages that are not notebooks, and where the front page's links to the repository lead on the
+site."""
 
 from pathlib import Path
 

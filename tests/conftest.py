@@ -49,7 +49,8 @@ def own_style():
 
 @pytest.fixture(scope="session")
 def conformance():
-    """`conformance("soft_argmax")` -> (arrays, facts) of one case in ../shared/conformance; skips where it is absent."""
+    """`conformance("soft_argmax")` -> (arrays, facts) of one case in ../shared/conformance; skips where it is
+    absent."""
 
     def case(name):
         folder = SHARED / "conformance"

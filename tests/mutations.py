@@ -2,10 +2,10 @@
 
     check_mutations(write, read, tmp_path, n=10)
 
-`write(folder)` makes the data set, `read(folder)` yields (Example, picture). Each mutation damages one file. It passes when the
-reader (or loading a picture it gave) raises NativeError naming a file of the data set, or the rows are those of the unharmed
-data set: all of them, or some of them with nothing wrong in those. Flipped bits may also change values (nobody can see a digit
-that was another), as long as every row is one that could be right."""
+`write(folder)` makes the data set, `read(folder)` yields (Example, picture). Each mutation damages one file. It passes
+when the reader (or loading a picture it gave) raises NativeError naming a file of the data set, or the rows are those
+of the unharmed data set: all of them, or some of them with nothing wrong in those. Flipped bits may also change values
+(nobody can see a digit that was another), as long as every row is one that could be right."""
 
 import json
 import pickle
@@ -27,7 +27,7 @@ PICTURES = {".jpg", ".jpeg", ".png", ".mp4", ".avi", ".bmp"}
 CAMERA = ("intrinsics", "distortion", "rotation", "position", "world_up")
 
 
-# ---- what is inside a file, as (containers of it, how to write it back) ---------------------------------------------------------
+# ---- what is inside a file, as (containers of it, how to write it back) --------------------------------------------
 def load_tree(path):
     "(tree, save) of a structured file; None for one without structure."
     suffix = path.suffix.lower()
@@ -125,7 +125,7 @@ def is_array(value):
     return isinstance(value, np.ndarray) and value.dtype.kind in "iuf" and value.size > 1
 
 
-# ---- kinds of damage; each returns what it did, or None where it does not apply to the file -------------------------------------
+# ---- kinds of damage; each returns what it did, or None where it does not apply to the file ------------------------
 def truncated(path, rng):
     data = path.read_bytes()
     keep = int(len(data) * rng.choice([0, rng.random(), 0.999]))
@@ -272,7 +272,7 @@ def _with_array(path, rng, change):
 KINDS = (truncated, missing_key, bit_flipped, wrong_shape, zero_filled, not_a_number, missing_file)
 
 
-# ---- outcome ---------------------------------------------------------------------------------------------------------------------
+# ---- outcome -------------------------------------------------------------------------------------------------------
 def look(rows):
     "Example and pixels of each row, by id."
     out = {}
@@ -339,13 +339,21 @@ def lost_pixels_only(good, bad):
     "Whether the damaged row differs only by a mask that has less in it, and a box inside the former one."
     if set(difference(good, bad)) - {"mask", "box"}:
         return False
-    (l, t, w, h), (left, top, width, height) = good[0].box, bad[0].box
+    outer_left, outer_top, outer_width, outer_height = good[0].box
+    left, top, width, height = bad[0].box
     before, after = (decode_mask(row[0].mask, row[0].image_size) > 0 for row in (good, bad))
-    return not (after & ~before).any() and left >= l and top >= t and left + width <= l + w and top + height <= t + h
+    box_is_inside = (
+        left >= outer_left
+        and top >= outer_top
+        and left + width <= outer_left + outer_width
+        and top + height <= outer_top + outer_height
+    )
+    return box_is_inside and not (after & ~before).any()
 
 
 def outcome(read, folder, unharmed, kind, names, is_map=False):
-    "'refused', 'unharmed', 'fewer rows', 'changed value', 'lost joints', 'lost pixels'; AssertionError for anything else."
+    """'refused', 'unharmed', 'fewer rows', 'changed value', 'lost joints', 'lost pixels'; AssertionError for anything
+    else."""
     try:
         with time_limit(30):
             found = look(read(folder))
@@ -374,11 +382,12 @@ def outcome(read, folder, unharmed, kind, names, is_map=False):
 
 
 def check_mutations(write, read, tmp_path, n=10, kinds=KINDS, seed=0, maps=()):
-    """Damage a data set n times, each time one file in one way, and check the outcome. Returns how often each outcome came.
+    """Damage a data set n times, each time one file in one way, and check the outcome. Returns how often each outcome
+    came.
 
-    `maps`: patterns of files that hold nothing but a picture of ids where 0 is nothing. Zeros in them are what a whole file
-    could say too, so they may take from masks and boxes (and from nothing else).
-    AssertionError names the mutation, the file and what was wrong."""
+    `maps`: patterns of files that hold nothing but a picture of ids where 0 is nothing. Zeros in them are what a whole
+    file could say too, so they may take from masks and boxes (and from nothing else). AssertionError names the
+    mutation, the file and what was wrong."""
     base = Path(tmp_path) / "mutations" / "unharmed"
     base.mkdir(parents=True)
     write(base)

@@ -1,4 +1,5 @@
-"""A small made-up scene for the writers of native formats: people, cameras round them, pictures and videos. Knows nothing of acae_nb."""
+"""A small made-up scene for the writers of native formats: people, cameras round them, pictures and videos. Knows
+nothing of acae_nb."""
 
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 
 
 def people(seed, *shape, n_joints, height=1700.0, up=2, centre=(0, 0, 0)):
-    "Joints mm [*shape, n_joints, 3] of bodies about `height` tall that stand at `centre`, `up` is the index of the upward axis."
+    """Joints mm [*shape, n_joints, 3] of bodies about `height` tall that stand at `centre`, `up` is the index of the
+    upward axis."""
     rng = np.random.default_rng(seed)
     x = rng.uniform(-350, 350, (*shape, n_joints, 3))
     x[..., up] = rng.uniform(0, height, (*shape, n_joints))

@@ -1,4 +1,5 @@
-"""A toy training for test_training.py, also run in other processes: `python toy_training.py FOLDER` (slowly, to be killed)."""
+"""A toy training for test_training.py, also run in other processes: `python toy_training.py FOLDER` (slowly, to be
+killed)."""
 
 import sys
 import time
@@ -77,9 +78,11 @@ def run(folder, steps=12, stop=None, every=4, dropout=0.0, infinite=None, callba
     """Train, with every callback that has a state; save model.safetensors when it ends."""
     folder, model = Path(folder), toy_model(dropout)
     settings = Optimisation(steps, weight_decay=0.1, seed=3, **settings)
-    predict = lambda m, batch, step: m(
-        batch.images * (0.9 + 0.2 * example_uniform(batch.dataset, batch.row, 3, step)[:, None, None, None])
-    )
+
+    def predict(model, batch, step):
+        brightness = 0.9 + 0.2 * example_uniform(batch.dataset, batch.row, 3, step)
+        return model(batch.images * brightness[:, None, None, None])
+
     callbacks = [
         LossLog(folder / "losses.csv", folder / "run", 3),
         AverageWeights(0.8),

@@ -49,7 +49,8 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
 
 # %% ../../nbs/basics/00_files.ipynb #b08f6bbc
 def exchange(one: Path, other: Path) -> bool:
-    "Exchange the names of two files or folders in one step; False where the system or its file system cannot. Raises OSError."
+    """Exchange the names of two files or folders in one step; False where the system or its file system cannot. Raises
+    OSError."""
     system = ctypes.CDLL(None, use_errno=True) if sys.platform in ("linux", "darwin") else None
     paths = os.fsencode(one), os.fsencode(other)
     if hasattr(system, "renameat2"):  # Linux: AT_FDCWD = -100 is the working directory, RENAME_EXCHANGE = 2
@@ -83,8 +84,9 @@ def replace_folder(new: Path, folder: Path) -> None:
 
 # %% ../../nbs/basics/00_files.ipynb #e73a077a
 def file_digest(path: Path, whole: int = 2**28) -> str:
-    """Hex digest of a file. Above `whole` bytes (256 MiB) it covers size, modification time and the first and last MiB, so
-    that a fingerprint of terabytes takes no time; a copy of such a file then has another digest, and the work starts anew."""
+    """Hex digest of a file. Above `whole` bytes (256 MiB) it covers size, modification time and the first and last MiB,
+    so that a fingerprint of terabytes takes no time; a copy of such a file then has another digest, and the work starts
+    anew."""
     path, digest = Path(path), hashlib.blake2b(digest_size=16)
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -97,7 +99,8 @@ def file_digest(path: Path, whole: int = 2**28) -> str:
 
 # %% ../../nbs/basics/00_files.ipynb #cf0d653e
 def files_below(folder: Path) -> list[Path]:
-    "All files below `folder`, also behind links to folders, in the order of their names. Raises ValueError for a circle of links."
+    """All files below `folder`, also behind links to folders, in the order of their names. Raises ValueError for a
+    circle of links."""
     files = []
     for path in sorted(folder.iterdir()):
         if path.is_symlink() and path.resolve() in (folder.resolve(), *folder.resolve().parents):
@@ -107,7 +110,8 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def input_digests(root: Path) -> list[tuple[str, str]]:
-    "(path below `root`, digest) of each file of an input, or of the one file. FileNotFoundError if it, or what a link leads to, is not there."
+    """(path below `root`, digest) of each file of an input, or of the one file. FileNotFoundError if it, or what a link
+    leads to, is not there."""
     if not root.exists():
         raise FileNotFoundError(f"{root}: expected an input of the run, found nothing")
     if root.is_file():
@@ -116,8 +120,9 @@ def input_digests(root: Path) -> list[tuple[str, str]]:
 
 # %% ../../nbs/basics/00_files.ipynb #5eddcaa4
 def fingerprint(params: dict, inputs: list = (), modules: list = (), arrays: list = ()) -> str:
-    """16 hex digits of the parameters (JSON-able), the files `inputs` (folders: all files below them, wherever they lie), the
-    sources of `modules` (module objects or files) and numpy `arrays`. Raises FileNotFoundError for an input that is not there."""
+    """16 hex digits of the parameters (JSON-able), the files `inputs` (folders: all files below them, wherever they
+    lie), the sources of `modules` (module objects or files) and numpy `arrays`. Raises FileNotFoundError for an input
+    that is not there."""
     digest = hashlib.blake2b(json.dumps(params, sort_keys=True, default=str).encode(), digest_size=8)
     for number, root in enumerate(map(Path, inputs)):
         for name, content in input_digests(root):

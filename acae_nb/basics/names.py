@@ -11,8 +11,8 @@ from difflib import get_close_matches
 
 # %% ../../nbs/basics/01_names.ipynb #6b18ff32
 def near(name: object, names: Iterable) -> str:
-    """The part ` (did you mean ...?)` of a message, naming up to three of `names` that are close to `name`, or else those
-    that hold it; empty where there are none."""
+    """The part ` (did you mean ...?)` of a message, naming up to three of `names` that are close to `name`, or else
+    those that hold it; empty where there are none."""
     name, names = str(name), list(dict.fromkeys(map(str, names)))
     close = get_close_matches(name, names, n=3, cutoff=0.5)
     holding = [other for other in names if name.lower() in other.lower()]

@@ -19,8 +19,8 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int, number: int = SIGKILL) -> None:
-    """Ask Linux (elsewhere nothing is asked) to send this process signal `number` when the thread that started it ends; leave
-    at once if process `parent` is gone already. Raises OSError."""
+    """Ask Linux (elsewhere nothing is asked) to send this process signal `number` when the thread that started it ends;
+    leave at once if process `parent` is gone already. Raises OSError."""
     if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != parent:

@@ -181,11 +181,11 @@ def _build(value, builders, done):
 
 # %% ../../nbs/basics/03_safe_pickle.ipynb #69860888
 def plain_data(pickled: bytes, also: Mapping[str, Callable] | None = None, encoding: str = "ASCII"):
-    """What a pickle holds, built without running any of its code: numpy arrays and scalars, containers, texts, numbers and
-    scipy's csc_matrix.
+    """What a pickle holds, built without running any of its code: numpy arrays and scalars, containers, texts, numbers
+    and scipy's csc_matrix.
 
-    `also`: further names, "module.name": function(args, state, items) -> value. UnsafePickle for any other name; whatever
-    the bytes lead to (EOFError, ValueError and the like) when they are damaged."""
+    `also`: further names, "module.name": function(args, state, items) -> value. UnsafePickle for any other name;
+    whatever the bytes lead to (EOFError, ValueError and the like) when they are damaged."""
     builders = BUILDERS | dict(also or {})
     return _build(_Unpickler(BytesIO(pickled), builders, encoding).load(), builders, {})
 

@@ -35,7 +35,7 @@ from ..models.pose_model import load_pose_model
 from ..reporting.reports import machine
 from ..training import fine_tuning, recipes
 from ..training.distributed import launch, local_device
-from ..workflow.stage import read_yaml
+from ..workflow.parameters import read_yaml
 
 # %% ../../nbs/claims/02_runs.ipynb #922b19a9
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Files and folders that are whole or absent, however their writer ends, and fingerprints of what a result depends on."""
+"""Files and folders that are whole or absent, however their writer ends, and fingerprints of what a result depends
+on."""
 
 import os
 import shutil

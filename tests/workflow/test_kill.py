@@ -1,18 +1,29 @@
-"""kill -9 of the kernel, of the stage's runner and of dvc in the middle of a training: the next `dvc repro` goes on, and the result is that of an undisturbed run."""
+"""kill -9 of the kernel, of the stage's runner and of dvc in the middle of a training: the next `dvc repro` goes on,
+and the result is that of an undisturbed run."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.workflow.test_stage import REPO, gone, notebook, wait_for
 
-TRAIN = "import torch, toy_training\ntorch.set_num_threads(1)\ntoy_training.run('work', steps, every=5, dropout=0.3, callbacks=[toy_training.Slow()])"
+TRAIN = """
+import torch, toy_training
+torch.set_num_threads(1)
+toy_training.run("work", steps, every=5, dropout=0.3, callbacks=[toy_training.Slow()])
+"""
+PIPELINE = """
+stages:
+  train:
+    cmd: PYTHON -m acae_nb.workflow.stage train --block train
+    params: [train]
+    outs: [work/model.safetensors, work/losses.csv]
+"""
 
 
 STARTED = []
@@ -47,11 +58,7 @@ def pipeline(tmp_path):
         (folder / "nbs/pipeline").mkdir(parents=True)
         (folder / "nbs/pipeline/train.ipynb").write_text(notebook("steps: int = None", TRAIN))
         (folder / "params.yaml").write_text("train: {steps: 150}\n")
-        (folder / "dvc.yaml").write_text(
-            "stages:\n  train:\n    cmd: python -m acae_nb.workflow.stage train --block train\n    params: [train]\n    outs: [work/model.safetensors, work/losses.csv]\n".replace(
-                "python", sys.executable
-            )
-        )
+        (folder / "dvc.yaml").write_text(PIPELINE.replace("PYTHON", sys.executable))
         subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=folder, check=True)
         return folder
 

@@ -9,8 +9,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from acae_nb.claims.runs import read_study
+from acae_nb.workflow.parameters import StageError
 from acae_nb.workflow.profiles import apply_profile, check_pipeline
-from acae_nb.workflow.stage import StageError
 
 REPO = Path(__file__).resolve().parents[2]
 

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acae_nb.workflow.lock import stage_lock
+from acae_nb.workflow.parameters import StageError, fits, merge_parameters, prepare, read_yaml
 from acae_nb.workflow.profiles import apply_profile, check_pipeline
-from acae_nb.workflow.stage import LogWriter, StageError, fits, merge_parameters, prepare, read_yaml, stage_lock
+from acae_nb.workflow.stage import LogWriter
 
 REPO = Path(__file__).resolve().parents[2]
 GOOD = "steps: int = None  # optimiser steps\nlr: float = None\nname: str | None = None"
@@ -165,6 +167,24 @@ REFUSALS = {  # params.yaml, parameters cell, blocks, pairs -> file, field, word
         "parameters cell, line 1",
         "import os",
     ),
+    "an annotation that would run": (  # A17
+        "train: {}",
+        "a: ().__class__.__base__.__subclasses__() = 1",
+        [],
+        [],
+        "nbs/pipeline/x.ipynb",
+        "a",
+        "an annotation of int",
+    ),
+    "an annotation of an endless loop": (  # A17
+        "train: {}",
+        "a: list[[x for x in range(10**12)]] = 1",
+        [],
+        [],
+        "nbs/pipeline/x.ipynb",
+        "a",
+        "an annotation of int",
+    ),
     "not Python": (
         "train: {}",
         "x: int = ",
@@ -182,7 +202,7 @@ REFUSALS = {  # params.yaml, parameters cell, blocks, pairs -> file, field, word
 @pytest.mark.parametrize("case", REFUSALS)
 def test_refused_before_work(project, case):
     params, cell, blocks, pairs, file, field, words = REFUSALS[case]
-    Path("params.yaml").write_text(params)
+    Path("params.yaml").write_text(params, encoding="utf-8")
     project("x", cell, "open('ran', 'w')")
     with pytest.raises(StageError) as e:
         prepare("x", blocks, pairs)
@@ -211,7 +231,7 @@ def test_all_faults_at_once(project):
 def test_notebook_file(project, content, words):
     project("train", GOOD)
     if content:
-        Path("nbs/pipeline/trian.ipynb").write_text(content)
+        Path("nbs/pipeline/trian.ipynb").write_text(content, encoding="utf-8")
     with pytest.raises(StageError) as e:
         prepare("trian")
     assert words in str(e.value)
@@ -263,24 +283,29 @@ def test_run_leaves_copy_html_and_resources(project):
     project(
         "train",
         GOOD,
-        "import sys, os; print('steps', steps, os.getcwd(), sys.executable)\nfor i in range(50): print(f'\\rbar {i}', end='', file=sys.stderr, flush=True)",
+        """
+import sys, os
+print('steps', steps, os.getcwd(), sys.executable)
+for i in range(50):
+    print(f'\\rbar {i}', end='', file=sys.stderr, flush=True)
+""",
     )
     run = start("train", "--block", "train.a")
     out = run.communicate(timeout=60)[0]
     assert run.returncode == 0, out
     assert f"steps 3 {os.getcwd()} {sys.executable}" in out and "bar 49" in out and "\r" not in out
     assert sorted(p.name for p in Path("reports").iterdir()) == ["train-a.html", "train-a.ipynb"]
-    html = Path("reports/train-a.html").read_text()
+    html = Path("reports/train-a.html").read_text(encoding="utf-8")
     assert "steps 3" in html and 'src="http' not in html and 'rel="stylesheet" href="http' not in html
-    used = json.loads(Path("results/resources/train-a.json").read_text())
+    used = json.loads(Path("results/resources/train-a.json").read_text(encoding="utf-8"))
     assert (
         set(used) == {"wall_seconds", "cpu_seconds", "peak_memory_mb"}
         and 0 < used["wall_seconds"] < 60
         and 20 < used["peak_memory_mb"] < 2000
     )
-    stored = json.loads(Path("reports/train-a.ipynb").read_text())["cells"][-1]["outputs"]
+    stored = json.loads(Path("reports/train-a.ipynb").read_text(encoding="utf-8"))["cells"][-1]["outputs"]
     assert ["".join(o["text"]) for o in stored if o["name"] == "stderr"] == ["bar 49"]
-    assert json.loads(Path("nbs/pipeline/train.ipynb").read_text())["cells"][-1]["outputs"] == []
+    assert json.loads(Path("nbs/pipeline/train.ipynb").read_text(encoding="utf-8"))["cells"][-1]["outputs"] == []
 
 
 def test_failing_cell_is_the_last_line(project):
@@ -288,7 +313,7 @@ def test_failing_cell_is_the_last_line(project):
     run = start("fail")
     out = run.communicate(timeout=60)[0]
     assert run.returncode == 1 and out.strip().splitlines()[-1] == "ValueError: the real one"
-    assert "the real one" in Path("reports/fail.html").read_text() and not Path("results").exists()
+    assert "the real one" in Path("reports/fail.html").read_text(encoding="utf-8") and not Path("results").exists()
 
 
 def test_leaving_early_is_a_failure(project):
@@ -298,7 +323,19 @@ def test_leaving_early_is_a_failure(project):
     assert run.returncode == 1 and "ended before its last cell" in out
 
 
-SLEEP = "import os, time, subprocess, sys\nopen('child', 'w').write(f'{subprocess.Popen([sys.executable, \"-c\", \"import time; time.sleep(60)\"]).pid}\\n')\nopen('kernel', 'w').write(f'{os.getpid()}\\n')\ntime.sleep(60)\nopen('late', 'w')"
+SLEEP = """
+import os, time, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+open('child', 'w').write(f'{child.pid}\\n')
+open('kernel', 'w').write(f'{os.getpid()}\\n')
+time.sleep(60)
+open('late', 'w')
+"""
+DVC = f"""
+import os, subprocess
+environment = dict(os.environ, DVC_STAGE='slow', PYTHONPATH='{REPO}')
+subprocess.run(['/bin/sh', '-c', '{sys.executable} -m acae_nb.workflow.stage slow; true'], env=environment)
+"""
 
 
 def test_second_run_is_refused_by_the_holders_name_and_signals_stop_it(project):
@@ -348,8 +385,7 @@ def test_kill_9_leaves_no_second_writer(project, victim):
 def test_kill_9_of_dvc_ends_the_stage(project):
     """A stand-in for dvc: a process that starts a shell with DVC_STAGE in its environment, which starts the stage."""
     project("slow", "", SLEEP)
-    code = f"import subprocess, os; subprocess.run(['/bin/sh', '-c', '{sys.executable} -m acae_nb.workflow.stage slow; true'], env=dict(os.environ, DVC_STAGE='slow', PYTHONPATH='{REPO}'))"
-    dvc = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    dvc = subprocess.Popen([sys.executable, "-c", DVC], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     kernel = pid_from(Path("kernel"))
     runner = psutil.Process(kernel).ppid()
     dvc.kill()
@@ -381,17 +417,17 @@ def test_log_writer_keeps_plain_lines():
     assert out.getvalue() == "a\nb\nc\n"
 
 
-# --- profiles and the whole pipeline -----------------------------------------------------------------------------------
+# --- profiles and the whole pipeline ---------------------------------------------------------------------------------
 def test_profile_keeps_comments_and_refuses_unknown(project):
     Path("profiles").mkdir()
-    Path("params.yaml").write_text("# top\ntrain:  # step 1\n  steps: 600  # many\n  sets: [a, b]\n")
-    Path("profiles/smoke.yaml").write_text("train: {steps: 3, sets: [a]}")
-    Path("profiles/bad.yaml").write_text("train: {steps: 5, stpes: 3}")
+    Path("params.yaml").write_text("# top\ntrain:  # step 1\n  steps: 600  # many\n  sets: [a, b]\n", encoding="utf-8")
+    Path("profiles/smoke.yaml").write_text("train: {steps: 3, sets: [a]}", encoding="utf-8")
+    Path("profiles/bad.yaml").write_text("train: {steps: 5, stpes: 3}", encoding="utf-8")
     with pytest.raises(StageError, match="profiles/bad.yaml: train.stpes: expected a key of params.yaml"):
         apply_profile("bad")
-    assert "600" in Path("params.yaml").read_text()
+    assert "600" in Path("params.yaml").read_text(encoding="utf-8")
     apply_profile("smoke")
-    text = Path("params.yaml").read_text()
+    text = Path("params.yaml").read_text(encoding="utf-8")
     assert all(c in text for c in ("# top", "# step 1", "# many")) and read_yaml(text, "") == {
         "train": {"steps": 3, "sets": ["a"]}
     }
@@ -400,17 +436,24 @@ def test_profile_keeps_comments_and_refuses_unknown(project):
 def test_check_of_the_whole_pipeline(project):
     project("train", GOOD)
     Path("dvc.yaml").write_text(
-        "stages:\n  train:\n    foreach: ${models}\n    do:\n      cmd: python -m acae_nb.workflow.stage train --block train.${item} name=${item}\n"
+        """
+stages:
+  train:
+    foreach: ${models}
+    do:
+      cmd: python -m acae_nb.workflow.stage train --block train.${item} name=${item}
+""",
+        encoding="utf-8",
     )
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], check=True)
     good = "models: [a, b]\ntrain:\n  a: {steps: 3, lr: 1}\n  b: {steps: 4, lr: 1}\n"
-    Path("params.yaml").write_text(good)
+    Path("params.yaml").write_text(good, encoding="utf-8")
     assert check_pipeline() == ["train-a", "train-b"]
     for wrong, field in (
         (good + "  c: {steps: 1}\n", "train.c.steps"),
         (good.replace("steps: 4", "stpes: 4"), "2 parameters"),
     ):
-        Path("params.yaml").write_text(wrong)
+        Path("params.yaml").write_text(wrong, encoding="utf-8")
         with pytest.raises(StageError) as e:
             check_pipeline()
         assert e.value.field == field
