@@ -17,7 +17,6 @@ from .native import ImageFile, VideoFrame, box_of, make_camera, row, video_lengt
 from .native_files import NativeError, field, load_json, require
 from .views import View
 from ..examples.rows import Example
-from ..geometry.cameras import Camera
 
 # %% ../../nbs/datasets/cmu_panoptic.ipynb #9d72c951
 SKELETON = "cmu_panoptic_19"

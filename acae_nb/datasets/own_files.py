@@ -7,7 +7,6 @@ __all__ = ['CAMERA_KEYS', 'plain_name', 'alike', 'alike_file', 'skeleton_from', 
            'UprightFile', 'row_problems', 'picture_size']
 
 # %% ../../nbs/datasets/own_files.ipynb #a70a506a
-import json
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
 from ..basics.names import near
-from .native import ImageFile, box_of
+from .native import ImageFile
 from .native_files import NativeError, load_json, reading
 from ..examples.images import encode_jpeg
 from ..examples.rows import Example, Problem, camera_problems, example_columns, label_problems

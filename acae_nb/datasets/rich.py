@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .native import ImageFile, box_of, make_camera, row, whole_rows
-from .native_files import NativeError, checked, field, load_pickle, reading, require
+from .native_files import NativeError, field, load_pickle, reading, require
 from .smplx_body import ACCESS as MODEL_ACCESS
 from .smplx_body import load_body, smplx_joints
 from .views import View

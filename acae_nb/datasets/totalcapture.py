@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from .native import VideoFrame, box_of, make_camera, row, video_length, whole_rows
+from .native import Masked, VideoFrame, box_of, bright, make_camera, row, video_length, whole_rows
 from .native_files import NativeError, checked, reading, require
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
@@ -80,6 +80,7 @@ def read(
     root = Path(root)
     if split not in ("train", "test"):
         raise NativeError(root, "split", "'train' or 'test'", repr(split))
+    with_mattes = (root / "mattes").is_dir()
     cameras = read_cameras(*require(root, "calibration.cal", dataset="totalcapture", access=ACCESS))
     for path in require(root, "vicon/S*/*/gt_skel_gbl_pos.txt", dataset="totalcapture", access=ACCESS):
         *_, subject, sequence, _ = path.parts
@@ -89,13 +90,18 @@ def read(
                 (video,) = require(
                     root, f"video/**/TC_{subject}_{sequence}_cam{i}.mp4", dataset="totalcapture", access=ACCESS
                 )
-                yield from _one_camera(path, joints, camera, video, subject, sequence, f"cam{i}", split)
+                mattes = root / "mattes" / video.relative_to(root / "video") if with_mattes else None
+                yield from _one_camera(path, joints, camera, video, mattes, subject, sequence, f"cam{i}", split)
 
 
-def _one_camera(path, joints, camera, video, subject, sequence, name, split):
+def _one_camera(path, joints, camera, video, mattes, subject, sequence, name, split):
     size = VideoFrame(video, 0).size
+    n_mattes = video_length(mattes) if mattes else 0
     for frame in range(min(len(joints), video_length(video))):
         if (box := box_of(camera.project(joints[frame]), size)) is not None:
+            picture = VideoFrame(video, frame)
+            if frame < n_mattes:
+                picture = Masked(picture, bright, (VideoFrame(mattes, frame), 127))
             yield row(
                 path,
                 Example(
@@ -111,6 +117,6 @@ def _one_camera(path, joints, camera, video, subject, sequence, name, split):
                     joints[frame],
                     camera_name=name,
                 ),
-                VideoFrame(video, frame),
+                picture,
                 21,
             )

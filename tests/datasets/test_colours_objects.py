@@ -13,7 +13,7 @@ from acae_nb.datasets.colours import (
 )
 from acae_nb.datasets.native import ImageFile
 from acae_nb.datasets.native_files import NativeError
-from acae_nb.datasets.objects import cut_object, palette_numbers, pictures, voc_objects
+from acae_nb.datasets.objects import cut_object, palette_numbers, pictures, voc_objects, write_pictures
 from acae_nb.examples.images import encode_jpeg
 
 
@@ -149,3 +149,20 @@ def test_backgrounds(tmp_path):
         pictures(tmp_path, tmp_path / "empty.txt")
     with pytest.raises(NativeError, match="without people"):
         pictures(tmp_path / "none")
+
+
+def test_folders_for_a_training(tmp_path):  # A4
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for channels in (4, 3):
+        written = [rng.integers(0, 256, (5 + k, 9, channels), dtype=np.uint8) for k in range(3)]
+        folder = write_pictures(written, tmp_path / "objects")
+        names = sorted(p.name for p in folder.iterdir())
+        assert names == ["000000.png", "000001.png", "000002.png"]
+        for name, picture in zip(names, written):  # read by another library
+            found = Image.open(folder / name)
+            assert found.mode == ("RGBA" if channels == 4 else "RGB") and (np.asarray(found) == picture).all()
+    with pytest.raises(ValueError, match="objects: expected pictures"):
+        write_pictures([], tmp_path / "objects")
+    assert len(list((tmp_path / "objects").iterdir())) == 3

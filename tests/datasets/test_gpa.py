@@ -8,7 +8,9 @@ from mutations import check_mutations
 from native_scene import holds, people, picture, shows, write_image
 
 from acae_nb.datasets import gpa
+from acae_nb.datasets.native import Masked
 from acae_nb.datasets.native_files import NativeError
+from acae_nb.examples.images import decode_mask
 
 SIZE = (96, 80)  # the real ones are 1920 x 1080 px, five cameras
 
@@ -82,3 +84,21 @@ def test_damaged_files(tmp_path):
 @pytest.mark.nightly
 def test_many_damaged_files(tmp_path):
     check_mutations(write, gpa.read, tmp_path, n=200)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_masks_of_people(tmp_path, nested):  # A4
+    write(tmp_path)
+    assert not any(isinstance(image, Masked) for _, image in gpa.read(tmp_path))
+    mask = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+    mask[20:60, 40:70] = 200
+    folder = tmp_path / "img_jpg_new_resnet101deeplabv3humanmask" / ("000000/00" if nested else "")
+    for number in (3, 11):
+        write_image(folder / f"{number:010d}_mask.jpg", mask)
+    rows = {e.frame: image for e, image in gpa.read(tmp_path)}
+    assert {frame for frame, image in rows.items() if isinstance(image, Masked)} == {3, 11}
+    found = decode_mask(rows[11].mask(), SIZE)
+    assert found[22:58, 42:68].all() and not found[:16].any() and not found[:, 78:].any()
+    write_image(folder / "0000000011_mask.jpg", mask[:40])
+    with pytest.raises(NativeError, match="0000000011.jpg: mask: expected .96, 80.*found .96, 40"):
+        rows[11].mask()

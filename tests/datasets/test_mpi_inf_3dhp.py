@@ -8,7 +8,9 @@ from mutations import check_mutations
 from native_scene import look_at, opencv_project, people, picture, ring, shows, write_image, write_video
 
 from acae_nb.datasets import mpi_inf_3dhp, mpi_inf_3dhp_test
+from acae_nb.datasets.native import Masked
 from acae_nb.datasets.native_files import NativeError
+from acae_nb.examples.images import decode_mask
 from acae_nb.geometry.cameras import Camera
 
 SIZE, FRAMES = (64, 64), 3  # the real ones are 2048 x 2048 px
@@ -165,6 +167,33 @@ def test_a_calibration_without_the_benchmarks_camera(tmp_path):
     path.write_text(path.read_text().replace("3427.28", "3427.38"))
     with pytest.raises(NativeError, match="ts1-4cameras.calib: camera.*3427.28"):
         list(mpi_inf_3dhp_test.read(tmp_path))
+
+
+def test_masks_of_the_person(tmp_path):  # A4
+    write_train(tmp_path)
+    rows = list(mpi_inf_3dhp.read(tmp_path, sequences="S1/*"))
+    assert not any(isinstance(image, Masked) for _, image in rows)
+    for camera in (0, 1):
+        frames = []
+        for frame in range(2):  # one fewer than the video has
+            left, top, width, height = next(
+                e.box for e, _ in rows if (e.camera_name, e.frame) == (str(camera), frame)
+            ).astype(int)
+            image = np.zeros((64, 64, 3), np.uint8)
+            image[top + 2 : top + height - 2, left + 2 : left + width - 2, 0] = 255
+            image[:, 62:, 0] = 255  # a pillar at the studio's edge
+            frames.append(image)
+        write_video(tmp_path / f"S1/Seq1/FGmasks/video_{camera}.avi", frames)
+    masked = list(mpi_inf_3dhp.read(tmp_path, sequences="S1/*"))
+    assert [isinstance(image, Masked) for _, image in masked] == [e.frame < 2 for e, _ in masked]
+    for example, image in masked:
+        if example.frame < 2:
+            left, top, width, height = example.box.astype(int)
+            mask = decode_mask(image.mask(), SIZE)
+            assert mask[top + 4 : top + height - 4, left + 4 : left + width - 4].all()
+            assert mask.sum() < 1.3 * width * height
+            if left + 1.3 * width < 60:
+                assert not mask[:, 62:].any()
 
 
 def write_large(root, n_frames, changes):

@@ -1,14 +1,17 @@
 """MuCo-3DHP: a tiny set of composites in the owners' layout, written here, read back, and damaged."""
 
+import cv2
 import h5py
 import numpy as np
 import pytest
 import scipy.io
 from mutations import check_mutations
-from native_scene import opencv_project, people, picture, ring, shows, write_image
+from native_scene import opencv_project, people, picture, ring, shows, write_image, write_video
 
 from acae_nb.datasets import muco
+from acae_nb.datasets.native import Masked
 from acae_nb.datasets.native_files import NativeError
+from acae_nb.examples.images import decode_mask
 
 SIZE, FRAMES = (64, 64), 3
 COMPOSITES = [
@@ -122,3 +125,37 @@ def test_impossible_composites(tmp_path, who, words):
 
 def test_mutations(tmp_path, nightly):
     check_mutations(write, lambda root: muco.read(root), tmp_path, n=200 if nightly else 10)
+
+
+def test_masks_of_everybody_and_every_chair(tmp_path):  # A4
+    write(tmp_path)
+    before = list(muco.read(tmp_path))
+    assert not any(isinstance(image, Masked) for _, image in before)
+    boxes = {COMPOSITES[e.frame - 1][int(e.example_id.split("/")[1])]: e.box.astype(int) for e, _ in before}
+    masks = {}
+    for s, q in ((1, 1), (3, 2)):
+        for camera in (0, 1):
+            people, chairs = [], []
+            for frame in range(FRAMES):
+                person = np.zeros((64, 64, 3), np.uint8)
+                left, top, width, height = boxes.get((s, q, camera, frame), np.zeros(4, int))
+                person[top : top + height, left : left + width, 0] = 255
+                seat = np.full((64, 64, 3), 255, np.uint8)
+                seat[40 : 48 + 4 * s, 4 + 4 * camera : 16 + 4 * camera, 0] = 0
+                people.append(person), chairs.append(seat)
+                masks[s, q, camera, frame] = person[..., 0] > 127, seat[..., 0] < 32
+            folder = tmp_path / f"mpi_inf_3dhp/S{s}/Seq{q}"
+            write_video(folder / f"FGmasks/video_{camera}.avi", people)
+            write_video(folder / f"ChairMasks/video_{camera}.avi", chairs)
+    rows = list(muco.read(tmp_path))
+    assert [e.example_id for e, _ in rows] == [e.example_id for e, _ in before] and rows
+    for example, image in rows:
+        assert isinstance(image, Masked)
+        mask = decode_mask(image.mask(), SIZE)
+        want = np.zeros((64, 64), bool)
+        for who in COMPOSITES[example.frame - 1]:
+            want |= masks[who][0] | masks[who][1]
+        border = cv2.dilate(want.astype(np.uint8), np.ones((5, 5))) != cv2.erode(want.astype(np.uint8), np.ones((5, 5)))
+        assert want.any() and (mask == want)[~border].all()  # but for what a video's compression does to an edge
+    (tmp_path / "mpi_inf_3dhp/S3/Seq2/ChairMasks/video_0.avi").unlink()
+    assert not any(isinstance(image, Masked) for _, image in muco.read(tmp_path))

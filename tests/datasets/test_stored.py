@@ -3,10 +3,10 @@ import pytest
 
 from acae_nb.datasets.colours import recoloured
 from acae_nb.datasets.examples import read
-from acae_nb.datasets.native import ImageFile
+from acae_nb.datasets.native import ImageFile, Masked
 from acae_nb.datasets.sources import native_formats, open_source, reader_of
 from acae_nb.datasets.stored import in_skeleton, shard_name, store_crops
-from acae_nb.examples.images import encode_jpeg
+from acae_nb.examples.images import decode_mask, encode_jpeg
 from acae_nb.examples.tables import Example, ExampleTable, ExampleWriter, check
 from acae_nb.geometry.cameras import Camera
 from acae_nb.skeletons.joints import load_skeleton
@@ -159,3 +159,23 @@ def test_sources(tmp_path):
     for format in ("coco", "imar", "cmu_panoptic", "mpi_inf_3dhp", "examples"):
         with pytest.raises(ValueError, match="nowhere"):
             list(open_source(format, tmp_path / "nowhere")[1])
+
+
+def upper_half(size):
+    return np.arange(size[1])[:, None] * np.ones(size[0]) < size[1] / 2
+
+
+def test_masks_in_other_files_are_stored_with_the_crops(tmp_path):  # A4
+    source = table(tmp_path / "walk", 3)
+
+    def masked(correction):
+        rows = ((e, Masked(picture, upper_half, (picture.size,))) for e, picture in read(source))
+        return recoloured(rows, correction) if correction else rows
+
+    for name, correction in (("plain", None), ("lighter", "brightened")):
+        crops = ExampleTable.open(store_crops(masked(correction), tmp_path / name, SKELETON, 48, jobs=1))
+        for k in range(3):
+            mask = decode_mask(crops[k].mask, crops[k].image_size)
+            assert mask[8:20, 12:36].all() and not mask[28:].any()
+    rows = list(masked(None))
+    assert shard_name(rows) != shard_name(list(read(source)))

@@ -6,7 +6,9 @@ from mutations import check_mutations
 from native_scene import holds, opencv_project, people, picture, ring, shows, write_video
 
 from acae_nb.datasets import totalcapture
+from acae_nb.datasets.native import Masked
 from acae_nb.datasets.native_files import NativeError
+from acae_nb.examples.images import decode_mask
 
 SIZE = (96, 80)  # the real ones are 1920 x 1080 px, and eight cameras
 JOINTS = (
@@ -111,3 +113,24 @@ def test_damaged_files(tmp_path):
 @pytest.mark.nightly
 def test_many_damaged_files(tmp_path):
     check_mutations(write, totalcapture.read, tmp_path, n=200)
+
+
+def test_mattes_become_masks(tmp_path):  # A4
+    write(tmp_path)
+    rows = list(totalcapture.read(tmp_path))
+    assert not any(isinstance(image, Masked) for _, image in rows)
+    for video in (tmp_path / "video").rglob("*.mp4"):
+        mattes = [np.zeros((SIZE[1], SIZE[0], 3), np.uint8) for _ in range(2)]
+        mattes[1][20:60, 40:70] = 255
+        write_video(tmp_path / "mattes" / video.relative_to(tmp_path / "video"), mattes)
+    masked = list(totalcapture.read(tmp_path))
+    assert [e.example_id for e, _ in masked] == [e.example_id for e, _ in rows]
+    for (example, image), (_, before) in zip(masked, rows):
+        assert isinstance(image, Masked) == (example.frame < 2)  # these mattes end before the video
+        assert (image.load() == before.load()).all() and image.size == before.size and image.index == before.index
+        if example.frame < 2:
+            mask = decode_mask(image.mask(), SIZE)
+            assert (mask[22:58, 42:68] == (example.frame == 1)).all() and not mask[:16].any() and not mask[:, 74:].any()
+    (tmp_path / "mattes/s1/acting1/TC_S1_acting1_cam1.mp4").unlink()
+    with pytest.raises(NativeError, match="mattes/s1/acting1/TC_S1_acting1_cam1.mp4"):
+        list(totalcapture.read(tmp_path))
