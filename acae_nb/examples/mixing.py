@@ -7,8 +7,8 @@ __all__ = ['hash64', 'permute', 'BatchPlan', 'union_columns', 'common_columns', 
 
 # %% ../../nbs/examples/04_mixing.ipynb #6ae5f699
 import multiprocessing
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
@@ -138,10 +138,14 @@ class Batch:
         return len(self.images)
 
     def to(self, device, non_blocking: bool = True) -> "Batch":
-        return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)})
+        return self.each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
-        return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+        return self.each(torch.Tensor.pin_memory)
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        "The batch with `change` made to each tensor."
+        return replace(self, **{f.name: change(getattr(self, f.name)) for f in fields(self)})
 
 # %% ../../nbs/examples/04_mixing.ipynb #5787a01f
 class MixedBatches(torch.utils.data.Dataset):

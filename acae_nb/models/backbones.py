@@ -116,8 +116,21 @@ class Backbone(nn.Module):
                 x = torch.cat([_run(self.features[first:free], piece) for piece in pieces])
         return _run(self.features[free:last], x)
 
+    @property
+    def n_kept(self) -> int:
+        "How many parts `frozen_map` runs: those that are frozen."
+        return self.n_frozen
+
+    def frozen_map(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k hk wk"]:
+        "What the frozen parts make of normalised images: it can be kept, since no training changes it."
+        return self.run_parts(x, 0, self.n_kept)
+
+    def behind_frozen(self, x: Float[Tensor, "b k hk wk"]) -> Float[Tensor, "b c hs ws"]:
+        "The features, from `frozen_map`'s answer."
+        return self.run_parts(x, self.n_kept, len(self.features))
+
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hs ws"]:
-        return self.run_parts(x, 0, len(self.features))
+        return self.behind_frozen(self.frozen_map(x))
 
 # %% ../../nbs/models/01_backbones.ipynb #a7b7cd36
 def _run(parts, x):
@@ -330,8 +343,13 @@ class JoinedBackbone(Backbone):
         self.from_coarse = nn.Conv2d(coarse, 4 * channels, 1, bias=False)
         self.after = nn.Sequential(nn.BatchNorm2d(channels, eps=1e-3, momentum=momentum), nn.ReLU6(inplace=True))
 
-    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hs ws"]:
-        fine = self.run_parts(x, 0, self.n_fine)
+    @property
+    def n_kept(self) -> int:
+        "The frozen ones of the parts before the two maps that are joined."
+        return min(self.n_frozen, self.n_fine)
+
+    def behind_frozen(self, x: Float[Tensor, "b k hk wk"]) -> Float[Tensor, "b c hs ws"]:
+        fine = self.run_parts(x, self.n_kept, self.n_fine)
         coarse = self.run_parts(fine, self.n_fine, len(self.features))
         return self.after(self.from_fine(fine) + F.pixel_shuffle(self.from_coarse(coarse), 2))
 
@@ -384,8 +402,8 @@ class ExtendedBackbone(Backbone):
         self.features.eval()
         return self
 
-    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hs ws"]:
-        return self.after(super().forward(x))
+    def behind_frozen(self, x: Float[Tensor, "b k hk wk"]) -> Float[Tensor, "b c hs ws"]:
+        return self.after(super().behind_frozen(x))
 
 # %% ../../nbs/models/01_backbones.ipynb #bc8f5450
 BLAZEPOSE_STAGES = [

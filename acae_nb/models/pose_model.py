@@ -310,6 +310,10 @@ class PoseModel(nn.Module):
             "batch_coupled": batch_coupled,
         }
 
+    def side(self, images: Tensor) -> int:
+        "Side of the crops, px."
+        return _square(images)
+
     def heatmaps(self, images: Tensor) -> Float[Tensor, "b d p h w"]:
         "The head's logits."
         return self.heatmap_heads(self.backbone(self.backbone.normalise(images)))
@@ -332,7 +336,7 @@ class PoseModel(nn.Module):
         mix: float | Float[Tensor, " b"] = 0.5,
         weak_perspective: bool = False,
     ) -> PoseOutput:
-        g, size = self.geometry, _square(images)
+        g, size = self.geometry, self.side(images)
         rms = rms_over_batch if g["batch_coupled"] else rms_per_example
         heatmaps = self.heatmaps(images)
         px, relative = self.points(heatmaps, size)
