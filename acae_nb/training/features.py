@@ -9,7 +9,7 @@ __all__ = ['Looks', 'SHARD_ROWS', 'CODE', 'FeatureCache', 'look_generator', 'Tra
            'folder_bytes', 'make_room', 'keep_looks', 'write_shards', 'wait_for_all', 'LookBatch', 'MixedLooks',
            'look_pictures', 'main']
 
-# %% ../../nbs/training/08_features.ipynb #8a005d21
+# %% ../../nbs/training/08_features.ipynb #7442e56a
 import argparse
 import hashlib
 import os
@@ -42,7 +42,7 @@ from ..models.backbones import Backbone
 from ..models.pose_model import PoseModel
 from .distributed import rank, world_size
 
-# %% ../../nbs/training/08_features.ipynb #13ef7a40
+# %% ../../nbs/training/08_features.ipynb #7e28966c
 @dataclass(frozen=True)
 class FeatureCache:
     "How many looks are kept, where, and how much room they may take. Raises ValueError for a value that cannot be."
@@ -63,7 +63,7 @@ class FeatureCache:
             if not good:
                 raise ValueError(f"features: {name}: expected {expected}, found {getattr(self, name)!r}")
 
-# %% ../../nbs/training/08_features.ipynb #f61084ee
+# %% ../../nbs/training/08_features.ipynb #fa2d2d94
 def look_generator(seed: int, dataset: str, row: int, look: int) -> np.random.Generator:
     "The random numbers of one look of one row of a data set."
     name = int.from_bytes(hashlib.blake2b(dataset.encode(), digest_size=8).digest())
@@ -71,7 +71,7 @@ def look_generator(seed: int, dataset: str, row: int, look: int) -> np.random.Ge
     key = hash64(key) + np.uint64(look)
     return np.random.Generator(np.random.Philox(key=hash64(key) + np.uint64(row)))
 
-# %% ../../nbs/training/08_features.ipynb #3194276e
+# %% ../../nbs/training/08_features.ipynb #6f6b6bfd
 @dataclass(frozen=True)
 class TrainingLooks:
     "Augmented views of training crops, with labels."
@@ -96,7 +96,7 @@ def pictures_digest(pictures: Iterable[np.ndarray]) -> str:
     "Hex digest of pictures."
     return fingerprint({}, arrays=list(pictures))
 
-# %% ../../nbs/training/08_features.ipynb #5dd9ec2f
+# %% ../../nbs/training/08_features.ipynb #0381ece9
 @dataclass(frozen=True)
 class PlainLooks:
     "Views without augmentation or labels: look 0 as it is, look 1 in the mirror."
@@ -118,7 +118,7 @@ class PlainLooks:
 
 Looks = TrainingLooks | PlainLooks
 
-# %% ../../nbs/training/08_features.ipynb #bc7b507b
+# %% ../../nbs/training/08_features.ipynb #5e07b49c
 class FrozenPart(nn.Module):
     "Crops -> the map behind the frozen parts of a backbone, as float16. ValueError where nothing is frozen."
 
@@ -149,7 +149,7 @@ class FrozenPart(nn.Module):
         kind = self.backbone.mean.device.type
         return {"backbone": self.backbone.description, "parts": self.backbone.n_kept, "device": kind}
 
-# %% ../../nbs/training/08_features.ipynb #e54eaaa8
+# %% ../../nbs/training/08_features.ipynb #2e3db3e7
 class LearningBackbone(nn.Module):
     "What lies behind the frozen parts of a backbone: their map -> features, as the whole backbone gives them."
 
@@ -175,7 +175,7 @@ class LearningModel(PoseModel):
     def side(self, images: Tensor) -> int:
         return self.crop_size
 
-# %% ../../nbs/training/08_features.ipynb #7c90d1ae
+# %% ../../nbs/training/08_features.ipynb #447d34b3
 SHARD_ROWS = 250
 
 
@@ -192,7 +192,7 @@ class Shard:
     def __len__(self):
         return self.stop - self.start
 
-# %% ../../nbs/training/08_features.ipynb #b70fe859
+# %% ../../nbs/training/08_features.ipynb #6bf7f680
 def shard_tensors(shard: Shard, looks: Looks, trunk: FrozenPart) -> dict[str, Tensor]:
     "Features, cameras and labels of a shard's looks."
     table = ExampleTable.open(shard.table)
@@ -227,7 +227,7 @@ def write_shard_for(parent: int, shard: Shard, looks: Looks, trunk: FrozenPart) 
         die_with_parent(parent)
     return write_shard(shard, looks, trunk)
 
-# %% ../../nbs/training/08_features.ipynb #44be1a95
+# %% ../../nbs/training/08_features.ipynb #be6db2e6
 class KeptLooks:
     "The looks 0 to `count` - 1 of every row of a table, in files of `folder`."
 
@@ -252,7 +252,7 @@ class KeptLooks:
         return [shard for shard in self.planned() if not shard.path.exists()]
 
     def read(self, row: int, look: int) -> dict[str, Tensor]:
-        "What is kept of one look, memory-mapped: features, intrinsics, rotation, flipped, and labels of training looks."
+        "What is kept of one look, memory-mapped: features, intrinsics, rotation, flipped; labels of training looks."
         shard = self.shard(look, row)
         if shard.path not in self.shards:
             self.shards[shard.path] = mapped_tensors(shard.path)
@@ -266,7 +266,7 @@ def mapped_tensors(path: Path) -> dict[str, Tensor]:
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path}: expected features, found {error}; delete them: make clean-features") from error
 
-# %% ../../nbs/training/08_features.ipynb #c0d3c0a9
+# %% ../../nbs/training/08_features.ipynb #752132a4
 CODE = (backbones, cameras, crops, files, images, mixing, rows, tables)
 
 
@@ -276,14 +276,14 @@ def features_key(table: ExampleTable, looks: Looks, trunk: FrozenPart) -> str:
     params = {"table": content, "looks": looks.description(), "trunk": trunk.description(), "torch": torch.__version__}
     return fingerprint(params, modules=list(CODE), arrays=trunk.arrays())
 
-# %% ../../nbs/training/08_features.ipynb #559d328d
+# %% ../../nbs/training/08_features.ipynb #4e545bc4
 def bytes_of_look(trunk: FrozenPart, looks: Looks, n_joints: int) -> int:
     "Bytes that one look takes, found by computing one."
     empty = torch.zeros(1, 3, looks.size, looks.size, dtype=torch.uint8)
     labels = n_joints * (3 + 2) * 4 if looks.labelled else 0
     return trunk(empty).numel() * 2 + labels + 9 * (4 + 8) + 1
 
-# %% ../../nbs/training/08_features.ipynb #94da4d51
+# %% ../../nbs/training/08_features.ipynb #4645cff8
 class NoRoom(Exception):
     "Features that do not fit; says how many bytes they take and what to change."
 
@@ -309,7 +309,7 @@ def room_needed(kept: Sequence[KeptLooks], trunk: FrozenPart, looks: Looks, cach
         )
     return needed
 
-# %% ../../nbs/training/08_features.ipynb #de636484
+# %% ../../nbs/training/08_features.ipynb #b291d4e0
 def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
@@ -326,7 +326,7 @@ def make_room(kept: Sequence[KeptLooks], needed: int, cache: FeatureCache) -> No
         print(f"{folder}: {sizes.pop(folder) / 1e9:.2f} GB of features deleted to make room", flush=True)
         shutil.rmtree(folder)
 
-# %% ../../nbs/training/08_features.ipynb #e2775a2b
+# %% ../../nbs/training/08_features.ipynb #74d6640f
 def keep_looks(
     backbone: Backbone, tables: Sequence[ExampleTable], looks: Looks, count: int, cache: FeatureCache
 ) -> list[KeptLooks]:
@@ -344,7 +344,7 @@ def keep_looks(
     wait_for_all()
     return kept
 
-# %% ../../nbs/training/08_features.ipynb #d71a1ea8
+# %% ../../nbs/training/08_features.ipynb #46ea67f8
 def write_shards(shards: list[Shard], looks: Looks, trunk: FrozenPart, jobs: int | None) -> None:
     "Compute shards on all cores, or on the GPU, with a progress bar."
     if not shards:
@@ -363,20 +363,20 @@ def write_shards(shards: list[Shard], looks: Looks, trunk: FrozenPart, jobs: int
     if jobs > 1:
         get_reusable_executor().shutdown(wait=True)
 
-# %% ../../nbs/training/08_features.ipynb #48d63665
+# %% ../../nbs/training/08_features.ipynb #d3cf31ab
 def wait_for_all() -> None:
     "Returns when every process of the training is here; the first one may take days."
     if world_size() > 1:
         dist.barrier(dist.new_group(backend="gloo", timeout=timedelta(days=30)))
 
-# %% ../../nbs/training/08_features.ipynb #27a260b2
+# %% ../../nbs/training/08_features.ipynb #e66dac1a
 @dataclass
 class LookBatch(Batch):
     "A batch whose `images` are not pixels but kept maps, float16 [B, C, h, w]."
 
-    look: Int[Tensor, " B"]
+    look: Int[Tensor, " B"] | None = None
 
-# %% ../../nbs/training/08_features.ipynb #7ea8888c
+# %% ../../nbs/training/08_features.ipynb #6a28fa5d
 class MixedLooks(torch.utils.data.Dataset):
     "`looks[step]` is the LookBatch of the rows of `mixed[step]`; `kept` has the looks of each of its tables."
 
@@ -414,7 +414,7 @@ class MixedLooks(torch.utils.data.Dataset):
         key = hash64(hash64(np.uint64([self.mixed.seed])) + np.uint64(step)) + np.uint64(position)
         return int(hash64(key)[0] % np.uint64(self.kept[dataset].count))
 
-# %% ../../nbs/training/08_features.ipynb #23b5aebf
+# %% ../../nbs/training/08_features.ipynb #ee3600fd
 def look_pictures(
     batch: LookBatch, rows: Sequence[int], tables: Sequence[ExampleTable], looks: TrainingLooks
 ) -> UInt8[Tensor, "n 3 s s"]:
@@ -423,7 +423,7 @@ def look_pictures(
     pictures = [looks.crop(tables[dataset], row, look).image for dataset, row, look in names]
     return torch.from_numpy(np.stack(pictures).transpose(0, 3, 1, 2).copy())
 
-# %% ../../nbs/training/08_features.ipynb #6563356c
+# %% ../../nbs/training/08_features.ipynb #ef07ca6b
 def main(words: list[str] | None = None) -> None:
     "List the features of a folder, or delete them."
     parser = argparse.ArgumentParser(prog="python -m acae_nb.training.features", description=main.__doc__)
@@ -438,6 +438,6 @@ def main(words: list[str] | None = None) -> None:
     if not folders:
         print(f"no features in {asked.folder}")
 
-# %% ../../nbs/training/08_features.ipynb #37f24168
+# %% ../../nbs/training/08_features.ipynb #bd5373c3
 if __name__ == "__main__" and "__file__" in globals():
     main()
