@@ -322,7 +322,7 @@ def jitter_poses(
 # %% ../../nbs/people/motion.ipynb #8eab6b03
 SPLITS = ("train", "validation", "test")
 HELD_OUT = {
-    "validation": ("roll", "punch", "jump"),
+    "validation": ("roll", "punch", "jump", "cmu_01_01"),
     "test": (
         "climb_seq_4",
         "dance_b",

@@ -8,6 +8,7 @@ import pytest
 from conftest import REPO
 from ruamel.yaml import YAML
 
+from acae_nb.people.cmu_clips import cmu_clips
 from acae_nb.people.everyday import ANYWHERE, EVERYDAY, everyday_poses
 from acae_nb.people.motion import ROW, SPLITS, heading_of, mirror_poses, read_motions, split_clips, turn_poses
 from acae_nb.people.separation import (
@@ -85,7 +86,7 @@ def test_clips_of_two_splits_are_different_recordings():
     "Also mirrored: of no clip is half of the frames within 35 mm a joint of frames of another split."
     if not MOTIONS.is_dir():
         pytest.skip(f"{MOTIONS} is not at hand: `python -m acae_nb.people.sample_data data` fetches it")
-    splits = split_clips(read_motions(MOTIONS))
+    splits = split_clips([*read_motions(MOTIONS), *cmu_clips()])
     assert all(clip.source for clips in splits.values() for clip in clips)
     poses = {
         split: [facing(clip.positions[:: max(1, len(clip) // 150)].astype(float)) for clip in clips]
@@ -125,7 +126,7 @@ def made(tmp_path_factory):
     if path is None or not MOTIONS.is_dir():
         pytest.skip("no rig file or no clips: `dvc repro body` makes the one, the fetch of the sample data the others")
     rig, folder = Rig.load(path), tmp_path_factory.mktemp("people")
-    clips = split_clips(read_motions(MOTIONS))
+    clips = split_clips([*read_motions(MOTIONS), *cmu_clips()])
     for k, split in enumerate(SPLITS):
         rng = np.random.default_rng([0, k])
         clips[split].append(everyday_poses(60, rng, EVERYDAY[split], f"everyday/{split}/seed 0-{k}"))
