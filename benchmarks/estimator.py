@@ -18,7 +18,9 @@ import numpy as np
 import torch
 
 from acae_nb.geometry.cameras import Camera
-from acae_nb.inference.estimator import ONE_LOOK, WITH_MIRROR, PoseEstimator, prepare, spread_looks, statements
+from acae_nb.inference.estimator import CropReader, PoseEstimator
+from acae_nb.inference.looks import ONE_LOOK, WITH_MIRROR, spread_looks
+from acae_nb.inference.person_crops import PeopleCropper
 from acae_nb.models.backbones import efficientnet_lite0
 from acae_nb.models.pose_model import PoseModel, SeparateJoints
 from acae_nb.skeletons.joints import load_skeleton, union
@@ -41,21 +43,15 @@ def timed(run):
 
 def ratios(estimator, pictures, rounds):
     "(crops per second bare, end to end, ratio by wall, ratio by CPU): medians over rounds."
-    ready = [
-        prepare(image, boxes, camera, None, estimator.looks, estimator.size, 55.0, k)
-        for k, (image, boxes, camera) in enumerate(pictures)
-    ]
-    crops, intrinsics = (np.concatenate([getattr(r, n) for r in ready]) for n in ("crops", "intrinsics"))
+    cropper = PeopleCropper(estimator.looks, estimator.size)
+    cropped = [cropper(image, boxes, camera, k) for k, (image, boxes, camera) in enumerate(pictures)]
+    crops, intrinsics, mirrored = (
+        np.concatenate([getattr(picture, name) for picture in cropped]) for name in ("crops", "intrinsics", "mirrored")
+    )
+    reader = CropReader(estimator.model, estimator.acae, estimator.skeleton.mirror, precision=estimator.precision)
 
     def bare():
-        for k in range(0, len(crops), estimator.chunk):
-            statements(
-                estimator.model,
-                estimator.acae,
-                crops[k : k + estimator.chunk],
-                intrinsics[k : k + estimator.chunk],
-                estimator.precision,
-            )
+        reader(crops, intrinsics, mirrored, estimator.chunk)
 
     def whole():
         for _ in estimator.stream(pictures):

@@ -149,16 +149,23 @@ def assumed_camera(image_size: tuple[int, int], field_of_view_deg: float = 55.0)
 
 # %% ../../nbs/inference/00_pictures.ipynb #10d304f5
 def checked_boxes(boxes, image_size: tuple[int, int]) -> np.ndarray:
-    """Boxes [n, 4] or one box [4] (left, top, width, height px) as float [n, 4]; none may be empty, not finite, or wholly outside the picture
-    (reaching out of it is fine). ValueError naming the box."""
-    found = np.asarray(boxes, float).reshape(-1, 4) if np.size(boxes) % 4 == 0 else None
-    if found is None:
-        raise ValueError(f"boxes: expected [n, 4] (left, top, width, height), found shape {np.shape(boxes)}")
-    for k, box in enumerate(found):
+    """Boxes [n, 4] or one box [4] (left, top, width, height px) as float [n, 4].
+
+    None may be empty, not finite, or wholly outside the picture (reaching out of it is fine). ValueError naming the box."""
+    checked = np.asarray(boxes, float)
+    if checked.size == 0 or checked.shape == (4,):
+        checked = checked.reshape(-1, 4)
+    if checked.ndim != 2 or checked.shape[1] != 4:
+        raise ValueError(
+            "boxes: expected [n, 4] (left, top, width, height px), or one box of these four; a detector's scores and "
+            f"classes do not belong here (scores are the detector's to give), found shape {np.shape(boxes)}"
+        )
+    for k, box in enumerate(checked):
         if not np.isfinite(box).all() or (box[2:] <= 0).any():
             raise ValueError(f"box {k}: expected finite left, top, width > 0, height > 0, found {box.tolist()}")
         if (box[:2] >= image_size).any() or (box[:2] + box[2:] <= 0).any():
             raise ValueError(
-                f"box {k}: expected to lie at least partly within the {image_size[0]} x {image_size[1]} picture, found {box.tolist()}"
+                f"box {k}: expected to lie at least partly within the {image_size[0]} x {image_size[1]} picture, "
+                f"found {box.tolist()}"
             )
-    return found
+    return checked

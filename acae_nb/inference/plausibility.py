@@ -28,7 +28,8 @@ def has_bones_of_a_person(
     usual: Float[np.ndarray, " e"] | None = None,
     longest_mm: float = 1000.0,
 ) -> Bool[np.ndarray, " n"]:
-    "Whether no bone is out of the ordinary; without `usual` lengths, whether none is longer than `longest_mm` and the body is at least 200 mm large."
+    """Whether no bone is out of the ordinary; without `usual` lengths, whether none is longer than `longest_mm` and the
+    body is at least 200 mm large."""
     lengths = bone_lengths(joints, skeleton)
     if usual is None:
         return (lengths <= longest_mm).all(-1) & (np.ptp(joints, axis=1).max(-1) >= 200)
@@ -37,7 +38,8 @@ def has_bones_of_a_person(
 
 # %% ../../nbs/inference/03_plausibility.ipynb #79bf9394
 def box_share(px: Float[np.ndarray, "n j 2"], boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
-    "The share of each box (left, top, width, height px) that the joints' own bounding box covers; 0 for a pose not wholly in front of the camera."
+    """The share of each box (left, top, width, height px) that the joints' own bounding box covers; 0 for a pose not
+    wholly in front of the camera."""
     low, high = np.maximum(px.min(1), boxes[:, :2]), np.minimum(px.max(1), boxes[:, :2] + boxes[:, 2:])
     return np.nan_to_num(np.prod((high - low).clip(0), axis=1) / np.prod(boxes[:, 2:], axis=1))
 
@@ -51,14 +53,16 @@ def same_distance(poses: Float[np.ndarray, "*n v j 3"]) -> Float[np.ndarray, "*n
 def looks_agree(
     looks: Float[np.ndarray, "n v j 3"], most_mm: float = 200.0, least_share: float = 0.25
 ) -> Bool[np.ndarray, " n"]:
-    "Whether at least a share of the joints scatters (root mean square over the v looks, mm) by less than `most_mm`. One look always agrees with itself."
+    """Whether at least a share of the joints scatters (root mean square over the v looks, mm) by less than `most_mm`.
+    One look always agrees with itself."""
     scaled = same_distance(looks)
     scatter = np.sqrt(((scaled - scaled.mean(1, keepdims=True)) ** 2).sum(-1).mean(1))
     return (scatter < most_mm).mean(-1) >= least_share
 
 # %% ../../nbs/inference/03_plausibility.ipynb #6cf13187
 def pose_overlaps(joints: Float[np.ndarray, "n j 3"], reach_mm: float = 300.0) -> Float[np.ndarray, "n n"]:
-    "0 to 1 for each pair of camera-frame poses: the mean over their farthest quarter of joints of max(0, 1 - distance / reach_mm)."
+    """0 to 1 for each pair of camera-frame poses: the mean over their farthest quarter of joints of max(0, 1 - distance
+    / reach_mm)."""
     n, j = joints.shape[:2]
     overlaps = np.eye(n)
     for a in range(n):
@@ -87,9 +91,11 @@ class Plausibility:
         scores: Float[np.ndarray, " n"],
         skeleton: Skeleton,
     ) -> pd.DataFrame:
-        """One row a pose: `bones`, `in front`, `box`, `looks`, `only one` (no better pose of the same person among the plausible ones) and `kept` (all of these).
+        """One row a pose: `bones`, `in front`, `box`, `looks`, `only one` (no better pose of the same person among the
+        plausible ones) and `kept` (all of these).
 
-        looks: the answers of the v looks in the camera frame, mm; px: their mean, projected."""
+        looks: the answers of the v looks in the camera frame, mm; px: their mean, projected.
+        """
         joints = looks.mean(1)
         table = pd.DataFrame(
             {

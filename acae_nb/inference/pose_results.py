@@ -27,8 +27,10 @@ DOUBTFUL_MM = 50.0  # a disagreement of so many mm halves the trust and more: co
 class Poses:
     """The people of one picture; n may be 0.
 
-    joints3d: mm, frame of `camera` (x right, y down, z forward). scores: of the detector (1 for boxes that were given). disagreement: mm, how much the model's
-    statements about each joint differ (NaN where it makes only one). frame: number of the picture in its video or list."""
+    joints3d: mm, frame of `camera` (x right, y down, z forward). scores: of the detector (1 for boxes that were given).
+    disagreement: mm, how much the model's statements about each joint differ (NaN where it makes only one). frame:
+    number of the picture in its video or list.
+    """
 
     skeleton: Skeleton
     joints3d: Float[np.ndarray, "n j 3"]
@@ -101,7 +103,8 @@ Poses.__getitem__, Poses.of = _people, _of
 
 # %% ../../nbs/inference/02_pose_results.ipynb #d5bd9817
 def _to_pandas(self) -> pd.DataFrame:
-    "One row a joint, indexed by frame, person, format and joint: x, y, z (camera, mm), world x, y, z (mm), u, v (px), disagreement (mm), confidence, score."
+    """One row a joint, indexed by frame, person, format and joint: x, y, z (camera, mm), world x, y, z (mm), u, v (px),
+    disagreement (mm), confidence, score."""
     n, labels = len(self), [label.split("/", 1) for label in self.skeleton.labels]
     index = pd.MultiIndex.from_tuples(
         [(self.frame, k, *label) for k in range(n) for label in labels], names=["frame", "person", "format", "joint"]
@@ -137,7 +140,8 @@ Poses.to_pandas = _to_pandas
 
 # %% ../../nbs/inference/02_pose_results.ipynb #79db8314
 def to_table(results: Iterable[Poses]) -> pd.DataFrame:
-    "The tables of many pictures, one below the other; empty (with its columns) where nobody was found. Takes results one by one, so a video need not fit into memory."
+    """The tables of many pictures, one below the other; empty (with its columns) where nobody was found. Takes results
+    one by one, so a video need not fit into memory."""
     tables = [poses.to_pandas() for poses in results]
     if not tables:
         raise ValueError("results: expected at least one picture, found none")
@@ -152,7 +156,8 @@ def _overlay(self, title: str = "", size: float = 5.0):
 
 
 def _figure(self, frame: str = "camera", title: str = ""):
-    "All people in 3D, a plotly Figure; `frame`: 'camera' (y down) or 'world' (z up). ValueError where nobody was found."
+    """All people in 3D, a plotly Figure; `frame`: 'camera' (y down) or 'world' (z up). ValueError where nobody was
+    found."""
     if not len(self):
         raise ValueError("poses: expected at least one person to show, found none")
     joints = self.joints3d if frame == "camera" else self.world

@@ -36,7 +36,8 @@ class MetrabsConfig:
 
 
 def read_config(path: str | Path) -> MetrabsConfig:
-    """The flags of `config.yaml`. FileNotFoundError; ValueError naming the file and the flag that is missing, or has a value this model cannot honour."""
+    """The flags of `config.yaml`. FileNotFoundError; ValueError naming the file and the flag that is missing, or has a
+    value this model cannot honour."""
     try:
         import yaml
     except ImportError as error:
@@ -79,7 +80,8 @@ def mirror_by_first_letter(names: Sequence[str]) -> tuple[int, ...]:
 
 
 def skeleton_of_names(name: str, names: Sequence[str], edges: Sequence[tuple[int, int]]) -> Skeleton:
-    "A Skeleton of the authors' names and edges; left and right by the first letter. ValueError where they contradict themselves."
+    """A Skeleton of the authors' names and edges; left and right by the first letter. ValueError where they contradict
+    themselves."""
     mirror = mirror_by_first_letter(names)
     left = tuple(i for i, j in enumerate(mirror) if i != j and names[i].startswith("l"))
     return Skeleton(
@@ -93,9 +95,11 @@ def skeleton_of_names(name: str, names: Sequence[str], edges: Sequence[tuple[int
 
 # %% ../../nbs/models/04_metrabs.ipynb #1f9a59bf
 def read_skeletons(folder: str | Path, n_joints: int) -> dict[str, tuple[list[int], Skeleton]]:
-    """The formats of `skeleton_infos.pkl`: name -> (indices into the model's joints, Skeleton); the one of all joints is named ''.
+    """The formats of `skeleton_infos.pkl`: name -> (indices into the model's joints, Skeleton); the one of all joints
+    is named ''.
 
-    Raises UnsafePickle for a pickle that asks for more than data, ValueError naming format and field."""
+    Raises UnsafePickle for a pickle that asks for more than data, ValueError naming format and field.
+    """
     path = Path(folder) / "skeleton_infos.pkl"
     infos, found = load_pickle(path), {}
     if not isinstance(infos, dict):
@@ -121,7 +125,8 @@ def read_skeletons(folder: str | Path, n_joints: int) -> dict[str, tuple[list[in
 
 # %% ../../nbs/models/04_metrabs.ipynb #4b287e40
 def fill_weights(model: PoseModel, path: str | Path) -> None:
-    "Loads the crop model's weights. FileNotFoundError; ValueError listing every unknown, missing or misshapen tensor, or for a file that holds more than tensors."
+    """Loads the crop model's weights. FileNotFoundError; ValueError listing every unknown, missing or misshapen tensor,
+    or for a file that holds more than tensors."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected the model's weights, found no such file")
@@ -160,20 +165,29 @@ class LicenceNotice(UserWarning):
 
 @dataclass(frozen=True, eq=False)
 class PublishedModel:
-    "A model with its joints, the formats they make up (name -> indices, Skeleton), the side of its crops (px), and its licence."
+    """A model with its joints, the formats they make up (name -> indices, Skeleton), the side of its crops (px), its
+    licence.
+
+    point_mirror: the mirror image of each point that its joints are derived from, None where the points are the joints.
+    A mirrored look exchanges these before the joints are derived, as the original does: a derived joint without a
+    partner, such as one between the pelvis and a left joint, would otherwise stay on the wrong side.
+    """
 
     model: PoseModel
     skeleton: Skeleton
     formats: dict[str, tuple[list[int], Skeleton]]
     size: int
     licence: str = LICENCE
+    point_mirror: tuple[int, ...] | None = None
 
 
 def load_metrabs(folder: str | Path, batch_coupled: bool = False) -> PublishedModel:
     """The model of a folder in the authors' PyTorch layout, in evaluation mode. Warns with its licence (LicenceNotice).
 
-    batch_coupled: normalise over the whole batch as the authors' code does (answers then depend on the other crops of the batch).
-    Without joint_transform_matrix.npy the model's own points are its joints. Raises as `read_config`, `read_skeletons` and `fill_weights`."""
+    batch_coupled: normalise over the whole batch as the authors' code does (answers then depend on the other crops of
+    the batch). Without joint_transform_matrix.npy the model's own points are its joints. Raises as `read_config`,
+    `read_skeletons` and `fill_weights`.
+    """
     folder = Path(folder)
     config = read_config(folder / "config.yaml")
     with np.load(folder / "joint_info.npz", allow_pickle=False) as info:
@@ -214,4 +228,5 @@ def load_metrabs(folder: str | Path, batch_coupled: bool = False) -> PublishedMo
     )
     fill_weights(model, folder / "ckpt.pt")
     warnings.warn(LICENCE, LicenceNotice, stacklevel=2)
-    return PublishedModel(model.eval(), every, formats, config.proc_side)
+    point_mirror = mirror_by_first_letter(names) if isinstance(layout, DecodedPoints) else None
+    return PublishedModel(model.eval(), every, formats, config.proc_side, point_mirror=point_mirror)

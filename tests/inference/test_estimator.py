@@ -14,22 +14,20 @@ from acae_nb.autoencoder.acae import ACAE
 from acae_nb.examples.crops import warp_image
 from acae_nb.geometry.cameras import Camera, crop_camera, scale_intrinsics
 from acae_nb.inference.detection import BlazePoseDetector, People, from_corners, one_box_each
-from acae_nb.inference.estimator import (
+from acae_nb.inference.estimator import PoseEstimator, bytes_per_crop, crops_within
+from acae_nb.inference.looks import (
     ONE_LOOK,
     WITH_MIRROR,
     Look,
-    PoseEstimator,
-    bytes_per_crop,
-    crops_within,
     look_camera,
     spread_looks,
     surroundings,
     take_look,
     trained_looks,
 )
-from acae_nb.inference.pictures import TruncatedVideo, as_rgb, assumed_camera, read_picture, video_frames
-from acae_nb.inference.plausibility import Plausibility
-from acae_nb.inference.pose_results import Poses, to_table
+from acae_nb.inference.person_crops import PersonLeftOut, person_camera
+from acae_nb.inference.pictures import TruncatedVideo, assumed_camera, read_picture, video_frames
+from acae_nb.inference.pose_results import to_table
 from acae_nb.models.backbones import tiny_backbone
 from acae_nb.models.pose_model import HybridPoints, PoseModel, PoseOutput, SeparateJoints
 from acae_nb.skeletons.joints import load_skeleton, union
@@ -126,7 +124,8 @@ def test_a_dot_in_the_picture_comes_back_to_its_pixel(name, looks):
 
 
 class Conv(torch.nn.Module):
-    "A small network with normalisation layers, whose answers would depend on the batch if it were left in training mode."
+    """A small network with normalisation layers, whose answers would depend on the batch if it were left in training
+    mode."""
 
     def __init__(self):
         super().__init__()
@@ -157,7 +156,8 @@ def smooth_picture(seed=0, shape=(480, 640)):
 
 
 def test_flipping_the_picture_flips_and_swaps():
-    "A mirrored picture, box and camera give the mirrored pose with exchanged sides, whatever the model, when it looks at each crop and its mirror image."
+    """A mirrored picture, box and camera give the mirrored pose with exchanged sides, whatever the model, when it looks
+    at each crop and its mirror image."""
     camera, mirrored = (Camera(np.array([[700.0, 0, x], [0, 700, 240], [0, 0, 1]])) for x in (300, 639 - 300))
     box, image = np.array([100.0, 120, 150, 260]), smooth_picture()
     other_box = np.r_[639 - box[0] - box[2], box[1:]]
@@ -297,6 +297,15 @@ def test_kinds_of_pictures_give_the_same_pose():
         (dict(images=IMAGE, boxes=[[0, 0, 9, 9], [0, np.nan, 5, 5]]), "box 1: expected finite"),
         (dict(images=IMAGE, boxes=[700, 0, 5, 5]), "within the 640 x 480 picture"),
         (dict(images=IMAGE, boxes=[1, 2, 3]), r"expected \[n, 4\]"),
+        (dict(images=IMAGE, boxes=np.ones((4, 5))), r"scores .* do not belong here .* found shape \(4, 5\)"),  # B2
+        (dict(images=IMAGE, boxes=np.ones((2, 2, 2))), r"found shape \(2, 2, 2\)"),
+        (dict(images=IMAGE, boxes=[1, 2, 3, 4, 5, 6, 7, 8]), r"found shape \(8,\)"),
+        (dict(images=IMAGE, boxes=np.ones((1, 1, 4))), r"found shape \(1, 1, 4\)"),
+        (dict(images=None), r"images: expected a picture .* found nothing \(None\)"),  # B3
+        (dict(images=7), "found int"),
+        (dict(images={"a": IMAGE}), "found dict"),
+        (dict(images=[None], boxes=[[0, 0, 9, 9]]), r"image: expected an array, a path, .* found nothing \(None\)"),
+        (dict(images=torch.zeros(3, 20, 30), boxes=[0, 0, 9, 9]), "found float32"),
         (dict(images=IMAGE), "expected boxes, or an estimator with a detector"),
         (dict(images=IMAGE, boxes=[0, 0, 9, 9], cameras=np.eye(3)), "expected a Camera"),
         (dict(images=[IMAGE, IMAGE], boxes=[[0, 0, 9, 9]]), "boxes: expected 2, one for each picture, found 1"),
@@ -305,6 +314,106 @@ def test_kinds_of_pictures_give_the_same_pose():
 def test_bad_input_is_refused_with_what_was_found(arguments, message):
     with pytest.raises(ValueError, match=message):
         PoseEstimator(Conv(), SKELETON, SIZE).estimate(**arguments)
+
+
+def test_paths_pil_pictures_and_tensors_are_pictures(tmp_path):  # B3
+    from PIL import Image
+
+    image, box = smooth_picture(), [100, 100, 200, 300]
+    estimator = PoseEstimator(Conv(), SKELETON, SIZE)
+    expected = estimator.estimate(image, box).joints3d
+    path = tmp_path / "a.png"
+    Image.fromarray(image).save(path)
+    palette = Image.fromarray(np.repeat(np.arange(200, dtype=np.uint8)[:, None], 300, 1)).convert("P")
+    tensor = torch.from_numpy(image)
+    for same in (path, str(path), Image.fromarray(image), Image.open(path), tensor, tensor.permute(2, 0, 1)):
+        assert np.allclose(estimator.estimate(same, box).joints3d, expected)
+        assert np.allclose(estimator.estimate([same], [box])[0].joints3d, expected)
+        assert np.allclose(next(estimator.estimate(iter([same]), iter([box]))).joints3d, expected)
+    assert estimator.estimate(palette, [10, 10, 90, 90]).image[150, 7].tolist() == [150, 150, 150]
+    assert len(estimator.estimate(torch.stack([tensor.permute(2, 0, 1)] * 2), [box, box])) == 2
+    with pytest.raises(FileNotFoundError, match="none.png"):
+        estimator.estimate(tmp_path / "none.png", box)
+    (tmp_path / "v.mp4").write_bytes(b"video")
+    with pytest.raises(ValueError, match="v.mp4: expected a picture .*video_frames"):
+        estimator.estimate(tmp_path / "v.mp4", box)
+
+
+def test_a_box_where_the_lens_has_no_answer():  # B6
+    camera = Camera(np.array([[450.0, 0, 320], [0, 450, 240], [0, 0, 1]]), [-0.35, 0, 0, 0])
+    good, rim = [250.0, 150, 100, 200], [580.0, 300, 60, 170]
+    calls = iter(range(6))
+
+    def detector(image):
+        return People([good, rim], [0.9, 0.8]) if next(calls) == 3 else People([good], [0.9])
+
+    estimator = PoseEstimator(Conv(), SKELETON, SIZE, detector=detector, plausibility=None)
+    with pytest.warns(PersonLeftOut, match="picture 3: a detected person is left out: box: .*580"):
+        poses = estimator.estimate([IMAGE] * 6, cameras=camera)
+    assert [p.boxes.tolist() for p in poses] == [[good]] * 6
+    with pytest.raises(ValueError, match="picture 1, box 1: box: expected a place inside the lens model's range"):
+        estimator.estimate([IMAGE] * 2, [[good], [good, rim]], camera)
+
+
+@pytest.mark.parametrize(
+    "lean, turned", [(0, False), (80, False), (-80, False), (120, True), (180, True), (-150, True)]
+)
+@pytest.mark.parametrize("name", CAMERAS)
+def test_people_upside_down_are_upright_in_their_crops(name, lean, turned):  # B16
+    camera = CAMERAS[name]
+    u, v = camera.project(PLACES[name])
+    box = np.array([u - 60, v - 80, 120, 160])
+    straight = crop_camera(camera, box, SIZE)
+    head = straight.position + 3000 * straight.rotation[2]
+    a = np.deg2rad(lean)
+    head = head + 100 * (np.sin(a) * straight.rotation[0] - np.cos(a) * straight.rotation[1])
+    up = camera.project(head) - [u, v]
+    crop = person_camera(camera, box, SIZE, up)
+    x, y = (crop if turned else straight).project(head) - (SIZE - 1) / 2
+    assert np.allclose(crop.rotation, straight.rotation) != turned
+    if turned:
+        assert y < 0 and abs(x) < 0.1 * abs(y)
+    for unknown in (None, [np.nan, np.nan], [0, 0]):
+        unknown = None if unknown is None else np.array(unknown, float)
+        assert np.allclose(person_camera(camera, box, SIZE, unknown).rotation, straight.rotation)
+
+
+@pytest.mark.parametrize("name", CAMERAS)
+def test_turned_crops_answer_in_the_pictures_frame(name):  # B16
+    camera, looks = CAMERAS[name], spread_looks(3)
+    truth = np.random.default_rng(1).normal(0, [150, 150, 400], (17, 3)) + PLACES[name]
+    px = camera.project(truth)
+    box, up = np.r_[px.min(0) - 10, np.ptp(px, axis=0) + 20], np.array([3.0, 70.0])
+
+    class Turned(Oracle):
+        def __init__(self):
+            super().__init__([])
+            straight = person_camera(camera, box, SIZE, up)
+            self.queue = [(look_camera(straight, look), look, truth) for look in looks]
+
+    estimator = PoseEstimator(
+        Turned(), SKELETON, SIZE, looks=looks, detector=lambda image: People([box], [0.9], up=[up]), plausibility=None
+    )
+    assert np.abs(estimator.estimate(IMAGE, cameras=camera).world[0] - truth).max() < 0.1
+
+
+def test_the_callers_model_stays_where_it_is():  # A18
+    model = PoseModel(tiny_backbone(), SeparateJoints(17))
+    estimator = PoseEstimator(model, SKELETON, 64, device="meta")
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+    assert {p.device.type for p in estimator.model.parameters()} == {"meta"}
+    usual = PoseEstimator(model, SKELETON, 64)
+    assert {p.device.type for p in usual.model.parameters()} == {"cuda" if torch.cuda.is_available() else "cpu"}
+    assert PoseEstimator(model, SKELETON, 64, device="cpu").model is model
+
+
+def test_the_gpu_is_the_default_where_there_is_one(monkeypatch):  # A18
+    from acae_nb.inference import estimator
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert estimator.default_device() == torch.device("cuda")
+    with pytest.raises(ValueError, match="device: expected one that torch can use here, such as cpu, found mps"):
+        PoseEstimator(PoseModel(tiny_backbone(), SeparateJoints(17)), SKELETON, 64, device="mps")
 
 
 def test_singular_cameras_and_unknown_skeletons():
@@ -373,8 +482,8 @@ def test_bfloat16_is_close():
         for p in (torch.float32, torch.bfloat16)
     )
     size = np.ptp(exact.joints3d[0], axis=0).max()
-    relative = lambda p: p.joints3d[0] - p.joints3d[0].mean(0)
-    assert 0 < np.abs(relative(exact) - relative(fast)).max() and np.abs(exact.px - fast.px).max() < 3, size
+    exact_shape, fast_shape = (p.joints3d[0] - p.joints3d[0].mean(0) for p in (exact, fast))
+    assert 0 < np.abs(exact_shape - fast_shape).max() and np.abs(exact.px - fast.px).max() < 3, size
 
 
 def test_a_memory_budget_sets_the_chunk():
@@ -408,6 +517,8 @@ def test_looks():
         and five[0] == Look(0.6, -25.0, 0.8)
         and five[-1] == Look(1.0, 25.0, 1.1)
     )
+    assert spread_looks(1) == (Look(gamma=0.8),)  # A20: the middle of every range
+    assert PoseEstimator(Conv(), SKELETON, SIZE, looks=5).looks == five
     assert trained_looks({}, 1) == ONE_LOOK and trained_looks({}, 2) == WITH_MIRROR and trained_looks({}, 5) == five
     near = trained_looks({"augmentation": {"rotation_deg": 10.0, "scale": 0.2}}, 3)
     assert (
@@ -419,6 +530,8 @@ def test_looks():
     for n in (0, -1):
         with pytest.raises(ValueError, match="at least one"):
             spread_looks(n)
+        with pytest.raises(ValueError, match="at least one"):
+            PoseEstimator(Conv(), SKELETON, SIZE, looks=n)
         with pytest.raises(ValueError, match="at least one"):
             trained_looks({}, n)
 
@@ -507,7 +620,9 @@ def test_a_detector_sees_half_people_less_surely(tmp_path):
 
     def landmarks(image, points):
         return SimpleNamespace(
-            presence=0.95 if points[0, 0] < 200 else 0.5, box=np.array([points[0, 0] - 50, 20, 100, 300])
+            presence=0.95 if points[0, 0] < 200 else 0.5,
+            box=np.array([points[0, 0] - 50, 20, 100, 300]),
+            joints2d=np.zeros((33, 2)),
         )
 
     detector.model, detector.threshold, detector.counts, detector.most_overlap = (

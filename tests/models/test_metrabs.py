@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from acae_nb.basics.safe_pickle import UnsafePickle, load_pickle
+from acae_nb.geometry.cameras import Camera
 from acae_nb.inference.estimator import PoseEstimator
 from acae_nb.models.backbones import efficientnet_v2_s
 from acae_nb.models.metrabs import LicenceNotice, fill_weights, load_metrabs, mirror_by_first_letter, read_config
-from acae_nb.models.pose_model import PoseModel, SeparateJoints
+from acae_nb.models.pose_model import PoseModel, PoseOutput, SeparateJoints, combine_points
 
 POINTS = ("lhip", "rhip", "neck", "head")
 JOINTS = ("lhip_a", "rhip_a", "neck_a", "head_a", "pelv_b", "face_b")
@@ -93,6 +94,38 @@ def test_the_stride_flags_are_honoured(folder):
     with torch.inference_mode():
         assert not torch.allclose(usual.model(images, K).joints, legacy.model(images, K).joints, atol=1.0)
     assert load(folder, batch_coupled=True).model.geometry["batch_coupled"]
+
+
+def test_options_are_those_of_load(folder):  # A20
+    with pytest.warns(LicenceNotice):
+        estimator = PoseEstimator.from_metrabs(folder, batch_coupled=True, looks=5)
+    assert estimator.model.geometry["batch_coupled"] and len(estimator.looks) == 5
+
+
+def test_mirrored_looks_exchange_the_models_points_before_joints_are_derived(folder, tmp_path):  # A11
+    "A joint between a left point and a middle one has no partner: exchanged afterwards it would stay on the wrong side."
+    matrix = np.load(folder / "joint_transform_matrix.npy")
+    matrix[:, 5] = [0.5, 0, 0.5, 0]  # between the left hip and the neck
+    np.save(folder / "joint_transform_matrix.npy", matrix)
+    with pytest.warns(LicenceNotice):
+        estimator = PoseEstimator.from_metrabs(folder, looks=2, device="cpu")
+    points = torch.tensor([[120.0, 30, 3000], [-110, 40, 3050], [10, -500, 3010], [0, -700, 3020]])
+    seen_in_mirror = points[[1, 0, 2, 3]] * torch.tensor([-1.0, 1, 1])
+
+    class Perfect(torch.nn.Module):
+        "Answers with the truth in the first crop and its mirror image in the second; the rest is the loaded model's."
+
+        layout = estimator.model.layout
+
+        def forward(self, images, intrinsics):
+            latents = torch.stack([points, seen_in_mirror])
+            return PoseOutput(combine_points(self.layout.decoder, latents), None, latents)
+
+    camera = Camera(np.array([[500.0, 0, 99.5], [0, 500, 99.5], [0, 0, 1]]))
+    for kept in (estimator, PoseEstimator.load(estimator.save(tmp_path / "ours"), looks=2, device="cpu")):
+        kept.model = Perfect()
+        poses = kept.estimate(np.zeros((200, 200, 3), np.uint8), [49.5, 49.5, 100, 100], camera)
+        np.testing.assert_allclose(poses.joints3d[0], matrix.T @ points.numpy(), atol=0.01)
 
 
 def test_saved_in_our_format_it_answers_the_same(folder, tmp_path):
