@@ -9,6 +9,7 @@ __all__ = ['NO_AUGMENTATION', 'YIQ', 'RGB_OF_YIQ', 'Augmentation', 'source_regio
            'store_crop']
 
 # %% ../../nbs/examples/03_crops.ipynb #0c7a9b53
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -36,11 +37,13 @@ class Augmentation:
     occlusion: float = 0.5  # probability; half of them pasted objects, half one erased rectangle
     objects: int = 6  # at most so many pasted objects
     erased_area: float = 1 / 3  # at most so much of the crop
-    background: float = (
-        0.7  # probability of another background, where the example has a mask and `backgrounds` are given
-    )
-    occluders: tuple = field(default=(), repr=False, compare=False)  # RGBA uint8 pictures of objects; () draws blobs
-    backgrounds: tuple = field(default=(), repr=False, compare=False)  # RGB uint8 pictures without people
+    background: float = 0.0  # probability of one of `backgrounds` behind the person, where the example has a mask
+    occluders: Sequence = field(default=(), repr=False, compare=False)  # RGBA uint8 pictures of objects; () draws blobs
+    backgrounds: Sequence = field(default=(), repr=False, compare=False)  # RGB uint8 pictures without people
+
+    def __post_init__(self):
+        if self.background > 0 and not len(self.backgrounds):
+            raise ValueError(f"background: expected 0 without pictures of backgrounds, found {self.background}")
 
 
 NO_AUGMENTATION = Augmentation(
