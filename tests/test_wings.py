@@ -4,7 +4,10 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
-from package_imports import REPO, modules_and_imports
+
+from acae_nb.basics.import_closure import modules_and_imports
+
+REPO = Path(__file__).resolve().parents[1]
 
 WINGS = (
     "basics",

@@ -260,7 +260,8 @@ class HybridPoints(nn.Module):
 
 # %% ../../nbs/models/03_pose_model.ipynb #78b69333
 class HeatmapHead(nn.Module):
-    "Features [b, c, h, w] -> logits [b, 1 + depth, points, h, w]: each point's image heatmap, then the bins of its metric one."
+    """Features [b, c, h, w] -> logits [b, 1 + depth, points, h, w]: each point's image heatmap, then the bins of its metric one.
+    The logits are computed in the weights' precision, also under autocast: rounded to bfloat16 they move a point by millimetres."""
 
     def __init__(self, in_channels: int, n_points: int, depth: int = 8):
         super().__init__()
@@ -268,12 +269,10 @@ class HeatmapHead(nn.Module):
         self.conv_final = nn.Conv2d(in_channels, (1 + depth) * n_points, 1)
 
     def forward(self, features: Float[Tensor, "b c h w"]):
-        weight = self.conv_final.weight.flatten(1)[
-            ..., None, None
-        ]  # with both so laid out, each heatmap's cells are neighbours
-        logits = F.conv2d(
-            features.contiguous(), weight, self.conv_final.bias
-        )  # in memory, which soft-argmax needs to be fast
+        # With features and weight so laid out, each heatmap's cells are neighbours in memory, which makes soft-argmax fast.
+        weight = self.conv_final.weight.flatten(1)[..., None, None]
+        with torch.autocast(features.device.type, enabled=False):
+            logits = F.conv2d(features.to(weight.dtype).contiguous(), weight, self.conv_final.bias)
         return logits.unflatten(1, (1 + self.depth, self.n_points))
 
 # %% ../../nbs/models/03_pose_model.ipynb #f7020025

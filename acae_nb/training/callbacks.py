@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CSVLog', 'LossLog', 'TimingLog', 'Progress', 'GhostBatchNorm2d', 'use_ghost_batch_norm', 'FreezeBatchNorm',
-           'FrozenModules', 'MaxNormKernels', 'AverageWeights']
+           'FrozenModules', 'MaxNormKernels', 'AverageWeights', 'DecayTowardStart']
 
 # %% ../../nbs/training/06_callbacks.ipynb #240ae684
 import time
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..basics.files import write_whole
+from .checkpoints import laid_out_like
 from .distributed import average_buffers, rank, world_size
 from .loop import Callback
 
@@ -254,7 +255,7 @@ class AverageWeights(Callback):
 
     def before_fit(self, t):
         given = self.average or {n: p.detach().clone() for p, n in t.names.items()}
-        self.average = {n: given[n].to(t.device) for n in t.names.values()}
+        self.average = {n: laid_out_like(given[n], p.detach()) for p, n in t.names.items()}
 
     @torch.no_grad()
     def after_step(self, t):
@@ -270,3 +271,28 @@ class AverageWeights(Callback):
 
     def load(self, tensors):
         self.average = tensors
+
+# %% ../../nbs/training/06_callbacks.ipynb #1b942035
+class DecayTowardStart(Callback):
+    """Before every step, draws the parameters of groups that ask for it toward the weights they started from, by their rate
+    times `toward_start` of the distance (L2-SP, arXiv 1802.01483, decoupled from the gradient as AdamW's decay is)."""
+
+    def __init__(self):
+        self.start = None
+
+    def before_fit(self, t):
+        given = self.start or {t.names[p]: p.detach().clone() for g in t.groups if g.toward_start for p in g.parameters}
+        self.start = {n: laid_out_like(given[n], p.detach()) for p, n in t.names.items() if n in given}
+
+    @torch.no_grad()
+    def after_backward(self, t):
+        for group in t.groups:
+            if group.toward_start:
+                starts = [self.start[t.names[p]] for p in group.parameters]
+                torch._foreach_lerp_(group.parameters, starts, group.rate(t.done) * group.toward_start)
+
+    def state(self):
+        return self.start or {}
+
+    def load(self, tensors):
+        self.start = tensors

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NAME', 'CheckpointError', 'save_checkpoint', 'kept', 'checkpoint_facts', 'load_checkpoint', 'discard_checkpoints',
-           'optimiser_tensors', 'restore_optimiser']
+           'optimiser_tensors', 'laid_out_like', 'restore_optimiser']
 
 # %% ../../nbs/training/03_checkpoints.ipynb #89a9a39f
 import json
@@ -27,7 +27,8 @@ NAME = "checkpoint.safetensors"
 
 
 def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict) -> Path:
-    "Write `folder`/checkpoint.safetensors atomically: `tensors`, and `facts` (JSON-able) with the step. Raises CheckpointError, keeping the last good one."
+    """Write `folder`/checkpoint.safetensors atomically: `tensors`, and `facts` (JSON-able) with the step. Raises
+    CheckpointError, keeping the last good one."""
     path = Path(folder) / NAME
     try:
         data = safetensors.torch.save(
@@ -50,7 +51,8 @@ def kept(path: Path) -> str:
 
 # %% ../../nbs/training/03_checkpoints.ipynb #3ff358c3
 def checkpoint_facts(folder: Path) -> dict | None:
-    "The JSON facts of the checkpoint in `folder` without its tensors; None if there is none. Raises CheckpointError for a file that is not one."
+    """The JSON facts of the checkpoint in `folder` without its tensors; None if there is none. Raises CheckpointError for a
+    file that is not one."""
     path = Path(folder) / NAME
     if not path.is_file():
         return None
@@ -64,7 +66,8 @@ def checkpoint_facts(folder: Path) -> dict | None:
 
 # %% ../../nbs/training/03_checkpoints.ipynb #923ccdd8
 def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict] | None:
-    "`(tensors, facts)` of the checkpoint in `folder`, None if there is none. Raises CheckpointError for a file that is not one."
+    """`(tensors, facts)` of the checkpoint in `folder`, None if there is none. Raises CheckpointError for a file that is not
+    one."""
     facts = checkpoint_facts(folder)
     return None if facts is None else (safetensors.torch.load_file(Path(folder) / NAME, str(device)), facts)
 
@@ -80,16 +83,24 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer, names: dict[Tensor, str]
     return {f"{names[p]}/{key}": value for p, state in optimiser.state.items() for key, value in state.items()}
 
 # %% ../../nbs/training/03_checkpoints.ipynb #990efa8d
+def laid_out_like(value: Tensor, parameter: Tensor) -> Tensor:
+    "A copy of `value` on the device of `parameter`; with its memory layout too where the shapes agree."
+    if value.shape != parameter.shape:
+        return value.to(parameter.device, copy=True)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def restore_optimiser(optimiser: torch.optim.Optimizer, names: dict[Tensor, str], tensors: dict[str, Tensor]) -> None:
-    "Put `optimiser_tensors` back, on the parameter's device (step counts stay where the optimiser keeps them)."
+    "Put `optimiser_tensors` back, laid out like their parameters (step counts stay where the optimiser keeps them)."
     saved = {}
-    for key, value in tensors.items():
-        saved.setdefault(key.rpartition("/")[0], {})[key.rpartition("/")[2]] = value
+    for name, value in tensors.items():
+        parameter, _, key = name.rpartition("/")
+        saved.setdefault(parameter, {})[key] = value
     for group in optimiser.param_groups:
         on_device = group.get("fused") or group.get("capturable")
         for p in group["params"]:
             if names[p] in saved:
                 optimiser.state[p] = {
-                    k: v.clone() if k == "step" and not on_device else v.to(p.device, copy=True)
-                    for k, v in saved[names[p]].items()
+                    key: value.clone() if key == "step" and not on_device else laid_out_like(value, p.detach())
+                    for key, value in saved[names[p]].items()
                 }

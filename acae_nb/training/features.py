@@ -406,6 +406,7 @@ class MixedLooks(torch.utils.data.Dataset):
             is_2d=torch.tensor(m.is_2d)[dataset],
             dataset=dataset,
             row=row,
+            weight=torch.tensor([float(m.tables[d].value("weight", r)) for d, r in share]),
             look=torch.tensor(drawn),
         )
 

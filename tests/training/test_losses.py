@@ -16,12 +16,12 @@ from acae_nb.training.losses import (
     hybrid_loss,
     labelled,
     latent_loss,
-    masked_mean,
     pose_loss_2d,
     pose_loss_3d,
     relative_to_mean,
     reproduce,
     separate_loss,
+    weighted_mean,
 )
 
 K = torch.tensor([[300.0, 0, 128], [0, 300, 128], [0, 0, 1]], dtype=torch.float64)
@@ -51,6 +51,7 @@ def as_batch(arrays, facts, dtype=torch.float32):
         joints2d=joints2d.to(dtype),
         intrinsics=torch.cat([t["intrinsics"], t["intrinsics_2d"]]).to(dtype),
         is_2d=torch.arange(n3 + n2) >= n3,
+        weight=torch.ones(n3 + n2),
     )
     joints = torch.cat([t["coords3d_pred_abs"], t["coords3d_pred_abs2d"]]).to(dtype).requires_grad_()
     grad = torch.cat([t["coords3d_pred_abs@grad"], t["coords3d_pred_abs2d@grad"]])
@@ -108,6 +109,7 @@ def scene(rows=5, joints=12, n_latents=4, dtype=torch.float64, seed=0):
         images=torch.empty(rows, 3, 256, 256, device="meta"),
         intrinsics=k,
         is_2d=torch.arange(rows) >= rows - 2,
+        weight=torch.ones(rows),
         joints3d=truth.clone(),
         joints2d=combine_points(pooling, project(truth, k)) + normal(rows, 3, 2) * 5,
     )
@@ -206,11 +208,59 @@ def test_hard_cases_stay_finite():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0, 1))
-def test_masked_mean_is_the_mean_of_the_selected(seed, share):
+def test_a_mean_with_a_mask_is_that_of_the_selected(seed, share):
     g = torch.Generator().manual_seed(seed)
     x, mask = torch.randn(4, 5, 3, generator=g), torch.rand(4, 5, generator=g) < share
     expected = np.mean(x.numpy()[mask.numpy()]) if mask.any() else 0
-    assert np.isclose(masked_mean(x, mask), expected, atol=1e-5)
+    assert np.isclose(weighted_mean(x, mask).value, expected, atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_a_weighted_mean_is_that_of_numpy(seed):
+    g = torch.Generator().manual_seed(seed)
+    x, weight = torch.randn(4, 5, 3, generator=g), torch.rand(4, 5, generator=g) * 1e-3
+    mean, expected = weighted_mean(x, weight), np.average(x.numpy(), weights=weight[..., None].expand_as(x).numpy())
+    assert np.isclose(mean.value, expected, atol=1e-5) and np.isclose(mean.weight, 3 * weight.sum())
+
+
+# --- weights of examples --------------------------------------------------------------------------------------------
+USES = {
+    "separate": (separate_loss, "direct", False),
+    "consistency": (consistency_loss, "direct", True),
+    "latent": (latent_loss, "decoded", False),
+    "hybrid": (hybrid_loss, "decoded", True),
+}
+
+
+def total_and_gradients(use, batch, pooling, e, d, direct, latents):
+    loss, joints, bridged = USES[use]
+    matrices = (e, d) if bridged else ()
+    total = loss(output_of(batch, d, direct, latents, joints), batch, pooling, 32, *matrices).total
+    return total, torch.autograd.grad(total, (direct, latents), allow_unused=True)
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("row", [1, 4])  # with 3D labels, with 2D labels
+def test_an_example_of_weight_0_might_as_well_be_absent(use, row):  # A5
+    batch, pooling, e, d, direct, latents = scene()
+    batch.weight[row] = 0
+    total, gradients = total_and_gradients(use, batch, pooling, e, d, direct, latents)
+    assert all((g[row] == 0).all() for g in gradients if g is not None)
+    others = [r for r in range(5) if r != row]
+    fields = {name: value[others] for name, value in vars(batch).items()}
+    expected, _ = total_and_gradients(use, SimpleNamespace(**fields), pooling, e, d, direct[others], latents[others])
+    assert torch.allclose(total, expected)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_an_example_of_weight_2_counts_as_two(use):  # A5
+    batch, pooling, e, d, direct, latents = scene()
+    twice = [0, 0, 1, 2, 3, 4, 4]
+    fields = {name: value[twice] for name, value in vars(batch).items()}
+    expected, _ = total_and_gradients(use, SimpleNamespace(**fields), pooling, e, d, direct[twice], latents[twice])
+    batch.weight[[0, 4]] = 2
+    assert torch.allclose(total_and_gradients(use, batch, pooling, e, d, direct, latents)[0], expected)
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,16 +1,11 @@
 """Whole recipes on made-up data: resumed with other workers, with the paper's norms, from 2D sets of several formats."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
 
 from acae_nb.examples.tables import Example, ExampleWriter, encode_jpeg
 from acae_nb.geometry.cameras import Camera
 from acae_nb.models.backbones import tiny_backbone
-from acae_nb.models.pose_model import load_pose_model
 from acae_nb.skeletons.joints import load_skeleton
 from acae_nb.training import recipes
 from acae_nb.training.callbacks import GhostBatchNorm2d

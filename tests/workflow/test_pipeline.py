@@ -2,12 +2,16 @@
 
 import ast
 import json
+from pathlib import Path
 
 import pytest
-from package_imports import REPO, closure, imported_files
 from ruamel.yaml import YAML
 
+from acae_nb.basics.import_closure import closure, imported_files
+from acae_nb.claims.runs import CODE
 from acae_nb.evaluation.benchmark_runs import SOURCES
+
+REPO = Path(__file__).resolve().parents[2]
 
 WORDS = {
     "acae_nb/basics/names.py",
@@ -38,3 +42,9 @@ def test_a_stage_depends_on_what_it_imports(name):
     if readers:
         given.remove("acae_nb/datasets/${item.format}.py")  # the reader itself, by its name
     assert given == needed, f"missing: {sorted(needed - given)}, too many: {sorted(given - needed)}"
+
+
+def test_the_claims_study_depends_on_what_its_runs_do():  # A2
+    "The same files as in the fingerprint of a run."
+    given = YAML(typ="safe").load(REPO / "claims/dvc.yaml")["stages"]["runs"]["deps"]
+    assert {d for d in given if d.endswith(".py")} == {path.relative_to(REPO).as_posix() for path in CODE}
