@@ -84,14 +84,12 @@ def test_cell_k_looks_at_the_middle_of_its_own_pixels(make, stride):
     assert all(abs(c - (k * stride + stride / 2)) < 1.5 for c in center), center
 
 
-def test_conformance_names_and_shapes_of_a_published_model(conformance):
+def test_conformance_names_and_shapes_of_a_published_model():
     import json
 
-    from conftest import SHARED
+    from conftest import CONFORMANCE
 
-    path = SHARED / "conformance" / "state_dict_eff2s_J122.json"
-    if not path.exists():
-        pytest.skip(f"{path} is not at hand")
+    path = CONFORMANCE / "state_dict_eff2s_J122.json"
     published = {name: tuple(shape) for name, (shape, _) in json.loads(path.read_text()).items()}
     ours = {
         name.replace("backbone.features.", "backbone.1."): tuple(v.shape)

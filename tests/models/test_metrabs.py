@@ -233,12 +233,10 @@ def test_skeleton_tables_that_contradict_themselves(folder):
             load(folder)
 
 
-def test_names_and_shapes_of_a_published_checkpoint(conformance, tmp_path):
-    from conftest import SHARED
+def test_names_and_shapes_of_a_published_checkpoint(tmp_path):
+    from conftest import CONFORMANCE
 
-    path = SHARED / "conformance" / "state_dict_eff2s_J122.json"
-    if not path.exists():
-        pytest.skip(f"{path} is not at hand")
+    path = CONFORMANCE / "state_dict_eff2s_J122.json"
     kinds = {
         name: (shape, getattr(torch, kind.removeprefix("torch.")))
         for name, (shape, kind) in json.loads(path.read_text()).items()

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import SHARED
+from conftest import CONFORMANCE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,9 +35,7 @@ def test_published_format(name):
 
 
 def test_package_data_equals_the_facts():
-    if not (SHARED / "skeletons.json").exists():
-        pytest.skip("../shared/skeletons.json is not at hand")
-    facts = json.loads((SHARED / "skeletons.json").read_text())
+    facts = json.loads((CONFORMANCE / "skeletons.json").read_text("utf-8"))
     assert sorted(facts) == skeleton_names() and len(facts) == 44
     for name, d in facts.items():
         s = load_skeleton(name)
