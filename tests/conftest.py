@@ -50,7 +50,7 @@ def own_style():
 
 @pytest.fixture(scope="session")
 def conformance():
-    """`conformance("soft_argmax")` -> (arrays, facts) of a case of tests/conformance, or of the folder of larger ones."""
+    """`conformance("soft_argmax")` -> (arrays, facts) of a case of tests/conformance, or of the larger ones."""
 
     def case(name):
         folder = next((f for f in (CONFORMANCE, SHARED / "conformance") if (f / f"{name}.npz").exists()), None)
