@@ -206,7 +206,10 @@ class Shoe:
 # %% ../../nbs/people/appearance.ipynb #ac01eae1
 @dataclass
 class Layer:
-    "A surface over rig vertices `index` [V]: `faces` [F, 3] over them, `offset` [V] mm along the normal, `cut` [V] mm, painted by `material`."
+    """A surface over rig vertices `index` [V].
+
+    `faces` [F, 3] over them, `offset` [V] mm along the normal, `cut` [V] mm, painted by `material`.
+    """
 
     index: Int[np.ndarray, " V"]
     faces: Int[np.ndarray, "F 3"]
@@ -228,7 +231,10 @@ def prune(one: Layer) -> Layer:
 # %% ../../nbs/people/appearance.ipynb #922b19a9
 @dataclass(frozen=True)
 class Surfaces:
-    "The rig's surfaces that looks are made of, whole and uncut, and the `template` [V, 3] mm: every vertex's canonical position."
+    """The rig's surfaces that looks are made of, whole and uncut, and the `template` [V, 3] mm.
+
+    Every vertex's canonical position.
+    """
 
     template: Float[np.ndarray, "V 3"]
     skin: Layer
@@ -250,7 +256,10 @@ def surfaces(rig) -> Surfaces:
             index.astype(np.int32), local.reshape(-1, 3).astype(np.int32), template[index], nothing, everywhere, 0
         )
 
-    among = lambda *names: rig.faces[np.isin(rig.faces, np.concatenate([rig.groups[n] for n in names])).all(1)]
+    def among(*names):
+        vertices = np.concatenate([rig.groups[name] for name in names])
+        return rig.faces[np.isin(rig.faces, vertices).all(1)]
+
     skin = among("body")
     return Surfaces(
         template,
@@ -296,7 +305,10 @@ class Look:
     words: list[str] = field(default_factory=list)
 
     def wear(self, surface: Layer, inside: Callable, offset: Callable, material, margin: float = 30.0):
-        "Put a surface over all earlier layers; what lies more than `margin` mm inside its edge is not drawn (the skin: 16 mm)."
+        """Put a surface over all earlier layers.
+
+        What lies more than `margin` mm inside its edge is not drawn (the skin: 16 mm).
+        """
         for one in self.layers if margin < 1e5 else ():
             one.cut = np.minimum(
                 one.cut, (min(16.0, margin) if one is self.layers[0] else margin) - inside(one.canonical)
@@ -340,7 +352,10 @@ def paint(
     normals: Float[np.ndarray, "N 3"],
     footprint: Float[np.ndarray, " N"],
 ) -> Paint:
-    "`Paint` of N fragments, each by its material `kind` [N] (increasing); `footprint` [N] mm is the width of surface that a sub-pixel sees."
+    """`Paint` of N fragments, each by its material `kind` [N] (increasing).
+
+    `footprint` [N] mm is the width of surface that a sub-pixel sees.
+    """
     edges = np.searchsorted(kind, np.arange(len(materials) + 1))
     out = Paint(
         np.zeros((len(p), 3), np.float32),

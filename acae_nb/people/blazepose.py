@@ -33,7 +33,9 @@ def landmark_skeleton() -> Skeleton:
 
 # %% ../../nbs/people/blazepose.ipynb #df2ed896
 class Network:
-    "A tflite file. Raises ImportError without the `detect` extra, FileNotFoundError or ValueError naming a file that is missing or broken."
+    """A tflite file. Raises ImportError without the `detect` extra, FileNotFoundError or ValueError naming a file that
+    is missing or broken.
+    """
 
     def __init__(self, path: str | Path):
         try:
@@ -62,13 +64,19 @@ class Network:
 def anchors() -> Float[np.ndarray, "2254 2"]:
     "Centres of the detector's anchors in units of the image side: 2 a cell at strides 8 and 16, 6 at stride 32."
     grids = [(28, 2), (14, 2), (7, 6)]
-    cells = lambda n: np.stack(np.meshgrid(*[(np.arange(n) + 0.5) / n] * 2), -1).reshape(-1, 2)
+
+    def cells(n):
+        middles = (np.arange(n) + 0.5) / n
+        return np.stack(np.meshgrid(middles, middles), -1).reshape(-1, 2)
+
     return np.concatenate([np.repeat(cells(n), k, axis=0) for n, k in grids])
 
 # %% ../../nbs/people/blazepose.ipynb #e97e7f1d
 @dataclass(frozen=True, eq=False)
 class Detection:
-    "A person: score in 0..1, the box of the face (left, top, width, height) px, and four points px (mid hip, circle of the body, mid shoulder, circle of the upper body)."
+    """A person: score in 0..1, the box of the face (left, top, width, height) px, and four points px (mid hip, circle
+    of the body, mid shoulder, circle of the upper body).
+    """
 
     score: float
     box: Float[np.ndarray, " 4"]
@@ -83,7 +91,10 @@ def overlap(a: Float[np.ndarray, " 4"], b: Float[np.ndarray, " 4"]) -> float:
 
 # %% ../../nbs/people/blazepose.ipynb #52c133e9
 def box_around(joints2d: Float[np.ndarray, "j 2"]) -> Float[np.ndarray, " 4"]:
-    "Box of the whole person (left, top, width, height) px: the joints and an eighth of their extent around, for the head, hands and feet and some room."
+    """Box of the whole person (left, top, width, height) px.
+
+    The joints and an eighth of their extent around, for the head, hands and feet and some room.
+    """
     low, high = joints2d.min(0), joints2d.max(0)
     margin = (high - low).max() / 8
     return np.r_[low - margin, high - low + 2 * margin]
@@ -91,7 +102,9 @@ def box_around(joints2d: Float[np.ndarray, "j 2"]) -> Float[np.ndarray, " 4"]:
 # %% ../../nbs/people/blazepose.ipynb #f534fa3e
 @dataclass(frozen=True, eq=False)
 class Landmarks:
-    "33 joints px (rows of `landmark_skeleton`), their visibility 0..1, presence of a person 0..1, and two points to look for the person in the next frame."
+    """33 joints px (rows of `landmark_skeleton`), their visibility 0..1, presence of a person 0..1, and two points to
+    look for the person in the next frame.
+    """
 
     joints2d: Float[np.ndarray, "33 2"]
     visibility: Float[np.ndarray, " 33"]
@@ -105,7 +118,9 @@ class Landmarks:
 
 # %% ../../nbs/people/blazepose.ipynb #e70fd4dd
 class BlazePose:
-    "The detector and the landmark model from a folder holding `pose_detection.tflite` and `pose_landmark_full.tflite`. Raises as `Network`."
+    """The detector and the landmark model from a folder holding `pose_detection.tflite` and
+    `pose_landmark_full.tflite`. Raises as `Network`.
+    """
 
     def __init__(self, folder: str | Path):
         self.detector, self.landmarker = (
@@ -114,7 +129,10 @@ class BlazePose:
         )
 
     def detect(self, image: UInt8[np.ndarray, "H W 3"], threshold: float = 0.5) -> list[Detection]:
-        "People in an RGB image, best first; of overlapping faces (IoU > 0.3) only the best. ValueError for another kind of picture."
+        """People in an RGB image, best first; of overlapping faces (IoU > 0.3) only the best.
+
+        ValueError for another kind of picture.
+        """
         h, w = checked_image(image).shape[:2]
         side = max(h, w)
         pad = np.array([(side - w) // 2, (side - h) // 2])
@@ -123,18 +141,23 @@ class BlazePose:
         out = self.detector(cv2.resize(square, (224, 224), interpolation=cv2.INTER_AREA) / 127.5 - 1)
         score = 1 / (1 + np.exp(-out[2254, 1][:, 0].clip(-50, 50)))
         raw = out[2254, 12].reshape(-1, 6, 2) / 224  # centre, size, four points; relative to the anchor
+
+        def to_px(points, anchor):
+            return (points + anchors()[anchor]) * side - pad - 0.5
+
         found = []
         for i in np.argsort(-score, kind="stable"):
             if score[i] < threshold:
                 break
-            to_px = lambda p: (p + anchors()[i]) * side - pad - 0.5
-            box = np.r_[to_px(raw[i, 0] - raw[i, 1] / 2), raw[i, 1] * side]
+            box = np.r_[to_px(raw[i, 0] - raw[i, 1] / 2, i), raw[i, 1] * side]
             if all(overlap(box, d.box) <= 0.3 for d in found):
-                found.append(Detection(float(score[i]), box, to_px(raw[i, 2:])))
+                found.append(Detection(float(score[i]), box, to_px(raw[i, 2:], i)))
         return found
 
     def landmarks(self, image: UInt8[np.ndarray, "H W 3"], points: Float[np.ndarray, "p 2"]) -> Landmarks:
-        "Joints of the person whose mid hip and body circle are the first two `points` (of a Detection, or of its Landmarks in an earlier frame)."
+        """Joints of the person whose mid hip and body circle are the first two `points` (of a Detection, or of its
+        Landmarks in an earlier frame).
+        """
         centre, up = points[0], points[1] - points[0]
         radius = np.linalg.norm(up)
         if not radius > 0:

@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
 
@@ -289,9 +289,9 @@ def cloudiness(place) -> float:
 def render_example(plan: Collection, cast: Cast, index: int, posed: list, cameras, photos) -> Shot:
     """Picture number `index`.
 
-    `posed`: (subject, vertices [V, 3] mm, touches the floor) of this person and of a second one for crowds.
-    Furniture or another person may hide at most 45 % of the person: the scene is drawn again until it is so, from the second
-    time on without occluders. Raises RuntimeError when eight scenes did not do.
+    `posed`: (subject, vertices [V, 3] mm, touches the floor) of this person and of a second one for crowds. Furniture
+    or another person may hide at most 45 % of the person: the scene is drawn again until it is so, from the second time
+    on without occluders. Raises RuntimeError when eight scenes did not do.
     """
     rng = np.random.default_rng([plan.seed, 4, index])
     subject, vertices, contact = posed[0]
@@ -420,8 +420,8 @@ def render_collection(
 ) -> Path:
     """Render a collection; write its example table and the sources of its pictures. Returns the folder.
 
-    Raises ValueError for a wrong description before any work. A killed run leaves its finished chunks beside the folder, and
-    the next run with the same inputs takes them up; they are removed when the table stands.
+    Raises ValueError for a wrong description before any work. A killed run leaves its finished chunks beside the
+    folder, and the next run with the same inputs takes them up; they are removed when the table stands.
     """
     folder = Path(folder)
     plan = read_collection(params, rig.formats, {c.name for c in clips}, folder.name)

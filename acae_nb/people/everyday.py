@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from .motion import MOTION_JOINTS, ROW, Motion, unit
+from .motion import MOTION_JOINTS, Motion, unit
 
 # %% ../../nbs/people/everyday.ipynb #775e82dc
 def two_bones(

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 
-import numpy as np
 from scipy.sparse import csr_array, vstack
 
 from ..basics.names import near
@@ -34,7 +33,8 @@ def rig_skeleton(name: str) -> Skeleton:
     "Skeleton of one of `rig_formats`. Raises KeyError that suggests near names and lists all."
     if name not in rig_formats():
         raise KeyError(
-            f"no rig format {name!r}{near(name, rig_formats())}: there are {len(rig_formats())}: {', '.join(rig_formats())}"
+            f"no rig format {name!r}{near(name, rig_formats())}: "
+            f"there are {len(rig_formats())}: {', '.join(rig_formats())}"
         )
     own = _tables()["skeletons"].get(name)
     if own is None:
@@ -43,7 +43,10 @@ def rig_skeleton(name: str) -> Skeleton:
 
 # %% ../../nbs/people/formats.ipynb #10cf53f6
 def parse_recipe(recipe: str) -> dict[str, float]:
-    "Weights of named points, `'.65 l-upper-leg + .35 pelvis'`. Raises ValueError where it cannot be read or does not sum to 1."
+    """Weights of named points, `'.65 l-upper-leg + .35 pelvis'`.
+
+    Raises ValueError where it cannot be read or does not sum to 1.
+    """
     words = recipe.replace(" + ", " +").replace(" - ", " -").split()
     weights, pending = {}, 1.0
     for word in words:

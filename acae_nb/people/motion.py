@@ -12,7 +12,7 @@ __all__ = ['LIMBS', 'MOTION_JOINTS', 'ROW', 'FLESH', 'HOLOSOMA_JOINTS', 'MIRROR'
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -205,9 +205,9 @@ def read_holosoma(path: Path, fps: float = 120) -> Motion:
         raise ValueError(f"{path}: field `shape`: expected (frames, 53, 3), found {array.shape}")
     bad = np.argwhere(~np.isfinite(array))
     if len(bad):
-        raise ValueError(
-            f"{path}: field `frame {bad[0][0]}, joint {bad[0][1]}`: expected finite metres, found {array[tuple(bad[0])]}"
-        )
+        frame, joint, axis = bad[0]
+        where = f"frame {frame}, joint {joint}"
+        raise ValueError(f"{path}: field `{where}`: expected finite metres, found {array[frame, joint, axis]}")
     at = {joint: array[:, row].astype(float) * 1000 for joint, row in HOLOSOMA_JOINTS.items()}
     up = unit(at["head"] - at["neck"])
     forward = unit(np.cross(at["lshoulder"] - at["rshoulder"], up))
@@ -294,7 +294,8 @@ def in_trunk(positions, joint: str, radius: float = 125) -> Bool[np.ndarray, " N
 def jitter_poses(
     positions: Float[np.ndarray, "N J 3"], rng: np.random.Generator, degrees: float = 8
 ) -> Float[np.ndarray, "N J 3"]:
-    """Turn shoulders, elbows, hips, knees, wrists, ankles and the neck by normal noise of the given size, within limits.
+    """Turn shoulders, elbows, hips, knees, wrists, ankles and the neck by normal noise of the given size, within
+    limits.
 
     Lengths of bones stay.
     """
@@ -369,8 +370,8 @@ def clip_weight(name: str) -> float:
 class Poses:
     """N single poses: positions [N, 21, 3] mm with the pelvis over the origin, and whether each stands on something.
 
-    Where a pose comes from: the name of its clip and the frame; `source`, "the clip's source@frame", and the same of the pose
-    that lent its upper body ("" where none did).
+    Where a pose comes from: the name of its clip and the frame; `source`, "the clip's source@frame", and the same of
+    the pose that lent its upper body ("" where none did).
     """
 
     positions: Float[np.ndarray, "N J 3"]

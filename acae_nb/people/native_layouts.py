@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Y_DOWN', 'Y_UP', 'LAYOUTS', 'turned', 'write_mjpeg', 'write_json', 'write_bytes', 'write_coco', 'write_panoptic',
-           'write_3dhp', 'write_imar', 'store_native']
+           'words_of', 'write_3dhp', 'write_imar', 'store_native']
 
 # %% ../../nbs/people/native_layouts.ipynb #a30432b9
 import csv
@@ -97,7 +97,10 @@ Y_DOWN = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 
 
 def write_panoptic(table: ExampleTable, folder: Path) -> dict[str, list]:
-    "Example table of `cmu_panoptic_19` as calibrations, one file of bodies a frame, and HD images. Returns the box of each picture by its path."
+    """Example table of `cmu_panoptic_19` as calibrations, one file of bodies a frame, and HD images.
+
+    Returns the box of each picture by its path.
+    """
     boxes, cameras = {}, {}
     for k, example in enumerate(table):
         sequence, name = f"{table.dataset}_{k // 100:03d}", f"00_{k % 100:02d}"
@@ -135,8 +138,16 @@ def write_panoptic(table: ExampleTable, folder: Path) -> dict[str, list]:
 Y_UP = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 
 
+def words_of(matrix: np.ndarray) -> str:
+    "Numbers row by row, with a space between."
+    return " ".join(repr(float(value)) for value in matrix.ravel())
+
+
 def write_3dhp(table: ExampleTable, folder: Path) -> dict[str, list]:
-    "Example table of `mpi_inf_3dhp_28` as sequences of one camera and one frame. Returns the box of each picture by video and frame."
+    """Example table of `mpi_inf_3dhp_28` as sequences of one camera and one frame.
+
+    Returns the box of each picture by video and frame.
+    """
     from scipy.io import savemat
 
     boxes = {}
@@ -162,7 +173,6 @@ def write_3dhp(table: ExampleTable, folder: Path) -> dict[str, list]:
             camera.rotation,
             -camera.rotation @ camera.position,
         )
-        words = lambda matrix: " ".join(repr(float(v)) for v in matrix.ravel())
         (folder / place / "camera.calibration").write_text(
             "\n".join(
                 [
@@ -171,8 +181,8 @@ def write_3dhp(table: ExampleTable, folder: Path) -> dict[str, list]:
                     "  sensor      10 10",
                     f"  size        {width} {height}",
                     "  animated    0",
-                    f"  intrinsic   {words(inner)}",
-                    f"  extrinsic   {words(outer)}",
+                    f"  intrinsic   {words_of(inner)}",
+                    f"  extrinsic   {words_of(outer)}",
                     "  radial      0",
                     "",
                 ]
@@ -182,7 +192,10 @@ def write_3dhp(table: ExampleTable, folder: Path) -> dict[str, list]:
 
 # %% ../../nbs/people/native_layouts.ipynb #c18b4308
 def write_imar(table: ExampleTable, folder: Path) -> dict[str, list]:
-    "Example table of `h36m_25` in the layout of Fit3D, HumanSC3D and CHI3D. Returns the box of each picture by video and frame."
+    """Example table of `h36m_25` in the layout of Fit3D, HumanSC3D and CHI3D.
+
+    Returns the box of each picture by video and frame.
+    """
     order, boxes = [table.skeleton.index(joint) for joint in load_skeleton("imar_25").joints], {}
     for k, example in enumerate(table):
         camera, subject, sequence, name = (

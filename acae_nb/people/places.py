@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .appearance import Paint
-from .rasterizer import Mesh, join
+from .rasterizer import Mesh
 from .textures import Texture, sample, shades, solid_noise, surface
 
 # %% ../../nbs/people/places.ipynb #610620fe
@@ -525,7 +525,10 @@ PLACES = ("room", "gym", "studio", "street", "park", "beach", "photo")
 
 
 def random_place(kind: str, rng, camera: Float[np.ndarray, " 3"], photos=()) -> Place:
-    "A `Place` of one of `PLACES` for a camera at that position (mm); `photos` are linear RGB pictures [H, W, 3] for the kind photo."
+    """A `Place` of one of `PLACES` for a camera at that position (mm).
+
+    `photos` are linear RGB pictures [H, W, 3] for the kind photo.
+    """
     if kind in ("room", "gym"):
         return room(rng, camera, kind == "gym")
     if kind == "studio":

@@ -10,7 +10,6 @@ __all__ = ['Mesh', 'join', 'vertex_normals', 'rasterize', 'interpolate', 'clip_n
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from jaxtyping import Float, Int
 from numba import njit
@@ -18,7 +17,9 @@ from numba import njit
 # %% ../../nbs/people/rasterizer.ipynb #610620fe
 @dataclass
 class Mesh:
-    "Triangles: `vertices` [V, 3] world mm, `faces` [F, 3], `normals` [V, 3], `canonical` [V, 3] mm, `cut` [V] (negative: not there), `material` [F]."
+    """Triangles: `vertices` [V, 3] world mm, `faces` [F, 3], `normals` [V, 3], `canonical` [V, 3] mm, `cut` [V]
+    (negative: not there), `material` [F].
+    """
 
     vertices: Float[np.ndarray, "V 3"]
     faces: Int[np.ndarray, "F 3"]
@@ -41,7 +42,9 @@ def join(meshes: list[Mesh]) -> Mesh:
 # %% ../../nbs/people/rasterizer.ipynb #9d8470f9
 @njit(cache=True, nogil=True, error_model="numpy")
 def vertex_normals(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> Float[np.ndarray, "V 3"]:
-    "Unit normals [V, 3], the area-weighted mean of the normals of the triangles around each vertex (zero where there is none)."
+    """Unit normals [V, 3], the area-weighted mean of the normals of the triangles around each vertex (zero where there
+    is none).
+    """
     normals = np.zeros_like(vertices)
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
@@ -61,7 +64,10 @@ def vertex_normals(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F
 # %% ../../nbs/people/rasterizer.ipynb #ee32d15a
 @njit(cache=True, nogil=True, error_model="numpy")
 def _corners(pixels, i, j, k, width, height):
-    "Corners, doubled area and the range of pixels of a triangle; the range is empty where the triangle has no area or is not in the image."
+    """Corners, doubled area and the range of pixels of a triangle.
+
+    The range is empty where the triangle has no area or is not in the image.
+    """
     xi, yi, xj, yj, xk, yk = pixels[i, 0], pixels[i, 1], pixels[j, 0], pixels[j, 1], pixels[k, 0], pixels[k, 1]
     left, right = max(0, int(math.ceil(min(xi, xj, xk)))), min(width - 1, int(math.floor(max(xi, xj, xk))))
     top, bottom = max(0, int(math.ceil(min(yi, yj, yk)))), min(height - 1, int(math.floor(max(yi, yj, yk))))
@@ -110,10 +116,10 @@ def rasterize(
 ):
     """The nearest triangle at every pixel centre of a `height` x `width` image.
 
-    `pixels` [V, 2] are vertex positions on the image (x, y), `inverse_depth` [V] is 1/depth (not positive: behind the camera,
-    the triangle is left out), `cut` [V] removes the part of triangles where it is negative.
-    Returns `face` [H, W] int32 (-1: none), `weights` [H, W, 2] perspective-correct weights of the first two
-    corners, and `nearest` [H, W] the 1/depth there (0: none).
+    `pixels` [V, 2] are vertex positions on the image (x, y), `inverse_depth` [V] is 1/depth (not positive: behind the
+    camera, the triangle is left out), `cut` [V] removes the part of triangles where it is negative. Returns `face` [H,
+    W] int32 (-1: none), `weights` [H, W, 2] perspective-correct weights of the first two corners, and `nearest` [H, W]
+    the 1/depth there (0: none).
     """
     nearest, face = np.zeros((height, width), np.float32), np.full((height, width), -1, np.int32)
     weights = np.zeros((height, width, 2), np.float32)
@@ -176,7 +182,10 @@ def clip_near(mesh: Mesh, depth: Float[np.ndarray, " V"], near: float) -> Mesh:
 # %% ../../nbs/people/rasterizer.ipynb #fcb934b9
 @dataclass
 class ShadowMap:
-    "Nearest distance towards the light (`depth` [S, S], larger is nearer) on a grid; `matrix` [3, 4] takes a world point to (x, y, depth)."
+    """Nearest distance towards the light (`depth` [S, S], larger is nearer) on a grid.
+
+    `matrix` [3, 4] takes a world point to (x, y, depth).
+    """
 
     depth: Float[np.ndarray, "S S"]
     matrix: Float[np.ndarray, "3 4"]
@@ -201,7 +210,10 @@ def shadow_map(
     bias: float = 18.0,
     softness: float = 1.0,
 ) -> ShadowMap:
-    "Shadow map [size, size] of these triangles (mm) for a light far away in the direction `to_light`; `softness` in cells of the map."
+    """Shadow map [size, size] of these triangles (mm) for a light far away in the direction `to_light`.
+
+    `softness` in cells of the map.
+    """
     rotation = light_frame(to_light)
     seen = vertices @ rotation.T.astype(vertices.dtype)
     touched = np.zeros(len(seen), bool)
@@ -284,10 +296,10 @@ def shade(
 ):
     """Light [N, 3] (linear RGB) that N fragments send to the eye.
 
-    `points` [N, 3] world mm, `normals` [N, 3] (turned to the eye here), `albedo` [N, 3] linear, `gloss` [N, 2] strength and
-    exponent of the highlight, `wrap` [N] how far light reaches around (0 cloth, .3 skin), `openness` [N] share of ambient light
-    that arrives, `eye` [3] mm, `to_light` [L, 3] unit and `light_colour` [L, 3] (the first throws the shadow), `sky` and
-    `ground` [3] ambient light from above and below, and the fields of a `ShadowMap`.
+    `points` [N, 3] world mm, `normals` [N, 3] (turned to the eye here), `albedo` [N, 3] linear, `gloss` [N, 2] strength
+    and exponent of the highlight, `wrap` [N] how far light reaches around (0 cloth, .3 skin), `openness` [N] share of
+    ambient light that arrives, `eye` [3] mm, `to_light` [L, 3] unit and `light_colour` [L, 3] (the first throws the
+    shadow), `sky` and `ground` [3] ambient light from above and below, and the fields of a `ShadowMap`.
     """
     out = np.empty((points.shape[0], 3), np.float32)
     for n in range(points.shape[0]):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FINGER_CURL', 'unit', 'frame', 'swing', 'between', 'turned', 'limb', 'hand_curl', 'fingers', 'retarget',
-           'pose_people']
+           'path_length', 'pose_people']
 
 # %% ../../nbs/people/retarget.ipynb #344de335
 import numpy as np
@@ -93,7 +93,10 @@ def fingers(
     curl: Float[np.ndarray, "N 5"],
 ) -> dict:
     "Rotations by bone name of one hand's fingers; side is '.L' or '.R'."
-    at = lambda name: heads[:, rig.bones.index(name + side)]
+
+    def at(name):
+        return heads[:, rig.bones.index(name + side)]
+
     across = unit(at("finger5-1") - at("finger2-1")) * (1 if side == ".L" else -1)
     along = at("finger3-1") - at("wrist")
     thumb, palm = at("finger1-2") - at("finger1-1"), unit(np.cross(across, along))
@@ -109,14 +112,19 @@ def fingers(
 # %% ../../nbs/people/retarget.ipynb #c73d505c
 def _trunk(at, heads_of, look: Float[np.ndarray, "N 3 3"]):
     "Rotations of pelvis, chest and head away from rest."
-    across = lambda a, b: heads_of(a + ".L") - heads_of(b + ".R")
-    inverse = lambda m: np.swapaxes(m, -1, -2)
+
+    def across(bone):
+        return heads_of(bone + ".L") - heads_of(bone + ".R")
+
+    def inverse(rotations):
+        return np.swapaxes(rotations, -1, -2)
+
     hips, shoulders = at("lhip") - at("rhip"), at("lshoulder") - at("rshoulder")
     pelvis = frame(at("chest") - at("pelvis"), hips) @ inverse(
-        frame(heads_of("spine03") - heads_of("root"), across("upperleg01", "upperleg01"))
+        frame(heads_of("spine03") - heads_of("root"), across("upperleg01"))
     )
     chest = frame(at("neck") - at("chest"), shoulders) @ inverse(
-        frame(heads_of("neck01") - heads_of("spine03"), across("upperarm01", "upperarm01"))
+        frame(heads_of("neck01") - heads_of("spine03"), across("upperarm01"))
     )
     n = len(pelvis)
     ahead = np.tile([0.0, -1, 0], (n, 1))
@@ -153,10 +161,22 @@ def retarget(
     poses = np.asarray(poses, float)
     if poses.shape != (n, len(ROW), 3) or not np.isfinite(poses).all():
         raise ValueError(
-            f"poses: expected finite {(n, len(ROW), 3)}, one pose a body, found {poses.shape} with {(~np.isfinite(poses)).sum()} non-finite values"
+            f"poses: expected finite {(n, len(ROW), 3)}, one pose a body, "
+            f"found {poses.shape} with {(~np.isfinite(poses)).sum()} non-finite values"
         )
-    at, heads_of = (lambda j: poses[:, ROW[j]]), (lambda b: heads[:, rig.bones.index(b)])
-    noise = lambda *degrees: Rotation.from_euler("zxy", rng.normal(0, 1, (n, 3)) * degrees, degrees=True).as_matrix()
+
+    def at(joint):
+        return poses[:, ROW[joint]]
+
+    def heads_of(bone):
+        return heads[:, rig.bones.index(bone)]
+
+    def joints(side, *bones):
+        return tuple(heads_of(bone + side) for bone in bones)
+
+    def noise(*degrees):
+        return Rotation.from_euler("zxy", rng.normal(0, 1, (n, 3)) * degrees, degrees=True).as_matrix()
+
     pelvis, chest, head = _trunk(at, heads_of, noise(14, 8, 4))
     out = {"root": pelvis, "pelvis.L": pelvis, "pelvis.R": pelvis, "head": head}
     for name, share in (("spine05", 0.15), ("spine04", 0.4), ("spine03", 0.7), ("spine02", 1), ("spine01", 1)):
@@ -165,9 +185,8 @@ def retarget(
         out[name] = between(chest, head, share)
     out["eye.L"] = out["eye.R"] = head @ noise(9, 5, 0)
     for s, side in (("l", ".L"), ("r", ".R")):
-        joints = lambda *names: tuple(heads_of(b + side) for b in names)
         upper, thigh, shin = limb(
-            joints("upperleg01", "lowerleg01", "foot"), (at(s + "hip"), at(s + "knee"), at(s + "ankle")), pelvis
+            joints(side, "upperleg01", "lowerleg01", "foot"), (at(s + "hip"), at(s + "knee"), at(s + "ankle")), pelvis
         )
         foot, toes = _foot(at, heads_of, shin, s, side)
         out |= {
@@ -179,40 +198,47 @@ def retarget(
         }
         out |= {b: toes for b in rig.bones if b.startswith("toe") and b.endswith(side)}
         upper, arm, forearm = limb(
-            joints("upperarm01", "lowerarm01", "wrist"), (at(s + "shoulder"), at(s + "elbow"), at(s + "wrist")), chest
+            joints(side, "upperarm01", "lowerarm01", "wrist"),
+            (at(s + "shoulder"), at(s + "elbow"), at(s + "wrist")),
+            chest,
         )
         twist = np.radians(np.clip(rng.normal(0, 30, (n, 1)), -70, 70)) * unit(at(s + "wrist") - at(s + "elbow"))
-        twisted = lambda share: Rotation.from_rotvec(share * twist).as_matrix() @ forearm
+        quarter, most, twisted = (Rotation.from_rotvec(share * twist).as_matrix() @ forearm for share in (0.25, 0.6, 1))
         bend = swing(
-            turned(twisted(1), heads_of("finger3-1" + side) - heads_of("wrist" + side)),
+            turned(twisted, heads_of("finger3-1" + side) - heads_of("wrist" + side)),
             at(s + "hand") - at(s + "wrist"),
         )
-        hand = between(twisted(1), bend @ twisted(1), 0.8) @ noise(8, 12, 8)
+        hand = between(twisted, bend @ twisted, 0.8) @ noise(8, 12, 8)
         out |= {
             "clavicle" + side: between(chest, arm, 0.12),
             "shoulder01" + side: between(chest, upper, 0.35),
             "upperarm01" + side: upper,
             "upperarm02" + side: arm,
-            "lowerarm01" + side: twisted(0.25),
-            "lowerarm02" + side: twisted(0.6),
+            "lowerarm01" + side: quarter,
+            "lowerarm02" + side: most,
             "wrist" + side: hand,
         } | fingers(rig, heads, hand, side, hand_curl(n, rng))
     return np.stack([out[b] for b in rig.bones], 1)
 
 # %% ../../nbs/people/retarget.ipynb #348003ab
+def path_length(points: Float[np.ndarray, "N P 3"]) -> Float[np.ndarray, " N"]:
+    "Length of the way from the first to the last point."
+    return np.linalg.norm(np.diff(points, axis=1), axis=-1).sum(1)
+
+
 def pose_people(
     rig: Rig,
     bodies: Bodies,
     poses: Poses,  # one pose a body; pelvis over the origin
     rng: np.random.Generator,
-) -> tuple[
-    Float[np.ndarray, "N V 3"], Bool[np.ndarray, " N"]
-]:  # vertices, mm, floor z = 0; whether the person touches the floor
-    "Posed vertices of N people standing (or jumping) on the floor, each over the origin."
+) -> tuple[Float[np.ndarray, "N V 3"], Bool[np.ndarray, " N"]]:
+    """Posed vertices (mm, floor z = 0) of N people standing or jumping, each over the origin.
+
+    Also whether each touches the floor.
+    """
     rotations = retarget(rig, bodies, poses.positions, rng)
-    length = lambda a: np.linalg.norm(np.diff(a, axis=1), axis=-1).sum(1)
     rest = bodies.heads[:, [rig.bones.index(b) for b in ("upperleg01.L", "lowerleg01.L", "foot.L")]]
-    scale = length(rest) / length(poses.positions[:, [ROW[j] for j in ("lhip", "lknee", "lankle")]])
+    scale = path_length(rest) / path_length(poses.positions[:, [ROW[j] for j in ("lhip", "lknee", "lankle")]])
     vertices = rig.pose(bodies, rotations, poses.positions[:, ROW["pelvis"]] * scale[:, None])
     lowest = vertices[:, rig.groups["body"], 2].min(1)
     vertices[..., 2] -= np.where(poses.contact, lowest, np.minimum(lowest, 0))[:, None]

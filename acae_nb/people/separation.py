@@ -102,8 +102,8 @@ def shared_ingredients(collections: Mapping[str, list[Source]]) -> list[str]:
 def check_separation(folders: list[str | Path], recording_cameras: Mapping[str, str] | None = None) -> None:
     """Raise ValueError that names everything two splits of these collections share.
 
-    `recording_cameras`: digest (of position and rotation) and name of the cameras of a recording that is a test by itself: no
-    collection may have one of them.
+    `recording_cameras`: digest (of position and rotation) and name of the cameras of a recording that is a test by
+    itself: no collection may have one of them.
     """
     collections = {Path(folder).name: read_sources(folder) for folder in folders}
     faults = shared_ingredients(collections)

@@ -20,7 +20,9 @@ from .scenes import View
 
 # %% ../../nbs/people/staging.ipynb #76ad81fb
 def lift_of(person: Mesh, contact: bool) -> float:
-    "How far up (mm) a person goes so that the lowest point, soles included, touches the floor, or at least is not below it."
+    """How far up (mm) a person goes so that the lowest point, soles included, touches the floor, or at least is not
+    below it.
+    """
     lowest = float(person.vertices[:, 2].min())
     return -lowest if contact else max(0.0, -lowest)
 
@@ -64,9 +66,11 @@ def block_view(place: Place, rng, person: Float[np.ndarray, "V 3"], camera: Floa
 
 # %% ../../nbs/people/staging.ipynb #107ff37a
 def through_lens(camera: Camera, size: tuple[int, int]) -> tuple[Camera, View, np.ndarray | None]:
-    """The pinhole `View` to render, and where each pixel of the distorted picture [H, W, 2] lies in it (None: the same).
+    """The pinhole `View` to render, and where each pixel of the distorted picture [H, W, 2] lies in it (None: the
+    same).
 
-    Also the camera: its distortion is halved as often as it takes to be invertible over the whole picture (very wide views).
+    Also the camera: its distortion is halved as often as it takes to be invertible over the whole picture (very wide
+    views).
     """
     width, height = size
     grid = np.stack(np.meshgrid(np.linspace(0, width - 1, 25), np.linspace(0, height - 1, 25)), -1)
@@ -83,7 +87,10 @@ def through_lens(camera: Camera, size: tuple[int, int]) -> tuple[Camera, View, n
         return camera, View(camera.intrinsics, camera.rotation, camera.position, size), None
     intrinsics = np.array([[focal, 0, 1 - focal * low[0]], [0, focal, 1 - focal * low[1]], [0, 0, 1]])
     larger = tuple(int(v) for v in np.ceil(focal * span + 3))
-    spread = lambda n: np.maximum(0, 1 - abs(np.arange(n)[:, None] / (n - 1) * 24 - np.arange(25)))
+
+    def spread(n):
+        return np.maximum(0, 1 - abs(np.arange(n)[:, None] / (n - 1) * 24 - np.arange(25)))
+
     where = np.einsum(
         "ya,abc,xb->yxc", spread(height), focal * straight + intrinsics[:2, 2], spread(width), optimize=True
     )

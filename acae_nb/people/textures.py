@@ -13,7 +13,6 @@ import functools
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from jaxtyping import Float
 from numba import njit
@@ -26,7 +25,10 @@ def tileable_noise(
     stretch: tuple[float, float] = (1, 1),
     roughness: float = 1.0,
 ) -> Float[np.ndarray, "S S"]:
-    "Noise [size, size] of zero mean and unit variance; features of about `period` pixels, longer by `stretch` (x, y); `roughness` adds finer ones."
+    """Noise [size, size] of zero mean and unit variance; features of about `period` pixels, longer by `stretch` (x, y).
+
+    `roughness` adds finer ones.
+    """
     y, x = np.meshgrid(np.fft.fftfreq(size) * stretch[1], np.fft.rfftfreq(size) * stretch[0], indexing="ij")
     frequency = np.hypot(x, y) * period
     spectrum = np.exp(-0.5 * frequency**2) + roughness * 0.15 / (1 + frequency**2)
@@ -69,7 +71,10 @@ def _trilinear(volume, points, scale, out):
 def solid_noise(
     points: Float[np.ndarray, "N 3"], feature: float | tuple[float, float, float]
 ) -> Float[np.ndarray, "N 3"]:
-    "Three independent smooth noises [N, 3] of about unit variance at `points` [N, 3] mm; `feature` is their size in mm (one, or per axis)."
+    """Three independent smooth noises [N, 3] of about unit variance at `points` [N, 3] mm.
+
+    `feature` is their size in mm (one, or per axis).
+    """
     out = np.empty((len(points), 3), np.float32)
     _trilinear(
         _volume(),
@@ -82,7 +87,9 @@ def solid_noise(
 # %% ../../nbs/people/textures.ipynb #610620fe
 @dataclass
 class Texture:
-    "A tileable picture: `levels` [P, 3] holds the pyramid's pixels one after another, `size` that of the first, `span` mm (x, y) one tile covers."
+    """A tileable picture: `levels` [P, 3] holds the pyramid's pixels one after another, `size` that of the first,
+    `span` mm (x, y) one tile covers.
+    """
 
     levels: Float[np.ndarray, "P 3"]
     size: int
@@ -123,7 +130,10 @@ def _lookup(levels, size, u, v, footprint, out):
 def sample(
     texture: Texture, xy: Float[np.ndarray, "N 2"], footprint: Float[np.ndarray, " N"] | float = 0.0
 ) -> Float[np.ndarray, "N 3"]:
-    "Colours [N, 3] at surface positions `xy` [N, 2] mm; `footprint` [N] mm is the width of surface that one pixel sees."
+    """Colours [N, 3] at surface positions `xy` [N, 2] mm.
+
+    `footprint` [N] mm is the width of surface that one pixel sees.
+    """
     out = np.empty((len(xy), 3), np.float32)
     width = np.broadcast_to(np.float32(footprint / texture.span[0]), len(xy))
     _lookup(

@@ -56,7 +56,9 @@ HAIR = np.float32(
 
 
 def random_skin(rng, african: float, asian: float, male: bool, age: float) -> Skin:
-    "A `Skin`; `african` and `asian` are shares of ancestry as in the body's phenotype, `age` 0.25 child, 0.5 young, 1 old."
+    """A `Skin`; `african` and `asian` are shares of ancestry as in the body's phenotype, `age` 0.25 child, 0.5 young, 1
+    old.
+    """
     depth = float(np.clip(rng.normal(0.7 + 4.2 * african + 0.7 * asian, 0.6), 0, 4.99))
     tone = TONES[int(depth)] * (1 - depth % 1) + TONES[int(depth) + 1] * (depth % 1)
     grey = max(0, age - 0.72) * 2.2
@@ -108,12 +110,15 @@ def brim():
 # %% ../../nbs/people/wardrobe.ipynb #e6c3f649
 def _shell(body: Surfaces, look: Look, material, thickness, low=None, recede=0.0, reach=35.0, rough=0.12, margin=1e6):
     "Add a layer over the scalp: hair or a cap. `low` (mm above the eyes) cuts it there instead of at the hairline."
-    inside = (
-        (lambda p: hair_field(p, recede))
-        if low is None
-        else (lambda p: on_face(p)[2] - low - 0.22 * (on_face(p)[1] + 20) * -1)
-    )
-    grown = lambda p: 1.5 + thickness * np.clip(inside(p) / reach, 0, 1) ** 0.6 * (1 + rough * solid_noise(p, 40)[:, 0])
+
+    def inside(p):
+        if low is None:
+            return hair_field(p, recede)
+        return on_face(p)[2] - low + 0.22 * (on_face(p)[1] + 20)
+
+    def grown(p):
+        return 1.5 + thickness * np.clip(inside(p) / reach, 0, 1) ** 0.6 * (1 + rough * solid_noise(p, 40)[:, 0])
+
     look.wear(body.scalp, inside, grown, material, margin)
 
 # %% ../../nbs/people/wardrobe.ipynb #96b40258
@@ -345,7 +350,10 @@ def add_footwear(look: Look, body: Surfaces, rng, style: str, bare_legs: bool):
         upper = shades(rng, 0.05, 0.7, 0.9) if style == "sport" and rng.random() < 0.5 else NEUTRAL[rng.integers(9)]
         shoe = Shoe(upper, NEUTRAL[rng.choice([0, 3, 4])], shades(rng, 0.2, 0.8, 0.6), 0.06)
     height = 210.0 if style == "outdoor" and rng.random() < 0.5 else rng.uniform(75, 95)
-    sole = lambda p: 4 + 7 * (p[:, 2] < SOLE + 12) + 3 * (p[:, 1] < -170)
+
+    def sole(p):
+        return 4 + 7 * (p[:, 2] < SOLE + 12) + 3 * (p[:, 1] < -170)
+
     look.wear(body.tights, footwear(height), sole, shoe)
     look.words.append("boots" if height > 150 else "shoes")
 

@@ -1,4 +1,7 @@
-"""The body: blend shapes and skinning against slow oracles on a toy rig; the real rig's symmetry, joints and retargeting where it is at hand."""
+"""The body: blend shapes and skinning against slow oracles on a toy rig.
+
+The real rig's symmetry, joints and retargeting where it is at hand.
+"""
 
 from pathlib import Path
 
@@ -9,11 +12,11 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.spatial.transform import Rotation
 
-from acae_nb.people.body import ANCHORS, Bodies, Rig, _coefficients, random_phenotypes
-from acae_nb.people.formats import parse_recipe, regressor, rig_formats, rig_skeleton
+from acae_nb.people.body import ANCHORS, Rig, _coefficients, random_phenotypes
 from acae_nb.people.everyday import everyday_poses
+from acae_nb.people.formats import parse_recipe, regressor, rig_formats, rig_skeleton
 from acae_nb.people.motion import sample_poses, turn_poses
-from acae_nb.people.retarget import between, hand_curl, limb, pose_people, retarget, swing, turned, unit
+from acae_nb.people.retarget import hand_curl, limb, pose_people, retarget, swing, turned, unit
 
 REPO = Path(__file__).resolve().parents[2]
 PHENOTYPES = (
@@ -66,7 +69,8 @@ def rig():
         if (REPO / path).exists():
             return Rig.load(REPO / path)
     pytest.skip(
-        "no rig file (artifacts/rig/rig.safetensors or .cache/rig.safetensors): the pipeline's stage `body` or the notebook nbs/people/body.ipynb makes one"
+        "no rig file (artifacts/rig/rig.safetensors or .cache/rig.safetensors): "
+        "the pipeline's stage `body` or the notebook nbs/people/body.ipynb makes one"
     )
 
 

@@ -1,4 +1,6 @@
-"""The two clips of CMU: forward kinematics against positions worked out by hand, broken files, the committed result made again."""
+"""The two clips of CMU: forward kinematics against positions worked out by hand, broken files, the committed result
+made again.
+"""
 
 import shutil
 import subprocess
@@ -47,7 +49,7 @@ def test_positions_worked_out_by_hand(tmp_path):
     assert clip.positions["Hips"][1] == pytest.approx([6, 6, 7])
     assert clip.positions["Knee"][1] == pytest.approx([8, 6, 7])
     assert clip.positions["Knee.end"][1] == pytest.approx([11, 6, 7])
-    # z, then y of the turned body: the knee's quarter turn about its own x carries its -y to -z, which is -y of the hips' z and y turns
+    # the hips turn about z, then about their own y; the knee's quarter turn about its x carries its -y to -z
     assert clip.positions["Knee"][2] == pytest.approx([3, 0, 0])
     turned = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]]) @ np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]])
     assert clip.positions["Knee.end"][2] == pytest.approx([3, 0, 0] + turned @ [0, 0, -3])

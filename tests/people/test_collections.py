@@ -1,4 +1,7 @@
-"""Descriptions of collections are refused by name; a tiny collection is complete, true and the same for any number of processes."""
+"""Descriptions of collections are refused by name.
+
+A tiny collection is complete, true and the same for any number of processes.
+"""
 
 from pathlib import Path
 
@@ -65,7 +68,8 @@ def rig():
         if (REPO / path).exists():
             return Rig.load(REPO / path)
     pytest.skip(
-        "no rig file (artifacts/rig/rig.safetensors or .cache/rig.safetensors): the pipeline's stage `body` or the notebook nbs/people/body.ipynb makes one"
+        "no rig file (artifacts/rig/rig.safetensors or .cache/rig.safetensors): "
+        "the pipeline's stage `body` or the notebook nbs/people/body.ipynb makes one"
     )
 
 

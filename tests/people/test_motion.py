@@ -1,4 +1,4 @@
-"""Motion clips: readers against hand-computed positions and broken files, variations against their defining properties."""
+"""Motion clips: readers against hand-computed positions and broken files, variations against what defines them."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,6 @@ from acae_nb.people.everyday import EVERYDAY, everyday_poses, two_bones
 from acae_nb.people.motion import (
     FLESH,
     MIRROR,
-    MOTION_JOINTS,
     ROW,
     is_upright,
     jitter_poses,
@@ -37,7 +36,12 @@ BONES = [
     ("relbow", "rwrist"),
     ("lankle", "ltoe"),
 ]
-lengths = lambda p: np.stack([np.linalg.norm(p[:, ROW[a]] - p[:, ROW[b]], axis=1) for a, b in BONES], 1)
+
+
+def lengths(p):
+    return np.stack([np.linalg.norm(p[:, ROW[a]] - p[:, ROW[b]], axis=1) for a, b in BONES], 1)
+
+
 seeds = st.integers(0, 2**31)
 
 
@@ -192,7 +196,10 @@ def test_mixing_keeps_legs_of_one_and_arms_of_the_other():
     m = mix_poses(a, turn_poses(b, rng.uniform(0, 360, 32)))
     legs = [ROW[s + j] for s in "lr" for j in ("hip", "knee", "ankle", "toe")]
     assert np.array_equal(m[:, legs], a[:, legs])
-    angle = lambda p, x, y: (np.cross(p[:, ROW[x]] - p[:, ROW["chest"]], p[:, ROW[y]] - p[:, ROW["chest"]]) ** 2).sum(1)
+
+    def angle(p, x, y):
+        return (np.cross(p[:, ROW[x]] - p[:, ROW["chest"]], p[:, ROW[y]] - p[:, ROW["chest"]]) ** 2).sum(1)
+
     assert angle(m, "lwrist", "head") == pytest.approx(angle(b, "lwrist", "head"), rel=1e-6)
     assert m[:, ROW["head"], 2] - m[:, 0, 2] == pytest.approx(b[:, ROW["head"], 2] - b[:, 0, 2])  # a lean stays a lean
 

@@ -7,7 +7,7 @@ import pytest
 from acae_nb.datasets.selection import detected, moving, novel, read_detections
 from acae_nb.datasets.sources import open_source
 from acae_nb.datasets.stored import in_skeleton
-from acae_nb.examples.images import decode_jpeg, encode_jpeg
+from acae_nb.examples.images import encode_jpeg
 from acae_nb.examples.tables import Example, ExampleTable, ExampleWriter
 from acae_nb.geometry.cameras import Camera
 from acae_nb.people.native_layouts import LAYOUTS, store_native, turned, write_mjpeg

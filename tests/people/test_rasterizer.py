@@ -21,7 +21,10 @@ from acae_nb.people.rasterizer import (
 
 
 def slow_rasterize(pixels, inverse_depth, faces, cut, height, width):
-    "Every pixel against every triangle by a 2x2 system; returns face, screen weights kept perspective-correct, and the margin of the decision."
+    """Every pixel against every triangle by a 2x2 system.
+
+    Returns face, screen weights kept perspective-correct, and the margin of the decision.
+    """
     face, best, weight = np.full((height, width), -1), np.zeros((height, width)), np.zeros((height, width, 3))
     close = np.zeros((height, width), bool)
     for y in range(height):
@@ -56,7 +59,10 @@ def test_agrees_with_every_pixel_against_every_triangle(seed):
 
 
 def test_interpolation_is_perspective_correct():
-    "A long plank seen at a slant: the attribute at a pixel is that of the point on the plank that the pixel's ray meets."
+    """A long plank seen at a slant.
+
+    The attribute at a pixel is that of the point on the plank that the pixel's ray meets.
+    """
     points = np.array([[-1.0, 1, 2], [1, 1, 2], [1, 1, 10], [-1, 1, 10]])
     pixels, faces = 20 * points[:, :2] / points[:, 2:] + [10, 2], np.array([[0, 1, 2], [0, 2, 3]], np.int32)
     face, weights, _ = rasterize(pixels, 1 / points[:, 2], faces, np.ones(4), 14, 21)
@@ -143,32 +149,40 @@ def test_a_plate_shades_what_lies_behind_it_and_nothing_else():
     plate = np.float32([[-100, -100, 500], [100, -100, 500], [100, 100, 500], [-100, 100, 500]])
     to_light = np.array([0.3, 0, 0.9])
     shadow = shadow_map(plate, np.int32([[0, 1, 2], [0, 2, 3]]), np.ones(4, np.float32), to_light)
-    lit = lambda *p: lit_fraction(np.array(p, float), shadow.depth, shadow.matrix, shadow.bias, shadow.softness)
+
+    def lit(*p):
+        return lit_fraction(np.array(p, float), shadow.depth, shadow.matrix, shadow.bias, shadow.softness)
+
     slip = 500 * 0.3 / 0.9
     assert lit(-slip, 0, 0) == 0 and lit(0, 0, 900) == 1 and lit(-slip + 140, 0, 0) == 1 and lit(-slip, 5000, 0) == 1
     assert 0 < lit(-slip + 100, 0, 0) < 1  # the edge is soft
 
 
 def test_lambert_and_ambient_by_hand():
-    one = lambda *v: np.float32([v])
+    def one(*values):
+        return np.float32([values])
+
     empty = np.full((4, 4), -1e9, np.float32)
-    light = lambda normal, wrap=0.0: shade(
-        one(0, 0, 0),
-        one(*normal),
-        one(0.5, 0.5, 0.5),
-        one(0, 10),
-        np.float32([wrap]),
-        np.ones(1, np.float32),
-        np.array([0, -1000.0, 100]),
-        np.array([[0.0, 0, 1]]),
-        one(2, 1, 0),
-        np.float32([0.2, 0.2, 0.2]),
-        np.float32([0.1, 0.1, 0.1]),
-        empty,
-        np.zeros((3, 4), np.float32),
-        0.0,
-        1.0,
-    )[0]
+
+    def light(normal, wrap=0.0):
+        return shade(
+            one(0, 0, 0),
+            one(*normal),
+            one(0.5, 0.5, 0.5),
+            one(0, 10),
+            np.float32([wrap]),
+            np.ones(1, np.float32),
+            np.array([0, -1000.0, 100]),
+            np.array([[0.0, 0, 1]]),
+            one(2, 1, 0),
+            np.float32([0.2, 0.2, 0.2]),
+            np.float32([0.1, 0.1, 0.1]),
+            empty,
+            np.zeros((3, 4), np.float32),
+            0.0,
+            1.0,
+        )[0]
+
     assert np.allclose(light((0, 0, 1)), [0.5 * 2.2, 0.5 * 1.2, 0.5 * 0.2], atol=1e-6)
     assert np.allclose(light((0, -1, 0)), 0.5 * 0.15, atol=1e-6)  # level: half sky, half ground, no light
     assert light((0, -1, 0), 0.3)[0] > light((0, -1, 0))[0]  # wrapped light reaches round

@@ -132,7 +132,10 @@ def test_dvc_disagreement_stops(toy, monkeypatch, tmp_path):
     S.fetch(**toy)
     S.check_dvc(toy["folder"])  # no data.dvc: nothing to ask
     (tmp_path / "data.dvc").write_text("outs: []")
-    say = lambda code, out: lambda *a, **k: subprocess.CompletedProcess(a, code, out, "no repository")
+
+    def say(code, out):
+        return lambda *a, **k: subprocess.CompletedProcess(a, code, out, "no repository")
+
     for clean in (
         "{}\n",
         '{"not_in_cache": ["data/"]}',

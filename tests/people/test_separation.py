@@ -1,4 +1,7 @@
-"""A3: training, validation and tests share no clip, generator, body, place, photograph or camera: read from the tables that are made."""
+"""A3: training, validation and tests share no clip, generator, body, place, photograph or camera.
+
+Read from the tables that are made.
+"""
 
 import json
 from dataclasses import replace
