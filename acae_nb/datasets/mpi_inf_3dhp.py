@@ -44,7 +44,8 @@ AGREEING = 0.99  # the share of a recording's frames in which each joint must be
 
 # %% ../../nbs/datasets/mpi_inf_3dhp.ipynb #a36ce15b
 def read_blocks(path: str | Path, first: str) -> list[dict[str, list[str]]]:
-    "Lines of a text file as {first word: other words}, a new block at every line that begins with `first`; what follows # is left out."
+    """Lines of a text file as {first word: other words}, a new block at every line that begins with `first`; what
+    follows # is left out."""
     with reading(path, "text file"):
         lines = [line.split("#")[0].split() for line in Path(path).read_text("utf-8").splitlines()]
     blocks = []
@@ -72,7 +73,8 @@ def numbers(block, path, key: str, shape: tuple) -> np.ndarray:
 
 # %% ../../nbs/datasets/mpi_inf_3dhp.ipynb #00d4753d
 def read_calibration(path: str | Path) -> list[View]:
-    "The training cameras of a `camera.calibration` file (Skeletool V1.0), mm. NativeError naming file, camera and line."
+    """The training cameras of a `camera.calibration` file (Skeletool V1.0), mm. NativeError naming file, camera and
+    line."""
     views = []
     for k, block in enumerate(read_blocks(path, "name")):
         K, pose, name = (
@@ -103,8 +105,8 @@ class Recording:
 
 
 def read_recording(path: Path, data: dict, key: str, number: int, view: View) -> Recording:
-    """The poses `key` (annot3 or univ_annot3) of one camera. NativeError when they are of another calibration: when a joint's
-    distance from its pixels is above `TOLERANCE` in more than one frame of a hundred."""
+    """The poses `key` (annot3 or univ_annot3) of one camera. NativeError when they are of another calibration: when a
+    joint's distance from its pixels is above `TOLERANCE` in more than one frame of a hundred."""
     joints3d = _world_joints(path, data, key, number, view)
     annot3 = joints3d if key == "annot3" else _world_joints(path, data, "annot3", number, view)
     if len(joints3d) != len(annot3):
@@ -132,7 +134,7 @@ FOREGROUND = 100  # of 255: red above it is no green screen
 
 
 def person_part(mask: Bool[np.ndarray, "H W"], box: Float[np.ndarray, " 4"] | tuple) -> Bool[np.ndarray, "H W"]:
-    """The connected part of a mask whose box fits `box` (left, top, width, height, px) best, within 1.3 times that box."""
+    """The connected part of a mask whose box fits `box` (left, top, width, height, px) best, cut at 1.3 times `box`."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     if count < 2:
         return np.zeros_like(mask)

@@ -127,10 +127,10 @@ class _Video:
         with reading(self.path, f"video with a frame {index}"):
             if not (self.at <= index and (index - self.at < 8 or key <= self.times[self.at])):
                 self._start(time)
-            for found, frame in self.frames:
-                if found < time:
+            for stamp, frame in self.frames:
+                if stamp < time:
                     continue
-                if found > time:
+                if stamp > time:
                     break
                 if frame.is_corrupt:
                     raise ValueError("damaged")
@@ -158,7 +158,8 @@ def _video(path: Path) -> _Video:
 # %% ../../nbs/datasets/native.ipynb #922b19a9
 @dataclass(frozen=True)
 class VideoFrame:
-    "A picture of a video: the frame shown as number `index` (from 0). NativeError with the file's name and the frame's when it cannot be had."
+    """A picture of a video: the frame shown as number `index` (from 0). NativeError with the file's name and the
+    frame's when it cannot be had."""
 
     path: Path
     index: int
@@ -241,8 +242,8 @@ def make_camera(
 def box_of(
     px: Float[np.ndarray, "J 2"], image_size: tuple[int, int], margin: float = 0.1
 ) -> Float[np.ndarray, " 4"] | None:
-    """Left, top, width, height (px) around the joints in the picture, with a margin of its longer side all around, cut at the
-    picture's edge. None when fewer than two joints are in the picture."""
+    """Left, top, width, height (px) around the joints in the picture, with a margin of its longer side all around, cut
+    at the picture's edge. None when fewer than two joints are in the picture."""
     w, h = image_size
     px = np.asarray(px, float)
     with np.errstate(invalid="ignore"):
@@ -259,7 +260,9 @@ Row = tuple[Example, "ImageFile | VideoFrame"]
 
 def row(path: str | Path, example: Example, picture, n_joints: int | None = None) -> Row | NativeError:
     """The row, if it can be right: finite camera, real rotation, a box in its picture, joints finite or wholly NaN,
-    `n_joints` of them. Otherwise the NativeError that names the native file `path`, the example, the field and the joint.
+    `n_joints` of them. Otherwise the NativeError that names the native file `path`, the example, the field and the
+    joint.
+
     """
     labels = [joints for joints in (example.joints3d, example.joints2d) if joints is not None]
     count = n_joints if n_joints is not None else len(labels[0]) if labels else 0
@@ -299,8 +302,8 @@ def projection_fault(
     frame: str = "",
     names=None,  # of the joints
 ) -> NativeError | None:
-    """The NativeError that names file, `frame` and joint where a joint projects further than `tolerance_px` from its pixel
-    label, or lies behind the camera; None where all agree. NaN joints are not compared."""
+    """The NativeError that names file, `frame` and joint where a joint projects further than `tolerance_px` from its
+    pixel label, or lies behind the camera; None where all agree. NaN joints are not compared."""
     projected = camera.project(joints3d)
     with np.errstate(invalid="ignore"):
         off = np.linalg.norm(projected - joints2d, axis=-1)

@@ -23,7 +23,8 @@ from .native_files import NativeError, reading, require
 def cut_object(
     image: UInt8[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"], longest: int = 128
 ) -> UInt8[np.ndarray, "h w 4"]:
-    "RGBA of what the mask covers, cut to its box, its edge softened, at most `longest` px a side. ValueError for an empty mask."
+    """RGBA of what the mask covers, cut to its box, its edge softened, at most `longest` px a side. ValueError for an
+    empty mask."""
     if not mask.any():
         raise ValueError("mask: expected some pixels of an object, found none")
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -42,15 +43,18 @@ def palette_numbers(path: Path) -> UInt8[np.ndarray, "H W"]:
     bits = np.arange(256)[:, None] >> np.arange(8) & 1
     colours = np.stack([sum(bits[:, 3 * k + c] << 7 - k for k in range(3) if 3 * k + c < 8) for c in range(3)], -1)
     keys = colours @ [65536, 256, 1]
-    found, order = ImageFile(path).load().astype(np.int64) @ [65536, 256, 1], np.argsort(keys)
-    place = order[np.searchsorted(keys[order], found).clip(0, 255)]
-    if (keys[place] != found).any():
-        raise NativeError(path, "colours", "those of VOC's palette", f"{hex(int(found[keys[place] != found][0]))}")
+    pixel_keys, order = ImageFile(path).load().astype(np.int64) @ [65536, 256, 1], np.argsort(keys)
+    place = order[np.searchsorted(keys[order], pixel_keys).clip(0, 255)]
+    if (keys[place] != pixel_keys).any():
+        raise NativeError(
+            path, "colours", "those of VOC's palette", f"{hex(int(pixel_keys[keys[place] != pixel_keys][0]))}"
+        )
     return place.astype(np.uint8)
 
 
 def voc_objects(root: str | Path, least_area: int = 500, longest: int = 128) -> tuple[UInt8[np.ndarray, "h w 4"], ...]:
-    "RGBA of all whole objects of VOC 2012 that are no people; `root` holds Annotations, JPEGImages and SegmentationObject. NativeError naming file and field."
+    """RGBA of all whole objects of VOC 2012 that are no people; `root` holds Annotations, JPEGImages and
+    SegmentationObject. NativeError naming file and field."""
     objects = []
     for segments in require(
         root,
@@ -76,7 +80,8 @@ def voc_objects(root: str | Path, least_area: int = 500, longest: int = 128) -> 
 def pictures(
     folder: str | Path, names: str | Path | None = None, longest: int = 512
 ) -> tuple[UInt8[np.ndarray, "h w 3"], ...]:
-    "Pictures of a folder (those listed in the text file `names`, one a line), at most `longest` px a side. NativeError for an absent or damaged one."
+    """Pictures of a folder (those listed in the text file `names`, one a line), at most `longest` px a side.
+    NativeError for an absent or damaged one."""
     if names is None:
         paths = require(
             folder,
@@ -86,7 +91,9 @@ def pictures(
         )
     else:
         with reading(names, "list of pictures"):
-            paths = [Path(folder) / line.strip() for line in Path(names).read_text().splitlines() if line.strip()]
+            paths = [
+                Path(folder) / line.strip() for line in Path(names).read_text("utf-8").splitlines() if line.strip()
+            ]
     out = []
     for image in (ImageFile(path).load() for path in paths):
         shrink = longest / max(image.shape[:2])
@@ -97,7 +104,8 @@ def pictures(
 
 # %% ../../nbs/datasets/objects.ipynb #a749ba2a
 def write_pictures(pictures: Sequence[UInt8[np.ndarray, "h w c"]], folder: str | Path) -> Path:
-    """Pictures (RGBA cut-outs or RGB) as 000000.png ... in `folder`, all of them or none; returns it. ValueError for none."""
+    """Pictures (RGBA cut-outs or RGB) as 000000.png ... in `folder`, all of them or none; returns it. ValueError for
+    none."""
     folder = Path(folder)
     if not len(pictures):
         raise ValueError(f"{folder}: expected pictures to write, found none")

@@ -32,8 +32,8 @@ def plain_name(name: str) -> str:
 
 
 def alike(name: str, names: Iterable[str]) -> str:
-    """The part ` (did you mean ...?)` of a message: the one of `names` that differs by slashes, case or code points alone,
-    or else those that are near; empty where there are none."""
+    """The part ` (did you mean ...?)` of a message: the one of `names` that differs by slashes, case or code points
+    alone, or else those that are near; empty where there are none."""
     names = list(names)
     for other in names:
         if other != name and plain_name(other) == plain_name(name):
@@ -44,8 +44,8 @@ def alike(name: str, names: Iterable[str]) -> str:
 
 
 def alike_file(folder: Path, name: str) -> str:
-    """The part ` (did you mean ...?)` of a message for a file below `folder` that is called `name` but for slashes, case or
-    code points; empty where there is none."""
+    """The part ` (did you mean ...?)` of a message for a file below `folder` that is called `name` but for slashes,
+    case or code points; empty where there is none."""
     place = Path(folder)
     for part in plain_name(name).split("/"):
         entries = [p for p in place.iterdir() if plain_name(p.name) == part] if place.is_dir() else []
@@ -56,20 +56,19 @@ def alike_file(folder: Path, name: str) -> str:
 
 # %% ../../nbs/datasets/own_files.ipynb #6d994858
 def skeleton_from(entry: dict) -> Skeleton:
-    "A skeleton from names: `joints`, `edges` and `mirror` as pairs of names (left, right), or only the `name` of a known format. ValueError naming the field."
+    """A skeleton from names: `joints`, `edges` and `mirror` as pairs of names (left, right), or only the `name` of a
+    known format. ValueError naming the field."""
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise ValueError(f"name: expected an object with a name, found {str(entry)[:80]}")
     if set(entry) == {"name"}:
         if entry["name"] not in skeleton_names():
-            raise ValueError(
-                f"name: expected joints, or a known format{near(entry['name'], skeleton_names())}, found only {entry['name']!r}"
-            )
+            hint = alike(entry["name"], skeleton_names())
+            raise ValueError(f"name: expected joints, or a known format{hint}, found only {entry['name']!r}")
         return load_skeleton(entry["name"])
-    unknown = set(entry) - {"name", "joints", "short_names", "edges", "mirror", "source", "notes"}
+    known = ("name", "joints", "short_names", "edges", "mirror", "source", "notes")
+    unknown = sorted(set(entry) - set(known))
     if unknown:
-        raise ValueError(
-            f"{sorted(unknown)[0]}: expected name, joints, short_names, edges, mirror, source or notes, found {sorted(unknown)}"
-        )
+        raise ValueError(f"{unknown[0]}: expected {', '.join(known)}, found {unknown}")
     joints = entry.get("joints")
     if not (isinstance(joints, list) and joints and all(isinstance(j, str) for j in joints)):
         raise ValueError(f"joints: expected a list of names, found {str(joints)[:80]}")
@@ -134,14 +133,15 @@ def read_object(path: str | Path) -> tuple[dict, list[Problem]]:
 
 
 def distant_camera(size: tuple[int, int], degrees: float = 8.0) -> Camera:
-    "For pictures nobody calibrated: upright, a field of view of 8 degrees over the longer side (MeTRAbs), the axis through the middle."
+    """For pictures nobody calibrated: upright, a field of view of 8 degrees over the longer side (MeTRAbs), the axis
+    through the middle."""
     focal = max(size) / 2 / np.tan(np.deg2rad(degrees) / 2)
     return Camera([[focal, 0, (size[0] - 1) / 2], [0, focal, (size[1] - 1) / 2], [0, 0, 1]])
 
 # %% ../../nbs/datasets/own_files.ipynb #37c0557a
 @dataclass(frozen=True)
 class UprightFile:
-    """A picture in a file of its own, turned upright as its EXIF orientation says; NativeError when absent or damaged."""
+    """A picture in a file of its own, held upright by its EXIF orientation; NativeError when absent or damaged."""
 
     path: Path
 
@@ -179,7 +179,8 @@ class UprightFile:
 
 # %% ../../nbs/datasets/own_files.ipynb #9a8fd684
 def row_problems(path: str | Path, number: int, example: Example, n_joints: int) -> Iterator[Problem]:
-    "Everything that cannot be right in one row: values that are none, a person who is no person's size, or outside its picture."
+    """Everything that cannot be right in one row: values that are none, a person who is no person's size, or outside
+    its picture."""
     columns, faults = example_columns(example, n_joints)
     faults += [fault[1:] for fault in (*camera_problems(columns), *label_problems(columns))]
     faults += [] if faults else list(_implausible(example))
@@ -193,22 +194,27 @@ def _implausible(example: Example) -> Iterator[tuple[str, str, str]]:
         extent = np.ptp(known, axis=0).max(initial=0)
         if len(known) > 3 and not 150 < extent < 10000:
             yield "joints3d", "a person in mm", f"an extent of {extent:.4g}: metres or centimetres?"
-    px = example.joints2d if example.joints3d is None else example.camera.project(example.joints3d)
-    if px is None or not np.isfinite(px).any():
+    flat = example.joints3d is None
+    px = example.joints2d if flat else example.camera.project(example.joints3d)
+    if px is None or np.isnan(px if flat else example.joints3d).any(-1).all():
         return
     inside = ((px > -0.5) & (px < np.array(example.image_size) - 0.5)).all(-1)
     if not inside.any():
+        place = "them behind the camera or beyond what its lens shows"
+        if np.isfinite(px).any():
+            place = f"them at {np.nanmean(px, 0).round().tolist()}"
         yield (
-            "joints2d" if example.joints3d is None else "joints3d",
+            "joints2d" if flat else "joints3d",
             f"some joints in the picture of {example.image_size} px",
-            f"them at {np.nanmean(px, 0).round().tolist()}: another camera or resolution?",
+            f"{place}: another camera or resolution?",
         )
 
 # %% ../../nbs/datasets/own_files.ipynb #87840d79
 def picture_size(
     path: str | Path, number: int, picture: UprightFile, name: str, decode: bool
 ) -> tuple[tuple[int, int] | None, list[Problem]]:
-    """Width and height of the picture that `path` calls `name`, or None and what is wrong; `decode` looks at its pixels."""
+    """Width and height of the picture that `path` calls `name`, or None and what is wrong; `decode` looks at its
+    pixels."""
     try:
         size = picture.size
         return (picture.load().shape[1::-1] if decode else size), []

@@ -28,7 +28,6 @@ from acae_nb.datasets.own_files import (
 )
 from ..examples.images import encode_mask
 from ..examples.rows import Example, InvalidExamples, Problem
-from ..geometry.cameras import Camera
 from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/datasets/own_table.ipynb #5f172c0b
@@ -38,12 +37,12 @@ NUMBERS = dict(frame=0.0, weight=1.0, left=np.nan, top=np.nan, width=np.nan, hei
 
 def find_table(root: str | Path) -> Path:
     "The table of a folder. NativeError when there is none, or two."
-    found = [p for p in (Path(root) / "examples.csv", Path(root) / "examples.parquet") if p.is_file()]
-    if len(found) != 1:
+    tables = [p for p in (Path(root) / "examples.csv", Path(root) / "examples.parquet") if p.is_file()]
+    if len(tables) != 1:
         raise NativeError(
-            Path(root) / "examples.csv", "file", "this file or examples.parquet", "both" if found else "neither"
+            Path(root) / "examples.csv", "file", "this file or examples.parquet", "both" if tables else "neither"
         )
-    return found[0]
+    return tables[0]
 
 
 def skeleton(root: str | Path) -> Skeleton:
@@ -122,9 +121,10 @@ def joints_of(table: pd.DataFrame, skeleton: Skeleton) -> Float[np.ndarray, "N J
 def scan(
     root: str | Path, split: str | None = None, decode: bool = False
 ) -> Iterator[tuple[Example | None, UprightFile | None, list[Problem]]]:
-    "All rows (of one split): the example and its picture, or None, and the problems of that row; problems of the files come first. NativeError without a skeleton or table."
-    root, own, path = Path(root), skeleton(root), find_table(root)
-    table, problems = read_columns(path, own)
+    """All rows (of one split): the example and its picture, or None, and the problems of that row; problems of the
+    files come first. NativeError without a skeleton or table."""
+    root, named_joints, path = Path(root), skeleton(root), find_table(root)
+    table, problems = read_columns(path, named_joints)
     entries, faults = (
         read_object(root / "cameras.json")
         if (root / "cameras.json").exists() or any(c.endswith(".z") for c in table)
@@ -137,7 +137,7 @@ def scan(
         bad_cells.setdefault(p.row, []).append(p)
     if "image" not in table:
         return
-    joints = joints_of(table, own)
+    joints = joints_of(table, named_joints)
     for k, values in enumerate(table[[*TEXTS, *NUMBERS]].to_dict("records")):
         if split is None or values["split"] == split:
             yield _example(root, path, k, values, joints[k], cameras, bad_cells.get(k, []), decode)
@@ -218,7 +218,8 @@ def _mask(images, path, k, values, size):
 # %% ../../nbs/datasets/own_table.ipynb #190adb5b
 @whole_rows
 def read(root: str | Path, split: str = "train") -> Iterator[tuple[Example, UprightFile]]:
-    "Rows of a split in the table's order. InvalidExamples at the first row that is wrong (`acae_nb.datasets.own.validate_folder` lists all), NativeError without table or skeleton."
+    """Rows of a split in the table's order. InvalidExamples at the first row that is wrong
+    (`acae_nb.datasets.own.validate_folder` lists all), NativeError without table or skeleton."""
     for example, picture, problems in scan(root, split):
         if problems:
             raise InvalidExamples(problems)

@@ -38,9 +38,10 @@ def reader_of(format: str):
 def open_source(format: str, folder: str | Path, **options) -> tuple[Skeleton, Rows]:
     """(skeleton, rows) of a data set; a row is an example and its picture, which has `.load()`, `.size` and `.jpeg()`.
 
-    `options` go to the reader, for example `split`. `rows.left_out` counts the rows that cannot be right. ValueError for a
-    format or an option there is not; the reader raises NativeError for what is absent or damaged, naming the file and how
-    to get it."""
+    `options` go to the reader, for example `split`. `rows.left_out` counts the rows that cannot be right. ValueError
+    for a format or an option there is not; the reader raises NativeError for what is absent or damaged, naming the file
+    and how to get it.
+    """
     module = reader_of(format)
     parameters = inspect.signature(module.read).parameters
     unknown = set(options) - set(parameters)

@@ -1,4 +1,5 @@
-"""AGORA: two tiny tables as pickled by pandas 1.x, with the fields of the owners' gt_dataframe.md and their projection, read back, and harmed."""
+"""AGORA: two tiny tables as pickled by pandas 1.x, with the fields of the owners' gt_dataframe.md and their projection,
+read back, and harmed."""
 
 import io
 import pickle
@@ -139,7 +140,7 @@ def write(root, old=True):
                     "kid",
                 )
             }
-            for name, (_, lens, pitch, yaw, place, ground, people) in pictures.items():
+            for name, (_, lens, _pitch, yaw, place, ground, people) in pictures.items():
                 brush = ground != 0
                 values = dict(
                     imgPath=name,
@@ -168,7 +169,8 @@ def read(root):
 
 
 def owners_camera(lens, pitch, yaw, place, ground):
-    "World -> camera as projection.py has it: turn about y by -yaw, then about x by the pitch, after subtracting the place."
+    """World -> camera as projection.py has it: turn about y by -yaw, then about x by the pitch, after subtracting the
+    place."""
     turn = cv2.Rodrigues(np.array([np.deg2rad(pitch), 0, 0]))[0] @ cv2.Rodrigues(np.array([0, np.deg2rad(-yaw), 0]))[0]
     return turn, np.array([place[1], -place[2], place[0]]) / 100 + [0, ground, 0]
 
@@ -194,8 +196,13 @@ def test_reads_back_what_was_written(tmp_path):
         np.testing.assert_allclose(example.joints3d, (eye @ turn + position) * 1000, atol=0.01)
         np.testing.assert_allclose(example.camera.project(example.joints3d), seen(eye, lens) / 10, atol=0.1)
         px = seen(eye, lens) / 10
-        l, t, w, h = example.box
-        assert l <= px[:, 0].min() and px[:, 0].max() <= l + w and t <= px[:, 1].min() and px[:, 1].max() <= t + h
+        left, top, width, height = example.box
+        assert (
+            left <= px[:, 0].min()
+            and px[:, 0].max() <= left + width
+            and top <= px[:, 1].min()
+            and px[:, 1].max() <= top + height
+        )
         assert (
             example.split == table.split("_")[0]
             and example.image_size == (W // 10, H // 10) == picture.size

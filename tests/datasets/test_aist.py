@@ -25,7 +25,8 @@ IGNORED, N = "gLO_sBM_cAll_d13_mLO1_ch02", 4
 
 
 def write(root):
-    "Loader of aistplusplus_api: cm; rotation vector and translation world -> camera; mapping.txt 'sequence setting'; pickled dict of arrays."
+    """Loader of aistplusplus_api: cm; rotation vector and translation world -> camera; mapping.txt 'sequence setting';
+    pickled dict of arrays."""
     notes, truth = root / "annotations", {}
     for part in ("keypoints3d", "cameras", "splits"):
         (notes / part).mkdir(parents=True)
@@ -46,7 +47,7 @@ def write(root):
             )
             for c, (place, turn) in enumerate(zip(places, turns))
         ]
-        (notes / f"cameras/{setting}.json").write_text(json.dumps(cameras))
+        (notes / f"cameras/{setting}.json").write_text(json.dumps(cameras), encoding="utf-8")
         cm = people(s, N, n_joints=17, up=1) / 10
         if s == 0:
             cm[2, 9] = np.nan  # a wrist not found: no middle depends on it
@@ -66,11 +67,11 @@ def write(root):
                     opencv_project(joints, K, LENS, turns[c], places[c] * 10),
                     f * rate // 60 + c,
                 )
-    (notes / "cameras/mapping.txt").write_text(mapping)
-    (notes / "ignore_list.txt").write_text(IGNORED + "\n")
+    (notes / "cameras/mapping.txt").write_text(mapping, encoding="utf-8")
+    (notes / "ignore_list.txt").write_text(IGNORED + "\n", encoding="utf-8")
     for split in ("train", "val", "test"):
         (notes / f"splits/pose_{split}.txt").write_text(
-            "".join(f"{n}\n" for n, (s, _) in SEQUENCES.items() if s == split)
+            "".join(f"{n}\n" for n, (s, _) in SEQUENCES.items() if s == split), encoding="utf-8"
         )
     return truth
 
@@ -149,7 +150,7 @@ def test_refusals(tmp_path):
     with pytest.raises(NativeError, match="AIST.*aistplusplus"):
         list(aist.read(tmp_path / "none"))
     write(tmp_path)
-    (tmp_path / "annotations/cameras/mapping.txt").write_text("gBR_sBM_cAll_d04_mBR0_ch01\n")
+    (tmp_path / "annotations/cameras/mapping.txt").write_text("gBR_sBM_cAll_d04_mBR0_ch01\n", encoding="utf-8")
     with pytest.raises(NativeError, match="mapping.txt: line 1: expected 2 words"):
         list(aist.read(tmp_path))
 

@@ -21,10 +21,11 @@ CLIPS = {
 
 
 def write(root):
-    "splits.csv; {trainval,test}/{videos,joints_3d,cameras,boxes}/SUBJECT/..., flat row-major matrices, boxes left top right bottom."
+    """splits.csv; {trainval,test}/{videos,joints_3d,cameras,boxes}/SUBJECT/..., flat row-major matrices, boxes left top
+    right bottom."""
     truth = {}
     (root / "splits.csv").write_text(
-        "".join(f"{s},{c},{split},{camera}\n" for (s, c), (split, camera) in CLIPS.items())
+        "".join(f"{s},{c},{split},{camera}\n" for (s, c), (split, camera) in CLIPS.items()), encoding="utf-8"
     )
     for i, ((subject, clip), (split, camera)) in enumerate(CLIPS.items()):
         part = root / ("test" if split == "test" else "trainval")
@@ -56,11 +57,12 @@ def write(root):
                         intrinsic_matrix=np.c_[K, np.zeros(3)].ravel().tolist(),
                         extrinsic_matrix=np.vstack([np.c_[turn, -turn @ place], [0, 0, 0, 1]]).ravel().tolist(),
                     )
-                )
+                ),
+                encoding="utf-8",
             )
             boxes = np.array([[10.5 + f, 5, 60, 55.25] for f in range(N)])
             (part / f"boxes/{subject}/{subject}-{clip}-{name}.csv").write_text(
-                "left,top,right,bottom\n" + "".join(",".join(map(str, b)) + "\n" for b in boxes)
+                "left,top,right,bottom\n" + "".join(",".join(map(str, b)) + "\n" for b in boxes), encoding="utf-8"
             )
             write_video(
                 part / f"videos/{subject}/{subject}-{clip}-{name}.mkv", [picture(f + 4 * k, SIZE) for f in range(N)]
@@ -102,8 +104,8 @@ def test_reads_what_was_written(tmp_path, split, count):
 )
 def test_damage_is_named(tmp_path, name, old, new, words):
     write(tmp_path)
-    assert old in (tmp_path / name).read_text()
-    (tmp_path / name).write_text((tmp_path / name).read_text().replace(old, new, 1))
+    assert old in (tmp_path / name).read_text("utf-8")
+    (tmp_path / name).write_text((tmp_path / name).read_text("utf-8").replace(old, new, 1), encoding="utf-8")
     with pytest.raises(NativeError, match=words):
         list(aspset.read(tmp_path))
 
@@ -118,7 +120,7 @@ def test_lengths(tmp_path):
     with pytest.raises(NativeError, match="04ac-0026-mid.mkv: frames: expected 3.*found 2"):
         list(aspset.read(tmp_path))
     boxes = tmp_path / "trainval/boxes/04ac/04ac-0026-left.csv"
-    boxes.write_text(boxes.read_text().rsplit("\n", 2)[0] + "\n")
+    boxes.write_text(boxes.read_text("utf-8").rsplit("\n", 2)[0] + "\n", encoding="utf-8")
     with pytest.raises(NativeError, match="04ac-0026-left.csv: lines: expected .* 3, found 2"):
         list(aspset.read(tmp_path))
 

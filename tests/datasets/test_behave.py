@@ -19,11 +19,12 @@ SEQUENCES = {"Date01_Sub01_boxlarge_hand": "train", "Date02_Sub02_yogaball": "tr
 
 def save(path, data):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data))
+    path.write_text(json.dumps(data), encoding="utf-8")
 
 
 def write(root):
-    "kinect_transform.py and frame_data.py of the owners: rotation and translation carry the camera's frame to the world, metres; 25 x (x y z score)."
+    """kinect_transform.py and frame_data.py of the owners: rotation and translation carry the camera's frame to the
+    world, metres; 25 x (x y z score)."""
     truth = {}
     save(
         root / "split.json",
@@ -124,7 +125,7 @@ def test_reads_what_was_written(tmp_path, split, count):
 )
 def test_damage_is_named(tmp_path, name, change, words):
     write(tmp_path)
-    data = json.loads((tmp_path / name).read_text())
+    data = json.loads((tmp_path / name).read_text("utf-8"))
     change(data)
     save(tmp_path / name, data)
     with pytest.raises(NativeError, match=words):

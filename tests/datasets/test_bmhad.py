@@ -31,16 +31,21 @@ def mosaic(image):
 
 def write(root):
     """Mocap/OpticalData/moc_TAKE.c3d   43 markers, mm; calibration world = (-x, z, y) of it
-    Camera/Correspondences/corr_moc_img_TAKE.txt, Kinect/Correspondences/corr_moc_kin01_TAKE.txt   image, time, row of the C3D file
-    Camera/Cluster01/Cam01/S01/A01/R01/img_l01_c01_TAKE_00000.pgm; Kinect/Kin01/S01/A01/R01/kin_k01_TAKE_color_00000.ppm
-    Calibration/RwTw_l01.txt, camcfg_l01.yml   x_cam = Rrel (Rw x + Tw) + trel
+    Camera/Correspondences/corr_moc_img_TAKE.txt, Kinect/Correspondences/corr_moc_kin01_TAKE.txt   image, time, row of
+    the C3D file Camera/Cluster01/Cam01/S01/A01/R01/img_l01_c01_TAKE_00000.pgm;
+    Kinect/Kin01/S01/A01/R01/kin_k01_TAKE_color_00000.ppm Calibration/RwTw_l01.txt, camcfg_l01.yml   x_cam = Rrel (Rw x
+    + Tw) + trel
+
     """
     (root / "Calibration").mkdir(parents=True)
     cameras, turns = {}, iter(zip(*ring(7, target=(0, 900, 0), up=(0, 1, 0))))
     for name, n in CLUSTERS.items():
         Rw, Tw = cv2.Rodrigues(np.array([0.1, -0.2, 0.3]))[0], np.array([100.0, -50, 900])
-        flat = lambda v: " ".join(repr(float(x)) for x in np.ravel(v))
-        (root / f"Calibration/RwTw_{name}.txt").write_text(f"Rw={flat(Rw)} \nTw={flat(Tw)} \n")
+
+        def flat(v):
+            return " ".join(repr(float(x)) for x in np.ravel(v))
+
+        (root / f"Calibration/RwTw_{name}.txt").write_text(f"Rw={flat(Rw)} \nTw={flat(Tw)} \n", encoding="utf-8")
         storage = cv2.FileStorage(str(root / f"Calibration/camcfg_{name}.yml"), cv2.FILE_STORAGE_WRITE)
         storage.write("Number of cameras", n)
         cameras[name] = []
@@ -71,7 +76,9 @@ def write(root):
                 else f"Camera/Correspondences/corr_moc_img_{take}.txt"
             )
             table.parent.mkdir(parents=True, exist_ok=True)
-            table.write_text("".join(f"{i} {1000.5 + 45 * i:.3f} {line}\n" for i, line in enumerate(lines)))
+            table.write_text(
+                "".join(f"{i} {1000.5 + 45 * i:.3f} {line}\n" for i, line in enumerate(lines)), encoding="utf-8"
+            )
             if take == "s05_a02_r05" and name in ("l03", "l04"):
                 continue
             for i, (K, R, place) in enumerate(list_, 1):
@@ -127,10 +134,10 @@ def test_refuses(tmp_path):
     with pytest.raises(NativeError, match="split"):
         list(bmhad.read(root, "test"))
     table = root / "Camera/Correspondences/corr_moc_img_s01_a01_r01.txt"
-    table.write_text("0 1.0 0\n1 2.0 9\n")
+    table.write_text("0 1.0 0\n1 2.0 9\n", encoding="utf-8")
     with pytest.raises(NativeError, match="corr_moc_img_s01_a01_r01.txt: columns 1 and 3"):
         list(bmhad.read(root))
-    table.write_text("0 1.0 0\n1 2.0 3\n2 2.0 4\n3 2.0 5\n")
+    table.write_text("0 1.0 0\n1 2.0 3\n2 2.0 4\n3 2.0 5\n", encoding="utf-8")
     with pytest.raises(NativeError, match="img_l01_c01_s01_a01_r01_00003.pgm"):
         list(bmhad.read(root))
 

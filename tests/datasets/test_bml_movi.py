@@ -14,8 +14,10 @@ SUBJECTS = {"1": "F_Subjects_1_45", "46": "F_Subjects_46_90"}
 
 
 def write(root):
-    """F_Subjects_1_45/F_v3d_Subject_1.mat: Subject_1_F.move.markerLocation [T, 87, 3] mm at 120 Hz, z up, zeros where lost
-    F_PG1_Subject_1_L.avi: 30 Hz; Calib/cameraParams_PG1.npz, Extrinsics_PG1.npz: Matlab's transposed matrices, pixels from 1
+    """F_Subjects_1_45/F_v3d_Subject_1.mat: Subject_1_F.move.markerLocation [T, 87, 3] mm at 120 Hz, z up, zeros where
+    lost F_PG1_Subject_1_L.avi: 30 Hz; Calib/cameraParams_PG1.npz, Extrinsics_PG1.npz: Matlab's transposed matrices,
+    pixels from 1
+
     """
     (root / "Calib").mkdir(parents=True)
     cameras = {}

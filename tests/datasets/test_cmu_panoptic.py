@@ -19,8 +19,9 @@ FRAMES = {"171204_pose1": (120, 121), "160906_band1": (0, 1, 2)}
 
 
 def write(root):
-    """README.md of the panoptic-toolbox: SEQUENCE/calibration_SEQUENCE.json, hdPose3d_stage1_coco19/body3DScene_FRAME8.json, and either
-    hdImgs/00_CC/00_CC_FRAME8.jpg or hdVideos/hd_00_CC.mp4. Centimetres, y down, x = K (R X + t)."""
+    """README.md of the panoptic-toolbox: SEQUENCE/calibration_SEQUENCE.json,
+    hdPose3d_stage1_coco19/body3DScene_FRAME8.json, and either hdImgs/00_CC/00_CC_FRAME8.jpg or hdVideos/hd_00_CC.mp4.
+    Centimetres, y down, x = K (R X + t)."""
     truth = {}
     for s, (sequence, kind) in enumerate(SEQUENCES.items()):
         folder = root / sequence
@@ -71,7 +72,7 @@ def write(root):
                 write_video(folder / f"hdVideos/hd_00_{c:02d}.mp4", [picture(f + c, SIZE) for f in range(4)])
         folder.mkdir(exist_ok=True)
         (folder / f"calibration_{sequence}.json").write_text(
-            json.dumps({"calibDataSource": "tiny", "cameras": cameras})
+            json.dumps({"calibDataSource": "tiny", "cameras": cameras}), encoding="utf-8"
         )
         for f in FRAMES[sequence]:
             bodies = []
@@ -97,7 +98,9 @@ def write(root):
                         write_image(folder / f"hdImgs/00_{c:02d}/00_{c:02d}_{f:08d}.jpg", picture(f + c, SIZE))
             scene = folder / "hdPose3d_stage1_coco19" / ("hd" if kind == "videos" else "") / f"body3DScene_{f:08d}.json"
             scene.parent.mkdir(parents=True, exist_ok=True)
-            scene.write_text(json.dumps(dict(version=0.7, univTime=1.5, fpsType="hd_29_97", bodies=bodies)))
+            scene.write_text(
+                json.dumps(dict(version=0.7, univTime=1.5, fpsType="hd_29_97", bodies=bodies)), encoding="utf-8"
+            )
     return truth
 
 
@@ -189,9 +192,9 @@ def test_poses_past_the_end_of_a_video(tmp_path):
 def test_wrong_calibrations_are_named(tmp_path, change, words):
     write(tmp_path)
     path = tmp_path / "171204_pose1/calibration_171204_pose1.json"
-    data = json.loads(path.read_text())
+    data = json.loads(path.read_text("utf-8"))
     change(data)
-    path.write_text(json.dumps(data))
+    path.write_text(json.dumps(data), encoding="utf-8")
     with pytest.raises(NativeError) as e:
         list(cmu_panoptic.read(tmp_path, sequences="17*"))
     assert all(w in str(e.value) for w in words), e.value

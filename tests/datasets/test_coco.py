@@ -1,4 +1,5 @@
-"""COCO keypoints: a tiny data set as cocodataset.org describes it ("Data format": person_keypoints JSON), written here, read back, and harmed."""
+"""COCO keypoints: a tiny data set as cocodataset.org describes it ("Data format": person_keypoints JSON), written here,
+read back, and harmed."""
 
 import json
 
@@ -24,16 +25,16 @@ def person(seed):
 def annotation(number, image, seed, missing=(), **other):
     xy = person(seed)
     triples = [[*xy[j].tolist(), 1 + (j + number) % 2] if j not in missing else [0, 0, 0] for j in range(17)]
-    l, t = xy.min(0) - 3
-    r, b = xy.max(0) + 3
+    left, top = xy.min(0) - 3
+    right, bottom = xy.max(0) + 3
     entry = dict(
         id=number,
         image_id=image,
         category_id=1,
         iscrowd=0,
-        area=float((r - l) * (b - t)),
-        segmentation=[[l, t, r, t, r, b]],
-        bbox=[round(float(v), 2) for v in (l, t, r - l, b - t)],
+        area=float((right - left) * (bottom - top)),
+        segmentation=[[left, top, right, top, right, bottom]],
+        bbox=[round(float(v), 2) for v in (left, top, right - left, bottom - top)],
         keypoints=sum(triples, []),
         num_keypoints=17 - len(missing),
     )
@@ -67,7 +68,7 @@ def write(root):
             annotations=annotations,
             categories=[dict(id=1, name="person", supercategory="person", keypoints=NAMES, skeleton=[[16, 14]])],
         )
-        (root / "annotations" / f"person_keypoints_{part}.json").write_text(json.dumps(document))
+        (root / "annotations" / f"person_keypoints_{part}.json").write_text(json.dumps(document), encoding="utf-8")
 
 
 def read(root):
@@ -92,9 +93,9 @@ def test_reads_back_what_was_written(tmp_path):
         expected = person(seed)
         expected[list(missing)] = np.nan
         np.testing.assert_allclose(example.joints2d, expected, atol=0.05)
-        l, t = person(seed).min(0) - 3
-        r, b = person(seed).max(0) + 3
-        np.testing.assert_allclose(example.box, [l, t, r - l, b - t], atol=0.01)
+        left, top = person(seed).min(0) - 3
+        right, bottom = person(seed).max(0) + 3
+        np.testing.assert_allclose(example.box, [left, top, right - left, bottom - top], atol=0.01)
         assert picture.load().shape == (48, 64, 3) and picture.load().dtype == np.uint8
         assert picture.jpeg() == (tmp_path / "train2017" / f"{example.frame:012d}.jpg").read_bytes()
     [(example, _)] = coco.read(tmp_path, "validation")
@@ -106,12 +107,12 @@ def test_the_release_of_2014(tmp_path):
     write(tmp_path)
     for part in ("train", "val"):
         (tmp_path / f"{part}2017").rename(tmp_path / f"{part}2014")
-        document = json.loads((old := tmp_path / f"annotations/person_keypoints_{part}2017.json").read_text())
+        document = json.loads((old := tmp_path / f"annotations/person_keypoints_{part}2017.json").read_text("utf-8"))
         for image in document["images"]:
             name = f"COCO_{part}2014_{image['file_name']}"
             (tmp_path / f"{part}2014" / image["file_name"]).rename(tmp_path / f"{part}2014" / name)
             image["file_name"] = name
-        old.with_name(f"person_keypoints_{part}2014.json").write_text(json.dumps(document))
+        old.with_name(f"person_keypoints_{part}2014.json").write_text(json.dumps(document), encoding="utf-8")
         old.unlink()
     rows = list(coco.read(tmp_path, year=2014))
     assert [e.example_id for e, _ in rows] == [
@@ -135,9 +136,9 @@ def test_the_invented_camera_is_far_away_and_upright(tmp_path):
 
 def change(root, edit):
     path = root / "annotations" / "person_keypoints_train2017.json"
-    document = json.loads(path.read_text())
+    document = json.loads(path.read_text("utf-8"))
     edit(document)
-    path.write_text(json.dumps(document))
+    path.write_text(json.dumps(document), encoding="utf-8")
 
 
 @pytest.mark.parametrize(

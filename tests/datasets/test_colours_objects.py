@@ -94,7 +94,9 @@ def voc(root, objects=("person", "dog", "car"), flags=((0, 0), (0, 0), (0, 0))):
         f"<object><name>{n}</name><truncated>{t}</truncated><difficult>{d}</difficult></object>"
         for n, (t, d) in zip(objects, flags)
     )
-    (root / "Annotations" / "2007_1.xml").write_text(f"<annotation><segmented>1</segmented>{things}</annotation>")
+    (root / "Annotations" / "2007_1.xml").write_text(
+        f"<annotation><segmented>1</segmented>{things}</annotation>", encoding="utf-8"
+    )
     return numbers
 
 
@@ -118,7 +120,7 @@ def test_damaged_voc_is_refused(tmp_path):
     with pytest.raises(NativeError, match="Pascal VOC 2012 .*download"):
         voc_objects(tmp_path)
     for damage in (
-        lambda: (tmp_path / "Annotations/2007_1.xml").write_text("<annotation>"),
+        lambda: (tmp_path / "Annotations/2007_1.xml").write_text("<annotation>", encoding="utf-8"),
         lambda: (tmp_path / "Annotations/2007_1.xml").unlink(),
         lambda: (tmp_path / "JPEGImages/2007_1.jpg").unlink(),
         lambda: cv2.imwrite(str(tmp_path / "SegmentationObject/2007_1.png"), np.full((90, 120, 3), 3, np.uint8)),
@@ -139,12 +141,12 @@ def test_backgrounds(tmp_path):
     for k in range(3):
         (tmp_path / f"{k}.JPG").write_bytes(encode_jpeg(picture(seed=k)))
     assert len(pictures(tmp_path)) == 3 and pictures(tmp_path, longest=32)[0].shape == (24, 32, 3)
-    (tmp_path / "empty.txt").write_text("2.JPG\n0.JPG\n")
+    (tmp_path / "empty.txt").write_text("2.JPG\n0.JPG\n", encoding="utf-8")
     assert [
         abs(p.astype(int) - picture(seed=k)).mean() < 3
         for p, k in zip(pictures(tmp_path, tmp_path / "empty.txt"), (2, 0))
     ] == [True, True]
-    (tmp_path / "empty.txt").write_text("7.JPG\n")
+    (tmp_path / "empty.txt").write_text("7.JPG\n", encoding="utf-8")
     with pytest.raises(NativeError, match="7.JPG"):
         pictures(tmp_path, tmp_path / "empty.txt")
     with pytest.raises(NativeError, match="without people"):

@@ -1,7 +1,7 @@
 """EMDB: two tiny sequences with the fields of the owners' dataset.md and made-up SMPL files, read back, and harmed."""
 
-import shutil
 import pickle
+import shutil
 
 import cv2
 import numpy as np

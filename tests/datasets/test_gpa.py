@@ -16,8 +16,9 @@ SIZE = (96, 80)  # the real ones are 1920 x 1080 px, five cameras
 
 
 def write(root):
-    """xyz_gpa12_mdp_cntind_crop_cam_c2g.json: {"images": [{"file_name"}], "annotations": [{"joint_cams" [3, 34] mm, "f" [2], "c" [2], "istrains"}]}
-    Gaussian_img_jpg_new/NUMBER.jpg
+    """xyz_gpa12_mdp_cntind_crop_cam_c2g.json: {"images": [{"file_name"}], "annotations": [{"joint_cams" [3, 34] mm, "f"
+    [2], "c" [2], "istrains"}]} Gaussian_img_jpg_new/NUMBER.jpg
+
     """
     images, annotations, truth = [], [], {}
     cameras = np.arange(30) % 2
@@ -39,7 +40,7 @@ def write(root):
             i,
         )
     (root / "xyz_gpa12_mdp_cntind_crop_cam_c2g.json").write_text(
-        json.dumps({"images": images, "annotations": annotations})
+        json.dumps({"images": images, "annotations": annotations}), encoding="utf-8"
     )
     return truth
 
@@ -68,11 +69,11 @@ def test_refuses(tmp_path):
     with pytest.raises(NativeError, match="split"):
         list(gpa.read(tmp_path, "val"))
     path = tmp_path / "xyz_gpa12_mdp_cntind_crop_cam_c2g.json"
-    whole = json.loads(path.read_text())
-    path.write_text(json.dumps(whole | {"images": whole["images"][:-1]}))
+    whole = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(whole | {"images": whole["images"][:-1]}), encoding="utf-8")
     with pytest.raises(NativeError, match="same length"):
         list(gpa.read(tmp_path))
-    path.write_text(json.dumps(whole | {"images": [{"file_name": "12.jpg"}] * 5}))
+    path.write_text(json.dumps(whole | {"images": [{"file_name": "12.jpg"}] * 5}), encoding="utf-8")
     with pytest.raises(NativeError, match="ten digits"):
         list(gpa.read(tmp_path))
 

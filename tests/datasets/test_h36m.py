@@ -48,7 +48,8 @@ def write_cdf(path, values):
 
 
 def write_masks(path, boxes):
-    "Matlab 7.3: Masks, a cell array of logical images that are 1 inside the box; HDF5 stores images transposed, Matlab deflates them."
+    """Matlab 7.3: Masks, a cell array of logical images that are 1 inside the box; HDF5 stores images transposed,
+    Matlab deflates them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         references = file.create_dataset("Masks", (len(boxes), 1), h5py.ref_dtype)
@@ -61,10 +62,12 @@ def write_masks(path, boxes):
 
 
 def write(root):
-    """metadata.xml   w0: [4 cameras x 11 subjects x (3 angles, 3 mm)] then [4 cameras x (f f c c k k k p p)]; dbcameras/index2id: names
-    S1/MyPoseFeatures/D3_Positions/SEQUENCE.cdf   Pose [1, frame, 32 * 3] mm, world z up
+    """metadata.xml   w0: [4 cameras x 11 subjects x (3 angles, 3 mm)] then [4 cameras x (f f c c k k k p p)];
+    dbcameras/index2id: names S1/MyPoseFeatures/D3_Positions/SEQUENCE.cdf   Pose [1, frame, 32 * 3] mm, world z up
     S1/MyPoseFeatures/D2_Positions/SEQUENCE.CAMERA.cdf   Pose [1, frame, 32 * 2] px
-    S1/MySegmentsMat/ground_truth_bb/SEQUENCE.CAMERA.mat, S1/Videos/SEQUENCE.CAMERA.mp4 (and _ALL ones that hold no sequence)
+    S1/MySegmentsMat/ground_truth_bb/SEQUENCE.CAMERA.mat, S1/Videos/SEQUENCE.CAMERA.mp4 (and _ALL ones that hold no
+    sequence)
+
     """
     rng = np.random.default_rng(0)
     extrinsics, turns = np.zeros((4, 11, 6)), {}
@@ -78,7 +81,7 @@ def write(root):
     items = "".join(f"<item>{n}</item>" for n in NAMES)
     (root / "Release-v1.2").mkdir(parents=True, exist_ok=True)
     (root / "Release-v1.2/metadata.xml").write_text(
-        f"<matlab><dbcameras><index2id>{items}</index2id></dbcameras><w0>[{numbers}]</w0></matlab>"
+        f"<matlab><dbcameras><index2id>{items}</index2id></dbcameras><w0>[{numbers}]</w0></matlab>", encoding="utf-8"
     )
     truth = {}
     for subject, sequences in SEQUENCES.items():
@@ -210,10 +213,10 @@ def test_refuses(tmp_path):
 def test_the_owners_2d_positions_catch_a_wrong_camera(tmp_path):
     write(tmp_path)
     path = tmp_path / "Release-v1.2/metadata.xml"
-    head, numbers = path.read_text().split("<w0>[")
+    head, numbers = path.read_text("utf-8").split("<w0>[")
     numbers = numbers.split("]")[0].split()
     numbers[3] = str(float(numbers[3]) + 800)  # camera 1 of subject 1, moved by 0.8 m
-    path.write_text(head + "<w0>[" + " ".join(numbers) + "]</w0></matlab>")
+    path.write_text(head + "<w0>[" + " ".join(numbers) + "]</w0></matlab>", encoding="utf-8")
     with pytest.raises(NativeError, match="Directions"):
         list(h36m.read(tmp_path, subjects=(1,)))
 

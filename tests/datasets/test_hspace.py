@@ -23,7 +23,9 @@ NAMES = (
     + "lhip lkne lank lhee lfoo ltoe rhip rkne rank rhee rfoo rtoe".split()
 )
 KEPT = (
-    "pelv spin1 spin2 spin3 neck head head2 lbrow1 rbrow1 lcla lsho lelb lwri lmiddle1 lmiddle3 lthu rcla rsho relb rwri rmiddle1 rmiddle3 rthu lhip lkne lank lhee lfoo ltoe "
+    "pelv spin1 spin2 spin3 neck head head2 lbrow1 rbrow1 lcla lsho lelb lwri lmiddle1 lmiddle3 lthu "
+    "rcla rsho relb rwri rmiddle1 rmiddle3 rthu "
+    "lhip lkne lank lhee lfoo ltoe "
     "rhip rkne rank rhee rfoo rtoe"
 ).split()
 TABLE = [0] * 256

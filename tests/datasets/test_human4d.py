@@ -19,10 +19,12 @@ RECORDINGS = {
 
 
 def write(root):
-    """SUBJECT/RECORDING/Dump/color/NUMBER_CAMERA_color_ID.png, Dump/gposes3d/NUMBER.npy [person, 33, 3] mm, z up; point 15 is a double
-    SUBJECT/device_repository.json: [{"Device", "Color Intrinsics": [{"1280x720": 9 numbers}], "Depth Intrinsics": ...,
-      "Color Depth Rotation": 9 numbers, "Color Depth Translation": 3, m}]: x_depth = R x_colour + t
-    SUBJECT/pose/CAMERA.extrinsics: 3 lines of the rotation depth sensor -> world, 1 of its place; SUBJECT/offsets.txt: name, offset, another
+    """SUBJECT/RECORDING/Dump/color/NUMBER_CAMERA_color_ID.png, Dump/gposes3d/NUMBER.npy [person, 33, 3] mm, z up; point
+    15 is a double SUBJECT/device_repository.json: [{"Device", "Color Intrinsics": [{"1280x720": 9 numbers}], "Depth
+    Intrinsics": ..., "Color Depth Rotation": 9 numbers, "Color Depth Translation": 3, m}]: x_depth = R x_colour + t
+    SUBJECT/pose/CAMERA.extrinsics: 3 lines of the rotation depth sensor -> world, 1 of its place; SUBJECT/offsets.txt:
+    name, offset, another
+
     """
     truth = {}
     for q, ((subject, recording), (persons, first)) in enumerate(RECORDINGS.items()):
@@ -45,8 +47,10 @@ def write(root):
             }
             for c, (n, K) in enumerate(zip((*NAMES, "M72z"), [*inner, inner[0]]))
         ]
-        (root / subject / "device_repository.json").write_text(json.dumps(devices))
-        (root / subject / "offsets.txt").write_text(f"19-01-01-00-00-00\t7\t3\n{recording}\t{first}\t{first + 2}\n")
+        (root / subject / "device_repository.json").write_text(json.dumps(devices), encoding="utf-8")
+        (root / subject / "offsets.txt").write_text(
+            f"19-01-01-00-00-00\t7\t3\n{recording}\t{first}\t{first + 2}\n", encoding="utf-8"
+        )
         world = people(q, 3, persons, n_joints=33)
         world[1, 0, 20] = np.nan
         for t in range(3):
@@ -93,7 +97,7 @@ def test_lag(tmp_path):
     rows = {
         (e.sequence, e.camera_name, e.frame, e.example_id[-1]): e for e, _ in human4d.read(tmp_path / "human4d", lag=1)
     }
-    for (subject, recording, camera, frame, person), (joints, *_) in truth.items():
+    for (_subject, recording, camera, frame, person), (joints, *_) in truth.items():
         np.testing.assert_allclose(rows[recording, camera, frame - 1, str(person)].joints3d, joints, atol=0.01)
 
 
@@ -107,7 +111,7 @@ def test_refuses(tmp_path):
     np.save(root / "S1/19-07-12-07-49-24/Dump/gposes3d/1.npy", np.ones((1, 32, 3)))
     with pytest.raises(NativeError, match="gposes3d/1.npy.*33"):
         list(human4d.read(root))
-    (root / "S1/offsets.txt").write_text("19-01-01-00-00-00\t7\t3\n")
+    (root / "S1/offsets.txt").write_text("19-01-01-00-00-00\t7\t3\n", encoding="utf-8")
     with pytest.raises(NativeError, match="S1/offsets.txt: 19-07-12-07-49-24"):
         list(human4d.read(root))
 

@@ -12,9 +12,13 @@ SIZE, CAMERAS = (96, 54), (3, 41)
 
 
 def write(root):
-    "subject_N/body/{intrinsic,extrinsic}.txt: 3 lines of heading, `0 camera`, [place], matrix rows; SNAPSHOT8/image/imageCAMERA7.jpg; reconstruction/keypoints.txt, metres."
+    """subject_N/body/{intrinsic,extrinsic}.txt: 3 lines of heading, `0 camera`, [place], matrix rows;
+    SNAPSHOT8/image/imageCAMERA7.jpg; reconstruction/keypoints.txt, metres."""
     truth = {}
-    lines = lambda m: "".join(" ".join(repr(float(v)) for v in r) + "\n" for r in np.atleast_2d(m))
+
+    def lines(m):
+        return "".join(" ".join(repr(float(v)) for v in r) + "\n" for r in np.atleast_2d(m))
+
     for s, subject in enumerate(("subject_4", "subject_88")):
         body = root / subject / "body"
         head = "NumCameras: 107\nNumFrames: 1\nNumP: 107\n"
@@ -27,15 +31,15 @@ def write(root):
             outer += f"0 {c}\n" + lines(place / 1000) + lines(turn)
             cameras[c] = K, turn, place
         body.mkdir(parents=True)
-        (body / "intrinsic.txt").write_text(inner)
-        (body / "extrinsic.txt").write_text(outer)
+        (body / "intrinsic.txt").write_text(inner, encoding="utf-8")
+        (body / "extrinsic.txt").write_text(outer, encoding="utf-8")
         for snap in (1, 25):
             world = people(10 * s + snap, n_joints=25, up=1) @ down
             if snap == 25:
                 world[[17, 22]] = 0 if s else np.nan
             folder = body / f"{snap:08d}"
             (folder / "reconstruction").mkdir(parents=True)
-            (folder / "reconstruction/keypoints.txt").write_text(lines(world / 1000))
+            (folder / "reconstruction/keypoints.txt").write_text(lines(world / 1000), encoding="utf-8")
             known = np.where((world == 0).all(1, keepdims=True), np.nan, world)
             for c in (*CAMERAS, 77):  # 77 is not calibrated
                 write_image(folder / f"image/image{c:07d}.jpg", picture(c, SIZE))
@@ -89,8 +93,8 @@ def test_reads_what_was_written(tmp_path):
 def test_damage_is_named(tmp_path, name, old, new, words):
     write(tmp_path)
     path = tmp_path / "subject_4/body" / name
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new, 1))
+    assert old in path.read_text("utf-8")
+    path.write_text(path.read_text("utf-8").replace(old, new, 1), encoding="utf-8")
     with pytest.raises(NativeError, match=words):
         list(humbi.read(tmp_path))
 

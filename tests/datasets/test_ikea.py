@@ -21,7 +21,8 @@ RECORDINGS = {
 
 
 def write(root):
-    "calibration.py and triangulate.py of the owners: pickled {scene: {dev: K R T}}, cm, frame of dev2; poses R x + T, zeros where not triangulated."
+    """calibration.py and triangulate.py of the owners: pickled {scene: {dev: K R T}}, cm, frame of dev2; poses R x + T,
+    zeros where not triangulated."""
     scenes, truth = {}, {}
     for s, scene in enumerate(("02", "05")):
         places, turns = ring(3, 350.0, 0.0, target=(0, 0, 300), up=(0, -1, 0), turn=0.5 + s)
@@ -40,7 +41,9 @@ def write(root):
     with open(root / "Calibration/camera_parameters.pkl", "wb") as file:
         pickle.dump(scenes, file, 2)
     for split in ("train", "test"):
-        (root / f"{split}_cross_env.txt").write_text("".join(f"{n}\n" for n, s in RECORDINGS.items() if s == split))
+        (root / f"{split}_cross_env.txt").write_text(
+            "".join(f"{n}\n" for n, s in RECORDINGS.items() if s == split), encoding="utf-8"
+        )
     for i, (name, split) in enumerate(list(RECORDINGS.items())[:3]):
         for d, frames in ((1, (1, 3)), (3, (3,))):
             camera = scenes[name.split("_floor_" if "floor" in name else "_table_")[1][:2]][f"dev{d}"]
@@ -55,7 +58,8 @@ def write(root):
                 path.write_text(
                     json.dumps(
                         dict(format="ikea", pose_keypoints_3d=np.c_[seen, (seen != 0).any(1) * 0.8].ravel().tolist())
-                    )
+                    ),
+                    encoding="utf-8",
                 )
                 world = np.where((seen != 0).any(1, keepdims=True), cm * 10, np.nan)
                 px = opencv_project(
@@ -93,7 +97,7 @@ def test_refusals(tmp_path):
         pickle.dump({"02": {}}, file)
     with pytest.raises(NativeError, match="camera_parameters.pkl: 05"):
         list(ikea.read(tmp_path))
-    (tmp_path / "train_cross_env.txt").write_text("Lack_TV_Bench\n")
+    (tmp_path / "train_cross_env.txt").write_text("Lack_TV_Bench\n", encoding="utf-8")
     with pytest.raises(NativeError, match="train_cross_env.txt: line 'Lack_TV_Bench'"):
         list(ikea.read(tmp_path))
 

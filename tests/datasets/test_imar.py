@@ -25,9 +25,10 @@ def owners_projection(points, camera):
 
 
 def write(root, dataset="fit3d"):
-    """train/SUBJECT/joints3d_25/SEQUENCE.json   {"joints3d_25": [T, 25, 3] m, world z up}; CHI3D: [2, T, 25, 3], two people
-    train/SUBJECT/camera_parameters/CAMERA/SEQUENCE.json   extrinsics R [3, 3], T [1, 3] (the camera's place, m), intrinsics f, c, k, p
-    train/SUBJECT/videos/CAMERA/SEQUENCE.mp4; the video may go on after the last labelled frame
+    """train/SUBJECT/joints3d_25/SEQUENCE.json   {"joints3d_25": [T, 25, 3] m, world z up}; CHI3D: [2, T, 25, 3], two
+    people train/SUBJECT/camera_parameters/CAMERA/SEQUENCE.json   extrinsics R [3, 3], T [1, 3] (the camera's place, m),
+    intrinsics f, c, k, p train/SUBJECT/videos/CAMERA/SEQUENCE.mp4; the video may go on after the last labelled frame
+
     """
     places, rotations = ring(2, radius=4.0, height=1.5, target=(0, 0, 0.9))
     info = {
@@ -37,7 +38,7 @@ def write(root, dataset="fit3d"):
         "subj_to_act": {"s03": ["Grab 4", "squat"], "s04": ["squat"]},
     }
     root.mkdir(parents=True, exist_ok=True)
-    (root / f"{dataset}_info.json").write_text(json.dumps(info))
+    (root / f"{dataset}_info.json").write_text(json.dumps(info), encoding="utf-8")
     truth = {}
     for s, (subject, sequences) in enumerate(info["subj_to_act"].items()):
         for q, sequence in enumerate(sequences):
@@ -48,7 +49,9 @@ def write(root, dataset="fit3d"):
             folder = root / "train" / subject
             (folder / "joints3d_25").mkdir(parents=True, exist_ok=True)
             stored = joints if dataset == "chi3d" else joints[0]
-            (folder / "joints3d_25" / f"{sequence}.json").write_text(json.dumps({"joints3d_25": stored.tolist()}))
+            (folder / "joints3d_25" / f"{sequence}.json").write_text(
+                json.dumps({"joints3d_25": stored.tolist()}), encoding="utf-8"
+            )
             for c, name in enumerate(CAMERAS):
                 plain = {"f": [[95.0 + c, 96.0]], "c": [[48.5, 39.0 + s]]}
                 camera = {
@@ -58,7 +61,7 @@ def write(root, dataset="fit3d"):
                 }
                 path = folder / "camera_parameters" / name / f"{sequence}.json"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(camera))
+                path.write_text(json.dumps(camera), encoding="utf-8")
                 write_video(
                     folder / "videos" / name / f"{sequence}.mp4", [picture(4 * c + t, SIZE) for t in range(n + 1)]
                 )
@@ -101,7 +104,8 @@ def test_reads_what_was_written(tmp_path, dataset):
 
 
 def test_the_lens_is_not_opencvs_own():
-    "Taking p for OpenCV's p1, p2 is off by a visible amount with a strong lens, so the difference is worth its four coefficients."
+    """Taking p for OpenCV's p1, p2 is off by a visible amount with a strong lens, so the difference is worth its four
+    coefficients."""
     import cv2
 
     x = np.array([[0.4, -0.35, 1.0], [0.1, 0.3, 1.0]])

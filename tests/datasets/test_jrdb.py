@@ -1,4 +1,5 @@
-"""JRDB-Pose: two tiny places and two cameras in the layout of the owners' toolkit (labels_2d_pose_coco, lidars.yaml), read back, and harmed."""
+"""JRDB-Pose: two tiny places and two cameras in the layout of the owners' toolkit (labels_2d_pose_coco, lidars.yaml),
+read back, and harmed."""
 
 import json
 
@@ -49,7 +50,7 @@ sensor_0:
   - [0.0, 0.0, 0.0, 1.0]
 sensor_6:
   D: [-0.340676, 0.165511, -0.00035978, 0.000181532, -0.0493721]
-  distorted_img_K: 
+  distorted_img_K:
   - [480.459, 0.0, 362.503]
   - [0.0, 482.924, 197.949]
   - [0.0, 0.0, 1.0]
@@ -74,7 +75,7 @@ def person(place, camera, frame, track):
 
 def write(root):
     (root / "calibration").mkdir(parents=True)
-    (root / "calibration/lidars.yaml").write_text(CALIBRATION)
+    (root / "calibration/lidars.yaml").write_text(CALIBRATION, encoding="utf-8")
     (root / "labels/labels_2d_pose_coco").mkdir(parents=True)
     for (place, camera), people in FILES.items():
         (root / "images" / f"image_{camera}" / place).mkdir(parents=True)
@@ -111,7 +112,9 @@ def write(root):
             info={},
             licenses=[],
         )
-        (root / "labels/labels_2d_pose_coco" / f"{place}_image{camera}.json").write_text(json.dumps(document))
+        (root / "labels/labels_2d_pose_coco" / f"{place}_image{camera}.json").write_text(
+            json.dumps(document), encoding="utf-8"
+        )
 
 
 def read(root):
@@ -193,9 +196,9 @@ def test_a_release_without_the_later_pictures_is_told_before_any_row(tmp_path):
 def test_errors_name_file_and_field(tmp_path, edit, words):
     write(tmp_path)
     path = tmp_path / "labels/labels_2d_pose_coco/bytes-cafe-2019-02-07_0_image0.json"
-    document = json.loads(path.read_text())
+    document = json.loads(path.read_text("utf-8"))
     edit(document)
-    path.write_text(json.dumps(document))
+    path.write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(NativeError) as e:
         read(tmp_path)
     assert all(w in str(e.value) for w in ["bytes-cafe-2019-02-07_0_image0.json", *words]), e.value
@@ -214,7 +217,7 @@ def test_errors_name_file_and_field(tmp_path, edit, words):
 def test_bad_calibrations_are_refused(tmp_path, old, new, words):
     write(tmp_path)
     path = tmp_path / "calibration/lidars.yaml"
-    path.write_text(path.read_text().replace(old, new))
+    path.write_text(path.read_text("utf-8").replace(old, new), encoding="utf-8")
     with pytest.raises(NativeError) as e:
         read(tmp_path)
     assert all(w in str(e.value) for w in ["lidars.yaml", *words]), e.value

@@ -1,4 +1,5 @@
-"""JTA: two tiny sequences in the layout of the owners' README (rows of ten numbers, one video a sequence), read back, and harmed."""
+"""JTA: two tiny sequences in the layout of the owners' README (rows of ten numbers, one video a sequence), read back,
+and harmed."""
 
 import json
 
@@ -56,7 +57,7 @@ def write(root):
                 [1, 51, j, 960.0, 540.0, 0.0, 0.0, 5.0, 1, 0] for j in range(22)
             ]
         np.random.default_rng(1).shuffle(rows)
-        (root / "annotations" / split / f"{name}.json").write_text(json.dumps(rows))
+        (root / "annotations" / split / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
         video = cv2.VideoWriter(
             str(root / "videos" / split / f"{name}.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 30, (1920, 1080)
         )
@@ -90,13 +91,13 @@ def test_reads_back_what_was_written(tmp_path):
         px = ((xyz / xyz[:, 2:]) @ SEEN.T)[:, :2]
         np.testing.assert_allclose(example.camera.project(example.joints3d), px, atol=0.1)
         seen = px[~hidden(person, frame) & np.isfinite(px).all(1)]
-        l, t, w, h = example.box
+        left, top, width, height = example.box
         assert (
-            (l <= seen[:, 0]).all()
-            and (seen[:, 0] <= l + w).all()
-            and (t <= seen[:, 1]).all()
-            and (seen[:, 1] <= t + h).all()
-            and w < 2 * np.ptp(seen[:, 0])
+            (left <= seen[:, 0]).all()
+            and (seen[:, 0] <= left + width).all()
+            and (top <= seen[:, 1]).all()
+            and (seen[:, 1] <= top + height).all()
+            and width < 2 * np.ptp(seen[:, 0])
         )
         assert (
             example.split == ("validation" if name == "seq_300" else "train")
@@ -124,9 +125,9 @@ def test_reads_back_what_was_written(tmp_path):
 def test_errors_name_file_and_row(tmp_path, edit, words):
     write(tmp_path)
     path = tmp_path / "annotations/train/seq_7.json"
-    rows = json.loads(path.read_text())
+    rows = json.loads(path.read_text("utf-8"))
     edit(rows)
-    path.write_text(json.dumps(rows))
+    path.write_text(json.dumps(rows), encoding="utf-8")
     with pytest.raises(NativeError) as e:
         list(jta.read(tmp_path))
     assert all(w in str(e.value) for w in ["seq_7", *words]), e.value

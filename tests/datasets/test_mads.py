@@ -12,14 +12,16 @@ from acae_nb.datasets.native_files import NativeError
 
 SIZE = (96, 80)  # the real ones are 512 x 384 px, three cameras
 LENS = [-0.2, 0.1, 0.01, -0.005, 0.02]
-# the 19: neck pelvis, left leg with toe, right leg with toe, left arm with hand, right arm with hand, head; the 15 lack toes and hands
+# the 19: neck pelvis, left leg with toe, right leg with toe, left arm with hand, right arm with hand, head; the 15 lack
+# toes and hands
 TOES_AND_HANDS = [5, 9, 13, 17]
 SEQUENCES = [("HipHop", "HipHop_HipHop1", 19), ("Kata", "Kata_F2", 15)]
 
 
 def write(root):
-    """multi_view_data/KIND/NAME_C0.avi, NAME_GT.mat: GTpose2, a 1 x frames cell array of [19 or 15, 3] mm, y up, NaN where there is no pose
-    multi_view_data/KIND/Calib_Cam0.mat: KK [3, 3], kc [5, 1], om_ext [3, 1], T_ext [3, 1]
+    """multi_view_data/KIND/NAME_C0.avi, NAME_GT.mat: GTpose2, a 1 x frames cell array of [19 or 15, 3] mm, y up, NaN
+    where there is no pose multi_view_data/KIND/Calib_Cam0.mat: KK [3, 3], kc [5, 1], om_ext [3, 1], T_ext [3, 1]
+
     """
     truth = {}
     for q, (kind, name, n) in enumerate(SEQUENCES):

@@ -30,7 +30,8 @@ def flat(matrix, corner=(0, 0, 0, 1)):
 
 
 def write_train(root):
-    "S*/Seq*/annot.mat: cells of 14 (here 2) cameras, [F, 84] mm in the camera's frame and [F, 56] px; camera.calibration; imageSequence/video_C.avi."
+    """S*/Seq*/annot.mat: cells of 14 (here 2) cameras, [F, 84] mm in the camera's frame and [F, 56] px;
+    camera.calibration; imageSequence/video_C.avi."""
     truth = {}
     for s, sequence in enumerate(("S1/Seq1", "S2/Seq2")):
         folder, world = root / sequence, people(s, FRAMES, n_joints=28, up=1)
@@ -42,12 +43,13 @@ def write_train(root):
             seen.append((world - place) @ turn.T)
             pixels.append(opencv_project(world, K, np.zeros(5), turn, place))
             text += (
-                f"name          {c}\n  sensor        10 10\n  size          {SIZE[0]} {SIZE[1]}\n  animated      0\n  intrinsic     {flat(np.c_[K, np.zeros(3)])} \n"
+                f"name          {c}\n  sensor        10 10\n  size          {SIZE[0]} {SIZE[1]}\n  animated      0\n"
+                f"  intrinsic     {flat(np.c_[K, np.zeros(3)])} \n"
                 f"  extrinsic     {flat(np.c_[turn, -turn @ place])} \n  radial        0\n"
             )
             write_video(folder / f"imageSequence/video_{c}.avi", [picture(f + 5 * c, SIZE) for f in range(FRAMES + s)])
             truth |= {f"{sequence}/{c}/{f:06d}": (world[f], pixels[c][f], f + 5 * c) for f in range(FRAMES)}
-        (folder / "camera.calibration").write_text(text)
+        (folder / "camera.calibration").write_text(text, encoding="utf-8")
         scipy.io.savemat(
             folder / "annot.mat",
             dict(
@@ -63,16 +65,22 @@ def write_train(root):
 
 def captury(number, focal, place, turn, lens, size):
     "A camera of a .calib file."
-    words = lambda v: " ".join(map(repr, np.asarray(v, float).tolist()))
+
+    def words(v):
+        return " ".join(map(repr, np.asarray(v, float).tolist()))
+
     return (
-        f"camera\t{number}\t(a)\n\tframe\t0\n\t\tsensorSize\t10 {10 * size[1] / size[0]}\t\t\t# in mm\n\t\tfocalLength\t{focal}\t# in mm\n\t\tpixelAspect\t0.99\n"
-        f"\t\tcenterOffset\t-0.1 0.2\t# in mm\n\t\tdistortionModel\tOpenCV\n\t\tdistortion\t{words(lens)}\n\t\torigin\t{words(place)}\n"
+        f"camera\t{number}\t(a)\n\tframe\t0\n\t\tsensorSize\t10 {10 * size[1] / size[0]}\t\t\t# in mm\n"
+        f"\t\tfocalLength\t{focal}\t# in mm\n\t\tpixelAspect\t0.99\n"
+        f"\t\tcenterOffset\t-0.1 0.2\t# in mm\n\t\tdistortionModel\tOpenCV\n"
+        f"\t\tdistortion\t{words(lens)}\n\t\torigin\t{words(place)}\n"
         f"\t\tup\t{words(-turn[1])}\n\t\tright\t{words(turn[0])}\n\t\tcolorCorrection\n\t\t\tred\t1 0 0\n"
     )
 
 
 def write_test(root, folder="mpi_inf_3dhp_test_set"):
-    "mpi_inf_3dhp_test_set/TS*/annot_data.mat (Matlab 7.3; on disk [F, 1, 17, 3]), imageSequence/img_FRAME6.jpg from 1, two .calib files."
+    """mpi_inf_3dhp_test_set/TS*/annot_data.mat (Matlab 7.3; on disk [F, 1, 17, 3]), imageSequence/img_FRAME6.jpg from
+    1, two .calib files."""
     truth, root = {}, root / folder
     for name, calib, (w, h), lens in (
         ("TS2", "ts1-4", (64, 64), np.zeros(5)),
@@ -91,7 +99,7 @@ def write_test(root, folder="mpi_inf_3dhp_test_set"):
         ]
         (root / "test_util/camera_calibration").mkdir(parents=True, exist_ok=True)
         (root / f"test_util/camera_calibration/{calib}cameras.calib").write_text(
-            "tc camera calibration v0.3\n" + "".join(np.roll(cameras, 1))
+            "tc camera calibration v0.3\n" + "".join(np.roll(cameras, 1)), encoding="utf-8"
         )
         K = [[focal / 10 * w, 0, w / 2 - 0.1 / 10 * w], [0, focal / 10 * w * 0.99, h / 2 + 0.2 / 10 * w], [0, 0, 1]]
         world = people(7, FRAMES, n_joints=17, up=1)
@@ -164,7 +172,7 @@ def test_the_test_set_as_the_owners_script_unpacks_it(tmp_path):
 def test_a_calibration_without_the_benchmarks_camera(tmp_path):
     write_test(tmp_path)
     path = tmp_path / "mpi_inf_3dhp_test_set/test_util/camera_calibration/ts1-4cameras.calib"
-    path.write_text(path.read_text().replace("3427.28", "3427.38"))
+    path.write_text(path.read_text("utf-8").replace("3427.28", "3427.38"), encoding="utf-8")
     with pytest.raises(NativeError, match="ts1-4cameras.calib: camera.*3427.28"):
         list(mpi_inf_3dhp_test.read(tmp_path))
 
@@ -197,7 +205,8 @@ def test_masks_of_the_person(tmp_path):  # A4
 
 
 def write_large(root, n_frames, changes):
-    """One recording of one camera with pictures of 2048 px, in which `changes` (frame, joint, (x, y) px) are added to annot2."""
+    """One recording of one camera with pictures of 2048 px, in which `changes` (frame, joint, (x, y) px) are added to
+    annot2."""
     world = people(0, n_frames, n_joints=28, up=1)
     [place], [turn] = ring(1, up=(0, 1, 0), target=(0, 900, 0), turn=1)
     K = np.array([[1500.0, 0, 1023.5], [0, 1500, 1023.5], [0, 0, 1]])
@@ -209,7 +218,8 @@ def write_large(root, n_frames, changes):
     write_video(folder / "imageSequence/video_0.avi", [np.zeros((2048, 2048, 3), np.uint8)] * n_frames)
     (folder / "camera.calibration").write_text(
         "Skeletool Camera Calibration File V1.0\nname 0\n  sensor 10 10\n  size 2048 2048\n  animated 0\n"
-        f"  intrinsic {flat(np.c_[K, np.zeros(3)])}\n  extrinsic {flat(np.c_[turn, -turn @ place])}\n  radial 0\n"
+        f"  intrinsic {flat(np.c_[K, np.zeros(3)])}\n  extrinsic {flat(np.c_[turn, -turn @ place])}\n  radial 0\n",
+        encoding="utf-8",
     )
     poses = cells([seen.reshape(n_frames, 84)])
     arrays = dict(annot2=cells([pixels.reshape(n_frames, 56)]), annot3=poses, univ_annot3=poses)
@@ -286,8 +296,8 @@ def test_a_video_that_ends_early(tmp_path):
 def test_wrong_calibrations_are_named(tmp_path, old, new, words):
     write_train(tmp_path)
     path = tmp_path / "S1/Seq1/camera.calibration"
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new, 1))
+    assert old in path.read_text("utf-8")
+    path.write_text(path.read_text("utf-8").replace(old, new, 1), encoding="utf-8")
     with pytest.raises(NativeError) as e:
         list(mpi_inf_3dhp.read(tmp_path))
     assert all(w in str(e.value) for w in words), e.value

@@ -34,7 +34,7 @@ def struct(entries):
 
 def release(images=IMAGES):
     annolist, single = [], []
-    for number, (name, (train, people)) in enumerate(images.items()):
+    for _number, (name, (_train, people)) in enumerate(images.items()):
         rects = []
         for joints, seed in people:
             rect = dict(
@@ -105,14 +105,14 @@ def test_reads_back_what_was_written(tmp_path):
         expected[list(joints)] = person(seed)[list(joints)] - 1
         np.testing.assert_allclose(example.joints2d, expected, atol=0.05)
         seen = expected[list(joints)]
-        l, t, w, h = example.box
+        left, top, width, height = example.box
         assert (
-            l <= seen[:, 0].min()
-            and l + w >= seen[:, 0].max()
-            and t <= seen[:, 1].min()
-            and t + h >= seen[:, 1].max()
-            and w > 0
-            and h > 0
+            left <= seen[:, 0].min()
+            and left + width >= seen[:, 0].max()
+            and top <= seen[:, 1].min()
+            and top + height >= seen[:, 1].max()
+            and width > 0
+            and height > 0
         )
         assert (
             example.split == "train"

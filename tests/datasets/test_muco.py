@@ -27,8 +27,9 @@ def put(file, name, value, kind):
 
 
 def write(root):
-    """sampled_dataset_info.mat (HDF5): composite_info, on disk [4, n] references to [1, 1] cells to [4, 1] numbers: subject, sequence, camera, frame.
-    unaugmented_set_001/NUMBER6.jpg from 1; the recordings as MPI-INF-3DHP stores them."""
+    """sampled_dataset_info.mat (HDF5): composite_info, on disk [4, n] references to [1, 1] cells to [4, 1] numbers:
+    subject, sequence, camera, frame. unaugmented_set_001/NUMBER6.jpg from 1; the recordings as MPI-INF-3DHP stores
+    them."""
     seen = {}
     for s, q in ((1, 1), (3, 2)):
         folder, world = root / f"mpi_inf_3dhp/S{s}/Seq{q}", people(s, FRAMES, n_joints=28, up=1)
@@ -44,12 +45,17 @@ def write(root):
             poses[c, 0] = ((world - place) @ turn.T).reshape(FRAMES, 84)
             px = opencv_project(world, K, np.zeros(5), turn, place)
             pixels[c, 0] = px.reshape(FRAMES, 56)
-            matrix = lambda m: " ".join(f"{v:.12g}" for v in np.r_[m.ravel(), 0, 0, 0, 1])
-            text += f"name {c}\n  sensor 10 10\n  size 64 64\n  animated 0\n  intrinsic {matrix(np.c_[K, np.zeros(3)])} \n  extrinsic {matrix(np.c_[turn, -turn @ place])} \n  radial 0\n"
+
+            def matrix(m):
+                return " ".join(f"{v:.12g}" for v in np.r_[m.ravel(), 0, 0, 0, 1])
+
+            text += f"name {c}\n  sensor 10 10\n  size 64 64\n  animated 0\n"
+            text += f"  intrinsic {matrix(np.c_[K, np.zeros(3)])} \n"
+            text += f"  extrinsic {matrix(np.c_[turn, -turn @ place])} \n  radial 0\n"
             for f in range(FRAMES):
                 seen[s, q, c, f] = world[f], px[f]
         folder.mkdir(parents=True)
-        (folder / "camera.calibration").write_text(text)
+        (folder / "camera.calibration").write_text(text, encoding="utf-8")
         scipy.io.savemat(folder / "annot.mat", dict(annot2=pixels, annot3=poses, univ_annot3=poses))
     with h5py.File(root / "sampled_dataset_info.mat", "w") as file:
         refs = np.empty((4, len(COMPOSITES)), h5py.ref_dtype)

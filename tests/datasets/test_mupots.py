@@ -13,7 +13,8 @@ SIZE, FRAMES = (80, 60), 3
 
 
 def write(root):
-    "TSn/annot.mat: annotations, cell [frame, person] of structs annot2 [2, 17], annot3 and univ_annot3 [3, 17], isValidFrame; TSn/img_FRAME6.jpg from 0."
+    """TSn/annot.mat: annotations, cell [frame, person] of structs annot2 [2, 17], annot3 and univ_annot3 [3, 17],
+    isValidFrame; TSn/img_FRAME6.jpg from 0."""
     # annot2 is the projection of annot3 but for hips and spine (8, 11, 15), as others found who fitted the cameras
     truth = {}
     for s, (name, n) in enumerate((("TS2", 2), ("TS11", 3))):

@@ -1,4 +1,3 @@
-import itertools
 import json
 import os
 import pickle
@@ -46,7 +45,7 @@ def samples(folder):
     from scipy.io import savemat
 
     values = {"poses": np.arange(24.0).reshape(2, 4, 3), "K": np.eye(3), "name": "left"}
-    (folder / "a.json").write_text(json.dumps({k: np.asarray(v).tolist() for k, v in values.items()}))
+    (folder / "a.json").write_text(json.dumps({k: np.asarray(v).tolist() for k, v in values.items()}), encoding="utf-8")
     np.savez(folder / "a.npz", **values)
     np.save(folder / "a.npy", values["poses"])
     savemat(folder / "a.mat", values)
@@ -86,7 +85,7 @@ def test_files_come_back_whole_and_damaged_ones_are_refused(kind, tmp_path):
 @pytest.mark.parametrize("kind", LOADERS)
 def test_pointers_of_git_lfs_are_called_so(kind, tmp_path):  # B20
     path = tmp_path / f"a.{kind}"
-    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", encoding="utf-8")
     with pytest.raises(NativeError, match=f"a.{kind}: file: .*a Git LFS pointer.*git lfs pull"):
         LOADERS[kind](path)
 
@@ -112,7 +111,8 @@ def flipped(data, rng):
 
 
 def matlab_files(folder):
-    "Structs, cells, texts, sparse and complex matrices as scipy writes them: plain, compressed, and with damage inside the compression still to be done."
+    """Structs, cells, texts, sparse and complex matrices as scipy writes them: plain, compressed, and with damage
+    inside the compression still to be done."""
     from scipy import sparse
     from scipy.io import savemat
 
@@ -170,8 +170,8 @@ print(refused)
 
 
 def read_in_another_process(folder, limit):
-    "How many files of a folder are refused. AssertionError names the file that ends the process or takes it too long or too much memory (4 GiB)."
-    import resource
+    """How many files of a folder are refused. AssertionError names the file that ends the process or takes it too long
+    or too much memory (4 GiB)."""
     import subprocess
     import sys
 
@@ -282,7 +282,8 @@ def alike(a, b):
 
 @pytest.mark.filterwarnings("ignore")
 def test_files_that_matlab_wrote_are_read_as_scipy_reads_them():
-    "The files that scipy comes with, MATLAB 4.2 to 8, both byte orders; scipy itself refuses the six that are not among them."
+    """The files that scipy comes with, MATLAB 4.2 to 8, both byte orders; scipy itself refuses the six that are not
+    among them."""
     from pathlib import Path
 
     import scipy.io.matlab
@@ -644,7 +645,7 @@ def test_labels_must_agree_with_their_projection():
     assert "joint 1" in str(projection_fault("f", behind, camera, camera.project(joints), 1))
 
 
-# ---- broken rows (A13) ----------------------------------------------------------------------------------------------------------
+# ---- broken rows (A13)
 @whole_rows
 def read_numbered(n_rows, broken=(), weight=-1.0):
     "A reader whose rows `broken` cannot be right, and whose row 0 is of a person out of the picture."
@@ -699,7 +700,7 @@ def test_a_row_that_cannot_be_read_is_one_broken_row():  # A13
         attempt(lambda k: k / 0, 1)
 
 
-# ---- the mutations themselves: a sound reader passes, careless ones do not ------------------------------------------------------
+# ---- the mutations themselves: a sound reader passes, careless ones do not
 def write_tiny(folder):
     from acae_nb.examples.images import encode_jpeg
 
@@ -710,7 +711,8 @@ def write_tiny(folder):
         (folder / "images" / f"{k:03d}.jpg").write_bytes(encode_jpeg(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)))
         frames.append({"image": f"{k:03d}.jpg", "joints": rng.normal(0, 200, (10, 3)).tolist()})
     (folder / "labels.json").write_text(
-        json.dumps({"camera": {"K": [[60, 0, 32], [0, 60, 24], [0, 0, 1]], "t": [0, 0, -3000]}, "frames": frames})
+        json.dumps({"camera": {"K": [[60, 0, 32], [0, 60, 24], [0, 0, 1]], "t": [0, 0, -3000]}, "frames": frames}),
+        encoding="utf-8",
     )
 
 

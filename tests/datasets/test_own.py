@@ -10,10 +10,10 @@ from acae_nb.datasets import own_coco, own_table
 from acae_nb.datasets.native_files import NativeError
 from acae_nb.datasets.own import validate_folder
 from acae_nb.datasets.own_coco import category_skeleton, mirrored
-from acae_nb.datasets.own_files import skeleton_from
+from acae_nb.datasets.own_files import row_problems, skeleton_from
 from acae_nb.datasets.sources import native_formats, open_source
 from acae_nb.examples.images import decode_mask, encode_jpeg
-from acae_nb.examples.rows import InvalidExamples
+from acae_nb.examples.rows import Example, InvalidExamples
 from acae_nb.geometry.cameras import Camera
 
 JOINTS = ["nose", "tail", "left_paw", "right_paw", "left_ear", "right_ear"]
@@ -69,9 +69,10 @@ def write_table(root, flat=False, parquet=False, **change):
             dict(
                 name="dog_6", joints=JOINTS, edges=EDGES, mirror=[["left_paw", "right_paw"], ["left_ear", "right_ear"]]
             )
-        )
+        ),
+        encoding="utf-8",
     )
-    (root / "cameras.json").write_text(json.dumps(CAMERAS))
+    (root / "cameras.json").write_text(json.dumps(CAMERAS), encoding="utf-8")
     lines = []
     for k, pose in enumerate(poses()):
         line = dict(
@@ -117,9 +118,9 @@ def test_a_table_in_3d(parquet, tmp_path):
         )
     assert rows[2][0].box.tolist() == [10, 20, 100, 90.5] and len(list(own_table.read(tmp_path / "dogs", "test"))) == 1
     px = project(poses()[0], "a")
-    l, t, w, h = rows[0][0].box
+    left, top, width, height = rows[0][0].box
     inside = px[((px > -0.5) & (px < np.array(SIZE) - 0.5)).all(1)]
-    assert (inside >= [l, t]).all() and (inside <= [l + w, t + h]).all()
+    assert (inside >= [left, top]).all() and (inside <= [left + width, top + height]).all()
 
 
 def test_a_table_in_2d_needs_no_camera(tmp_path):
@@ -156,7 +157,9 @@ def set_cell(row, column, value):
 
 
 def rewrite(name, value):
-    return lambda root: (root / name).write_text(value if isinstance(value, str) else json.dumps(value))
+    return lambda root: (root / name).write_text(
+        value if isinstance(value, str) else json.dumps(value), encoding="utf-8"
+    )
 
 
 def drop(column):
@@ -276,7 +279,8 @@ def write_coco(root):
         (root / "annotations" / f"{split}.json").write_text(
             json.dumps(
                 dict(images=images, annotations=people, categories=[dict(id=3, name="ball"), category], cameras=CAMERAS)
-            )
+            ),
+            encoding="utf-8",
         )
 
 
@@ -291,7 +295,7 @@ def test_coco_style(tmp_path):
         and [e.example_id for e, _ in rows]
         == ["train/day/0.jpg/20", "train/day/1.jpg/21", "train/day/2.jpg/22", "train/day/0.jpg/92"]
     )
-    for (example, picture), pose, name in zip(rows, poses(), "aba"):
+    for (example, _picture), pose, name in zip(rows, poses(), "aba"):
         np.testing.assert_allclose(example.joints3d, pose, atol=0.01)
         np.testing.assert_allclose(example.camera.project(example.joints3d), project(pose, name), atol=0.1)
         assert example.box.tolist() == [10, 20, 100, 90] and example.frame == int(example.example_id.split("/")[2][0])
@@ -303,9 +307,9 @@ def test_coco_style(tmp_path):
 def edit(change):
     def do(root):
         path = root / "annotations" / "train.json"
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text("utf-8"))
         change(document)
-        path.write_text(json.dumps(document))
+        path.write_text(json.dumps(document), encoding="utf-8")
 
     return do
 
@@ -370,7 +374,7 @@ def test_skeletons_of_ones_own():
             skeleton_from(bad)
 
 
-# ---- photographs that are stored turned (B1) -----------------------------------------------------------------------------------
+# ---- photographs that are stored turned (B1)
 PATTERN = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
 PATTERN[:60, :80], PATTERN[60:, 80:] = (220, 40, 40), (40, 220, 40)
 
@@ -421,7 +425,7 @@ def test_sizes_of_a_coco_file_are_those_of_the_upright_picture(tmp_path):  # B1
     assert problem == ("images/0/width, height", f"those of the upright picture, {SIZE}", f"{SIZE[::-1]}")
 
 
-# ---- names that other systems write differently (B20) --------------------------------------------------------------------------
+# ---- names that other systems write differently (B20)
 @pytest.mark.parametrize(
     "change, where, hint",
     [
@@ -452,3 +456,21 @@ def test_tables_with_other_separators_are_named(tmp_path, separator, name):  # B
     table.to_csv(tmp_path / "dogs/examples.csv", index=False, sep=separator, decimal=",")
     [problem] = validate_folder(tmp_path / "dogs")
     assert problem.field == "file" and "commas" in problem.expected and problem.found.startswith(name)
+
+
+@pytest.mark.parametrize(
+    "place, found",
+    [
+        ((0, 0, 3000), None),
+        ((4500, 0, 3000), "beyond what its lens shows"),  # B5: the polynomial turns, 4500 comes back to 1246 px
+        ((0, 0, -3000), "behind the camera"),
+        ((0, 2500, 3000), "them at"),
+    ],
+)
+def test_people_whom_the_camera_does_not_see(place, found):  # B5
+    camera = Camera([[900, 0, 640], [0, 900, 360], [0, 0, 1]], [-0.35, 0, 0, 0])
+    joints = np.random.default_rng(0).normal(0, 100, (17, 3)) + place
+    box = np.array([600.0, 300, 100, 200])
+    example = Example("a", "d", "train", "", "", 0, camera, box, (1280, 720), joints)
+    problems = list(row_problems("examples.csv", 0, example, 17))
+    assert [found in p.found and p.field == "joints3d" for p in problems] == ([True] if found else [])

@@ -9,17 +9,23 @@ from acae_nb.datasets import pose2sim as P
 from acae_nb.geometry.cameras import Camera, look_at_rotation
 
 CAMERA = """<camera serial="{name}"><fov_video left="0" right="99" top="0" bottom="199"/>
-<transform r11="{r[0]}" r12="{r[1]}" r13="{r[2]}" r21="{r[3]}" r22="{r[4]}" r23="{r[5]}" r31="{r[6]}" r32="{r[7]}" r33="{r[8]}" x="{p[0]}" y="{p[1]}" z="{p[2]}"/>
-<intrinsic focalLengthU="9600" focalLengthV="9664" centerPointU="3200" centerPointV="6400" skew="0" radialDistortion1="-0.05" radialDistortion2="0.1" radialDistortion3="0.02" tangentalDistortion1="0.001" tangentalDistortion2="0.002"/></camera>"""
+<transform r11="{r[0]}" r12="{r[1]}" r13="{r[2]}" r21="{r[3]}" r22="{r[4]}" r23="{r[5]}" r31="{r[6]}" r32="{r[7]}"
+ r33="{r[8]}" x="{p[0]}" y="{p[1]}" z="{p[2]}"/>
+<intrinsic focalLengthU="9600" focalLengthV="9664" centerPointU="3200" centerPointV="6400" skew="0"
+ radialDistortion1="-0.05" radialDistortion2="0.1" radialDistortion3="0.02" tangentalDistortion1="0.001"
+ tangentalDistortion2="0.002"/></camera>"""
 
 
 def made_up_file(folder, change=lambda text: text):
-    "Two cameras that look at the origin from two sides, written as Qualisys does: rotation to a camera with y up, z backward."
+    """Two cameras that look at the origin from two sides, written as Qualisys does: rotation to a camera with y up, z
+    backward."""
     text = ""
     for name, p in (("a", [3000, 0, 1000]), ("b", [0, 3000, 1000])):
         R = np.diag([1, -1, -1]) @ look_at_rotation(-np.array(p, float), np.array(P.WORLD_UP))
         text += CAMERA.format(name=name, r=R.reshape(-1).tolist(), p=p)
-    (folder / "calib.qca.txt").write_text(change(f"<calibration><cameras>{text}</cameras></calibration>"))
+    (folder / "calib.qca.txt").write_text(
+        change(f"<calibration><cameras>{text}</cameras></calibration>"), encoding="utf-8"
+    )
     return folder / "calib.qca.txt"
 
 
@@ -58,10 +64,10 @@ def test_bad_calibrations_name_file_camera_and_field(tmp_path, old, new, words):
 def test_missing_and_empty_calibrations(tmp_path):
     with pytest.raises(FileNotFoundError, match="no.qca.txt"):
         P.read_calibration(tmp_path / "no.qca.txt")
-    (tmp_path / "e.txt").write_text("<calibration/>")
+    (tmp_path / "e.txt").write_text("<calibration/>", encoding="utf-8")
     with pytest.raises(ValueError, match="cameras/camera: expected at least one"):
         P.read_calibration(tmp_path / "e.txt")
-    (tmp_path / "f.txt").write_text("frames 100")
+    (tmp_path / "f.txt").write_text("frames 100", encoding="utf-8")
     with pytest.raises(ValueError, match="f.txt: expected XML"):
         P.read_calibration(tmp_path / "f.txt")
 
@@ -98,7 +104,8 @@ def test_video_frames_are_the_asked_ones(tmp_path):
 
 @pytest.fixture
 def walk():
-    "A made-up person (left and right different) walking between four cameras: world joints, cameras, sightings with 2 px noise."
+    """A made-up person (left and right different) walking between four cameras: world joints, cameras, sightings with 2
+    px noise."""
     rng = np.random.default_rng(0)
     mirror = [0, 1, 3, 2, 5, 4, 7, 6]
     person = np.array(

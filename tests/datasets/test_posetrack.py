@@ -1,4 +1,5 @@
-"""PoseTrack: two tiny videos as the owners' dataset_structure.md describes them (COCO-like JSON a video), read back, and harmed."""
+"""PoseTrack: two tiny videos as the owners' dataset_structure.md describes them (COCO-like JSON a video), read back,
+and harmed."""
 
 import json
 
@@ -76,7 +77,7 @@ def write(root, labels="posetrack_data/annotations"):
             annotations=annotations,
             categories=[dict(id=1, name="person", supercategory="person", keypoints=NAMES, skeleton=[[16, 14]])],
         )
-        (root / labels / part / f"{video}.json").write_text(json.dumps(document))
+        (root / labels / part / f"{video}.json").write_text(json.dumps(document), encoding="utf-8")
 
 
 def read(root):
@@ -139,9 +140,9 @@ def test_posetrack21_has_another_folder(tmp_path):
 def test_errors_name_file_and_field(tmp_path, edit, words):
     write(tmp_path)
     path = tmp_path / "posetrack_data/annotations/train/000001_bonn_train.json"
-    document = json.loads(path.read_text())
+    document = json.loads(path.read_text("utf-8"))
     edit(document)
-    path.write_text(json.dumps(document))
+    path.write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(NativeError) as e:
         list(posetrack.read(tmp_path))
     assert all(w in str(e.value) for w in ["000001_bonn_train.json", *words]), e.value

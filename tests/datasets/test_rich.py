@@ -1,4 +1,5 @@
-"""RICH and the SMPL-X joints it needs: tiny sequences and a made-up model in the owners' layouts, written here, read back, and damaged."""
+"""RICH and the SMPL-X joints it needs: tiny sequences and a made-up model in the owners' layouts, written here, read
+back, and damaged."""
 
 import pickle
 
@@ -12,7 +13,8 @@ from acae_nb.datasets import rich, smplx_body
 from acae_nb.datasets.native_files import NativeError
 
 SIZE, LENS = (96, 72), [-0.08, 0.03, 0.001, 0.0, 0.004]
-# vchoutas/smplx joint_names.py and vertex_ids.py: rows of the 127 joints that the paper keeps, and the vertices of 55 to 75
+# vchoutas/smplx joint_names.py and vertex_ids.py: rows of the 127 joints that the paper keeps, and the vertices of 55
+# to 75
 VERTEX = dict(
     zip(
         range(55, 76),
@@ -46,7 +48,8 @@ N = 9950
 
 
 def model(seed, bends=False):
-    "Random arrays with the names and shapes of SMPLX_*.npz (20 shape directions), zero where no joint depends on them; with or without pose blend shapes."
+    """Random arrays with the names and shapes of SMPLX_*.npz (20 shape directions), zero where no joint depends on
+    them; with or without pose blend shapes."""
     rng = np.random.default_rng(seed)
     used = np.array([VERTEX[k] for k in KEPT if k >= 55])
     spots = np.setdiff1d(np.arange(N), used)[:110]
@@ -123,7 +126,8 @@ def oracle(m, fit):
 
 
 def write(root):
-    "rich_toolkit: bodies/SPLIT/SEQUENCE/FRAME5/PERSON3.pkl, images/SPLIT/SEQUENCE/cam_CC/FRAME5_CC.EXT, scan_calibration/PLACE/calibration/0CC.xml."
+    """rich_toolkit: bodies/SPLIT/SEQUENCE/FRAME5/PERSON3.pkl, images/SPLIT/SEQUENCE/cam_CC/FRAME5_CC.EXT,
+    scan_calibration/PLACE/calibration/0CC.xml."""
     models, truth = {"MALE": model(1), "FEMALE": model(2)}, {}
     (root / "body_models/smplx").mkdir(parents=True)
     for name, m in models.items():
@@ -135,13 +139,17 @@ def write(root):
         places, turns = ring(2, 3000.0, 800.0, target=(0, 500, 0), up=(0, 1, 0), turn=len(place))
         K = np.array([[75.0, 0, 48], [0, 75, 36], [0, 0, 1]])
         for c, (p, turn) in enumerate(zip(places, turns)):
-            data = lambda name, v: (
-                f'<{name} type_id="opencv-matrix"><rows>1</rows><data>\n {" ".join(repr(float(x)) for x in np.ravel(v))}</data></{name}>'
-            )
+
+            def data(name, v):
+                numbers = " ".join(repr(float(x)) for x in np.ravel(v))
+                return f'<{name} type_id="opencv-matrix"><rows>1</rows><data>\n {numbers}</data></{name}>'
+
             path = root / f"scan_calibration/{place}/calibration/{c:03d}.xml"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(
-                f'<?xml version="1.0"?>\n<opencv_storage>\n{data("CameraMatrix", np.c_[turn, -turn @ p / 1000])}\n{data("Intrinsics", K)}\n{data("Distortion", LENS)}\n</opencv_storage>\n'
+                f'<?xml version="1.0"?>\n<opencv_storage>\n{data("CameraMatrix", np.c_[turn, -turn @ p / 1000])}\n'
+                f"{data('Intrinsics', K)}\n{data('Distortion', LENS)}\n</opencv_storage>\n",
+                encoding="utf-8",
             )
         for f in (17, 18):
             for person in sequence.split("_")[1:-1]:

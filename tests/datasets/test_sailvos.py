@@ -1,4 +1,5 @@
-"""SAIL-VOS: two tiny scenes with the files that posepile's reader finds (images, visible, *_2d.txt, *_3d.txt), read back, and harmed."""
+"""SAIL-VOS: two tiny scenes with the files that posepile's reader finds (images, visible, *_2d.txt, *_3d.txt), read
+back, and harmed."""
 
 import cv2
 import numpy as np
@@ -80,7 +81,7 @@ def write(root):
             (folder / f"{person}_Ped_a{person}").mkdir(exist_ok=True)
             for end, numbers in (("2d", px), ("3d", points)):
                 (folder / f"{person}_Ped_a{person}/{frame:06d}_{end}.txt").write_text(
-                    "".join(" ".join(f"{v:.8f}" for v in line) + "\n" for line in numbers)
+                    "".join(" ".join(f"{v:.8f}" for v in line) + "\n" for line in numbers), encoding="utf-8"
                 )
             seen[100 + frame : 600, 300 * k + 200 : 300 * k + 300] = person
         np.save(folder / "visible" / f"{frame:06d}.npy", seen)
@@ -129,9 +130,9 @@ def test_reads_back_what_was_written(tmp_path):
 def test_joints_that_contradict_their_places_are_refused(tmp_path):
     write(tmp_path)
     path = tmp_path / "scene_b/7_Ped_a7/000004_2d.txt"
-    lines = path.read_text().splitlines()
+    lines = path.read_text("utf-8").splitlines()
     lines[40] = "500.0 20.0"
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with pytest.raises(NativeError, match="000004_3d.txt.*joint 40"):
         read(tmp_path)
 

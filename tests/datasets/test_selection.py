@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -126,14 +124,15 @@ def test_overlap_against_counting_pixels():
     for _ in range(50):
         a, b = (np.r_[rng.integers(0, 20, 2), rng.integers(1, 20, 2)] for _ in range(2))
         grids = [np.zeros((60, 60), bool) for _ in range(2)]
-        for grid, (l, t, w, h) in zip(grids, (a, b)):
-            grid[t : t + h, l : l + w] = True
+        for grid, (left, top, width, height) in zip(grids, (a, b)):
+            grid[top : top + height, left : left + width] = True
         assert overlap(a, b) == pytest.approx((grids[0] & grids[1]).sum() / (grids[0] | grids[1]).sum())
 
 
 def test_detections_replace_boxes(tmp_path):
     (tmp_path / "detections.csv").write_text(
-        "picture,left,top,width,height,score\na/1.jpg,10,10,20,20,.9\na/1.jpg,40,10,20,30,.3\nv.mp4#3,0,0,5,5,.5\n"
+        "picture,left,top,width,height,score\na/1.jpg,10,10,20,20,.9\na/1.jpg,40,10,20,30,.3\nv.mp4#3,0,0,5,5,.5\n",
+        encoding="utf-8",
     )
     found = read_detections(tmp_path / "detections.csv")
     assert found["a/1.jpg"].tolist() == [[10, 10, 20, 20], [40, 10, 20, 30]]
@@ -151,7 +150,7 @@ def test_detections_replace_boxes(tmp_path):
         ("picture,left,top,width,height\na,1,x,3,4\n", "top"),
         ("picture,left,top,width,height\na,1,,3,4\n", "top"),
     ):
-        (tmp_path / "bad.csv").write_text(text)
+        (tmp_path / "bad.csv").write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=f"bad.csv.*{word}"):
             read_detections(tmp_path / "bad.csv")
 
@@ -191,8 +190,8 @@ def test_plausible_against_loops():
             length = float(np.linalg.norm(e.joints3d[a] - e.joints3d[b]))
             if (length < 0.1 * mean or length > 3 * mean) and abs(length - mean) > 150:
                 bad = True
-        px, (l, t, w, h) = e.camera.project(e.joints3d), e.box
-        inside = sum(1 for x, y in px if l <= x <= l + w and t <= y <= t + h)
+        px, (left, top, width, height) = e.camera.project(e.joints3d), e.box
+        inside = sum(1 for x, y in px if left <= x <= left + width and top <= y <= top + height)
         if not bad and inside >= 4:
             want.append(e.example_id)
     assert frames(plausible(rows(people), skeleton, means)) == want and 20 < len(want) < 280

@@ -1,4 +1,5 @@
-"""SMPL joints against a slow recursion with scipy's rotations, from files in the layout of the owners' pickles (chumpy, csc_matrix), and damaged ones."""
+"""SMPL joints against a slow recursion with scipy's rotations, from files in the layout of the owners' pickles (chumpy,
+csc_matrix), and damaged ones."""
 
 import os
 import pickle

@@ -1,4 +1,5 @@
-"""SPEC-SYN: a tiny npz with the arrays that the owners' files hold (issue 11 of their repository), a made-up SMPL file, read back, and harmed."""
+"""SPEC-SYN: a tiny npz with the arrays that the owners' files hold (issue 11 of their repository), a made-up SMPL file,
+read back, and harmed."""
 
 import cv2
 import numpy as np

@@ -10,7 +10,8 @@ from acae_nb.datasets import surreal
 from acae_nb.datasets.native_files import NativeError
 
 W, H = 320, 240
-# What misc/3Dto2D of the owners does: Blender's camera matrix, turned to computer vision; it has determinant -1, so pictures are mirrored.
+# What misc/3Dto2D of the owners does: Blender's camera matrix, turned to computer vision; it has determinant -1, so
+# pictures are mirrored.
 EXTRINSIC = np.array([[0, 0, -1.0], [0, 1, 0], [-1, 0, 0]])
 LEFT_RIGHT = [(1, 2), (4, 5), (7, 8), (10, 11), (13, 14), (16, 17), (18, 19), (20, 21), (22, 23)]
 CLIPS = {("train", "run0", "01_01", 1): 3, ("train", "run2", "ung_02_03", 2): 2, ("test", "run1", "86_14", 1): 1}
@@ -66,9 +67,9 @@ def write(root):
         masks = {}
         for t in range(frames):
             m = np.zeros((H, W), np.uint8)
-            l, top, r, b = extent(px[t])
+            left, top, right, bottom = extent(px[t])
             if not (name == "01_01" and t == 1):
-                m[top:b, l:r] = 3  # in frame 1 the person is out of the picture
+                m[top:bottom, left:right] = 3  # in frame 1 the person is out of the picture
             masks[f"segm_{t + 1}"] = m
         scipy.io.savemat(f"{stem}_segm.mat", masks, do_compression=True)
         video = cv2.VideoWriter(f"{stem}.mp4", cv2.VideoWriter_fourcc(*"mp4v"), 30, (W, H))
@@ -97,18 +98,21 @@ def test_reads_back_what_was_written(tmp_path):
         clip = clip[0]
         xyz, place = joints(clip, CLIPS[clip])
         swapped = list(range(24))
-        for l, r in LEFT_RIGHT:
-            swapped[l], swapped[r] = r, l
+        for left, right in LEFT_RIGHT:
+            swapped[left], swapped[right] = right, left
         np.testing.assert_allclose(
             example.camera.project(example.joints3d), (project(xyz[frame], place) - 0.5)[swapped], atol=0.1
         )
-        bones = lambda p: np.linalg.norm(p[:, None] - p[None], axis=-1)
+
+        def bones(p):
+            return np.linalg.norm(p[:, None] - p[None], axis=-1)
+
         np.testing.assert_allclose(bones(example.joints3d), bones(xyz[frame][swapped] * 1000), atol=0.01)
         np.testing.assert_allclose(
             example.camera.to_camera(example.joints3d), (xyz[frame][swapped] - place) @ EXTRINSIC.T * 1000, atol=0.01
         )
-        l, top, r, b = extent(project(xyz[frame], place))
-        np.testing.assert_allclose(example.box, [l, top, r - l, b - top])
+        left, top, right, bottom = extent(project(xyz[frame], place))
+        np.testing.assert_allclose(example.box, [left, top, right - left, bottom - top])
         assert (
             example.image_size == (W, H) == picture.size
             and example.split == clip[0]
@@ -117,7 +121,7 @@ def test_reads_back_what_was_written(tmp_path):
         assert abs(picture.load().mean() - (60 + 60 * frame)) < 4
         from acae_nb.examples.images import decode_mask
 
-        assert decode_mask(example.mask, (W, H)).sum() == (r - l) * (b - top)
+        assert decode_mask(example.mask, (W, H)).sum() == (right - left) * (bottom - top)
         above = example.joints3d[:1] + 300 * example.camera.world_up
         assert example.camera.project(above)[0, 1] < example.camera.project(example.joints3d[:1])[0, 1]
 

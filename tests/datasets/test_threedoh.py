@@ -16,7 +16,8 @@ SIZE = (80, 60)
 
 
 def write(root):
-    "SPLITset/annots.json: {id: extri, intri, bbox, lsp_joints_3d in the camera's frame and the unit of extri, lsp_joints_2d, scale: that unit in a metre}."
+    """SPLITset/annots.json: {id: extri, intri, bbox, lsp_joints_3d in the camera's frame and the unit of extri,
+    lsp_joints_2d, scale: that unit in a metre}."""
     truth = {}
     for split, n in (("train", 3), ("test", 2)):
         folder, entries = root / f"{split}set", {}
@@ -49,7 +50,7 @@ def write(root):
                 (folder / "masks").mkdir(exist_ok=True)
                 cv2.imwrite(str(folder / f"masks/{name}.png"), np.uint8(255) * mask[..., None].repeat(3, -1))
             truth[split, name] = world, px, [20 + k, 10, 40 - k, 45], mask, k
-        (folder / "annots.json").write_text(json.dumps(entries))
+        (folder / "annots.json").write_text(json.dumps(entries), encoding="utf-8")
     return truth
 
 
@@ -72,9 +73,9 @@ def test_refusals(tmp_path):
         next(threedoh.read(tmp_path / "none"))
     write(tmp_path)
     path = tmp_path / "trainset/annots.json"
-    data = json.loads(path.read_text())
+    data = json.loads(path.read_text("utf-8"))
     data["00007"]["lsp_joints_2d"] = [[500, 500]] * 14
-    path.write_text(json.dumps(data))
+    path.write_text(json.dumps(data), encoding="utf-8")
     with pytest.raises(NativeError, match="annots.json: 00007/lsp_joints_2d"):
         list(threedoh.read(tmp_path))
 

@@ -1,4 +1,5 @@
-"""3DPeople: two tiny motions and two cameras in the layout the owners' notebook reads (rgb, skeleton, segmentation_clothes), read back, and harmed."""
+"""3DPeople: two tiny motions and two cameras in the layout the owners' notebook reads (rgb, skeleton,
+segmentation_clothes), read back, and harmed."""
 
 import cv2
 import numpy as np
@@ -68,7 +69,7 @@ def write(root):
         for t in range(n + 1):  # frame 0000 has a skeleton only
             joints, _, _, px = scene(clip, t)
             lines = [" ".join(f"{v:.6f}" for v in (*px[j], 1.0, *joints[j])) for j in range(67)]
-            (root / f"skeleton/{name}/{t:04d}.txt").write_text("\n".join(lines) + "\n")
+            (root / f"skeleton/{name}/{t:04d}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
             if not t:
                 continue
             cv2.imwrite(
@@ -114,9 +115,9 @@ def test_reads_back_what_was_written(tmp_path):
 def test_joints_that_contradict_their_places_are_refused(tmp_path):
     write(tmp_path)
     path = tmp_path / "skeleton/man02/05_01_run/camera01/0001.txt"
-    lines = path.read_text().splitlines()
+    lines = path.read_text("utf-8").splitlines()
     lines[40] = "500.0 20.0" + lines[40][lines[40].index(" 1.0") :]
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(NativeError, match="camera01/0001.txt.*joint"):
         read(tmp_path)
 
@@ -133,7 +134,7 @@ def test_joints_that_contradict_their_places_are_refused(tmp_path):
 def test_errors_name_the_file(tmp_path, edit, words):
     write(tmp_path)
     path = tmp_path / "skeleton/man02/05_01_run/camera01/0001.txt"
-    path.write_text("\n".join(edit(path.read_text().splitlines())))
+    path.write_text("\n".join(edit(path.read_text("utf-8").splitlines())), encoding="utf-8")
     with pytest.raises(NativeError) as e:
         read(tmp_path)
     assert all(w in str(e.value) for w in ["man02/05_01_run/camera01/0001.txt", *words]), e.value

@@ -1,4 +1,5 @@
-"""3DPW: two tiny sequences as the data set's readme describes them (sequenceFiles/*.pkl of Python 2, imageFiles), read back, and harmed."""
+"""3DPW: two tiny sequences as the data set's readme describes them (sequenceFiles/*.pkl of Python 2, imageFiles), read
+back, and harmed."""
 
 import os
 import pickle
@@ -86,12 +87,12 @@ def test_reads_back_what_was_written(tmp_path):
         eye = (poses[frame] @ np.c_[joints[frame], np.ones(24)].T)[:3]
         px = (K @ (eye / eye[2]))[:2].T
         np.testing.assert_allclose(example.camera.project(example.joints3d), px, atol=0.1)
-        l, t, w, h = example.box
+        left, top, width, height = example.box
         assert (
-            l <= px[:, 0].min().clip(0)
-            and t <= px[:, 1].min().clip(0)
-            and l + w >= px[:, 0].max().clip(max=SIZE[0] - 1)
-            and t + h >= px[:, 1].max().clip(max=SIZE[1] - 1)
+            left <= px[:, 0].min().clip(0)
+            and top <= px[:, 1].min().clip(0)
+            and left + width >= px[:, 0].max().clip(max=SIZE[0] - 1)
+            and top + height >= px[:, 1].max().clip(max=SIZE[1] - 1)
         )
         assert (
             (example.split, example.sequence, example.frame, example.image_size)

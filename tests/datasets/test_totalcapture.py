@@ -12,7 +12,8 @@ from acae_nb.examples.images import decode_mask
 
 SIZE = (96, 80)  # the real ones are 1920 x 1080 px, and eight cameras
 JOINTS = (
-    "Hips Spine Spine1 Spine2 Spine3 Neck Head RightShoulder RightArm RightForeArm RightHand LeftShoulder LeftArm LeftForeArm LeftHand "
+    "Hips Spine Spine1 Spine2 Spine3 Neck Head RightShoulder RightArm RightForeArm RightHand LeftShoulder LeftArm "
+    "LeftForeArm LeftHand "
     "RightUpLeg RightLeg RightFoot LeftUpLeg LeftLeg LeftFoot"
 ).split()
 TAKES = {
@@ -23,9 +24,10 @@ TAKES = {
 
 
 def write(root):
-    """calibration.cal: "cameras order", then 7 lines a camera: min and max row and column; fx fy cx cy; k1; R (3 lines); t in m, x_cam = R x + t
-    vicon/S1/acting1/gt_skel_gbl_pos.txt: names between tabs; a line a frame, "x y z" between tabs, inches, y up; gt_skel_gbl_ori.txt: "x y z w"
-    video/s1/acting1/TC_S1_acting1_cam1.mp4
+    """calibration.cal: "cameras order", then 7 lines a camera: min and max row and column; fx fy cx cy; k1; R (3
+    lines); t in m, x_cam = R x + t vicon/S1/acting1/gt_skel_gbl_pos.txt: names between tabs; a line a frame, "x y z"
+    between tabs, inches, y up; gt_skel_gbl_ori.txt: "x y z w" video/s1/acting1/TC_S1_acting1_cam1.mp4
+
     """
     places, rotations = ring(2, radius=4.0, height=1.6, target=(0, 0.9, 0), up=(0, 1, 0))
     root.mkdir(parents=True, exist_ok=True)
@@ -37,7 +39,7 @@ def write(root):
             + " ".join(repr(float(v)) for v in -R @ c)
             + "\n"
         )
-    (root / "calibration.cal").write_text(text)
+    (root / "calibration.cal").write_text(text, encoding="utf-8")
     truth = {}
     for number, (split, subject, take) in enumerate((s, *t) for s, ts in TAKES.items() for t in ts):
         joints = people(number, 3, n_joints=21, up=1)
@@ -45,9 +47,9 @@ def write(root):
         path = root / "vicon" / subject / take / "gt_skel_gbl_pos.txt"
         path.parent.mkdir(parents=True)
         lines = ["\t".join(" ".join(f"{v / 25.4:.5f}" for v in p) for p in pose) + "\t" for pose in joints]
-        path.write_text("\t".join(JOINTS) + "\t\n" + "\n".join(lines) + "\n")
+        path.write_text("\t".join(JOINTS) + "\t\n" + "\n".join(lines) + "\n", encoding="utf-8")
         path.with_name("gt_skel_gbl_ori.txt").write_text(
-            "\t".join(JOINTS) + "\t\n" + 3 * ("\t".join(["0 0 0 1"] * 21) + "\t\n")
+            "\t".join(JOINTS) + "\t\n" + 3 * ("\t".join(["0 0 0 1"] * 21) + "\t\n"), encoding="utf-8"
         )
         for c, (R, place, (fx, fy, cx, cy)) in enumerate(zip(rotations, places, inner)):
             write_video(
@@ -91,16 +93,16 @@ def test_refuses(tmp_path):
     with pytest.raises(NativeError, match="split"):
         list(totalcapture.read(tmp_path, "val"))
     path = tmp_path / "vicon/S2/rom3/gt_skel_gbl_pos.txt"
-    text = path.read_text()
+    text = path.read_text("utf-8")
     for bad in (
         text.replace("Spine3\tNeck", "Neck\tSpine3"),
         text.replace("\t", " ", 3).rsplit(" ", 1)[0],
         text.replace(".", "x", 1),
     ):
-        path.write_text(bad)
+        path.write_text(bad, encoding="utf-8")
         with pytest.raises(NativeError, match="gt_skel_gbl_pos.txt"):
             list(totalcapture.read(tmp_path))
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     (tmp_path / "video/s2/rom3/TC_S2_rom3_cam2.mp4").unlink()
     with pytest.raises(NativeError, match="TC_S2_rom3_cam2.mp4"):
         list(totalcapture.read(tmp_path))

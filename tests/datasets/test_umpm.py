@@ -15,18 +15,18 @@ LENS = [-0.2, 0.1, 0.01, -0.005]
 
 
 def write(root):
-    """NAME.json: {"id", "calib", ...,} with a comma too many; Calib/CALIB_f.ini: K (3 lines), 4 lens coefficients, rotation vector, translation mm
-    Groundtruth/NAME_vm.c3d: 15 points a person, 100 Hz, mm, z up; Video/NAME_f.avi: 50 Hz
+    """NAME.json: {"id", "calib", ...,} with a comma too many; Calib/CALIB_f.ini: K (3 lines), 4 lens coefficients,
+    rotation vector, translation mm Groundtruth/NAME_vm.c3d: 15 points a person, 100 Hz, mm, z up; Video/NAME_f.avi: 50
+    Hz
+
     """
     truth = {}
     for q, (name, (persons, calibration)) in enumerate(SEQUENCES.items()):
         root.mkdir(parents=True, exist_ok=True)
-        text = '{\n  "id":"%s",\n  "bg":"backgr_l06_7",\n  "calib":"%s",\n  "video_dir":"Video",\n}\n' % (
-            name,
-            calibration,
-        )
-        (root / f"{name}.json").write_text(text if name != "p2_free_1" else text[:20])
-        (root / "p2_free_2.json").write_text("broken")
+        entries = f'"id":"{name}",\n  "bg":"backgr_l06_7",\n  "calib":"{calibration}",\n  "video_dir":"Video",'
+        text = f"{{\n  {entries}\n}}\n"
+        (root / f"{name}.json").write_text(text if name != "p2_free_1" else text[:20], encoding="utf-8")
+        (root / "p2_free_2.json").write_text("broken", encoding="utf-8")
         world = np.concatenate(
             [people(10 * q + p, 5, n_joints=15, centre=(600 * p - 300, 0, 0)) for p in range(persons)], 1
         )
@@ -38,7 +38,9 @@ def write(root):
             lines = [*K, LENS, cv2.Rodrigues(R)[0].ravel(), -R @ place]
             path = root / f"Calib/{calibration}_{camera}.ini"
             path.parent.mkdir(exist_ok=True)
-            path.write_text("".join("  ".join(repr(float(v)) for v in line) + " \n" for line in lines))
+            path.write_text(
+                "".join("  ".join(repr(float(v)) for v in line) + " \n" for line in lines), encoding="utf-8"
+            )
             write_video(root / f"Video/{name}_{camera}.avi", [picture(4 * c + t, SIZE) for t in range(3)])
             for t in range(3):
                 for p in range(persons):
@@ -85,7 +87,9 @@ def test_refuses(tmp_path):
 def write_whole_json(root):
     write(root)
     for path in root.glob("*.json"):
-        path.write_text('{"id": "%s", "calib": "%s"}' % (path.stem, SEQUENCES.get(path.stem, ("", ""))[1]))
+        path.write_text(
+            '{{"id": "{}", "calib": "{}"}}'.format(path.stem, SEQUENCES.get(path.stem, ("", ""))[1]), encoding="utf-8"
+        )
 
 
 def test_damaged_files(tmp_path):
