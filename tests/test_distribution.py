@@ -9,7 +9,7 @@ from configparser import ConfigParser
 from email.parser import Parser
 
 import pytest
-from package_imports import REPO
+from conftest import REPO
 
 pytest.importorskip("build", reason="the extra `dev` is not installed")
 USE = """

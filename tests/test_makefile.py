@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from package_imports import REPO
+from conftest import REPO
 
 MAKE = shutil.which("make")
 

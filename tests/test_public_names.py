@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from package_imports import REPO
+from conftest import REPO
 
 import acae_nb
 
