@@ -21,7 +21,8 @@ from .backbones import Backbone
 
 # %% ../../nbs/models/02_adapters.ipynb #08f72927
 def imported(package: str):
-    "The package, or ImportError saying what it is needed for and why it does not import (timm, for example, needs a working torchvision)."
+    """The package, or ImportError saying what it is needed for and why it does not import (timm, for example, needs a
+    working torchvision)."""
     try:
         return importlib.import_module(package)
     except Exception as error:
@@ -58,7 +59,8 @@ def check_options(backbone: str, options: dict, known: set[str]) -> None:
 
 # %% ../../nbs/models/02_adapters.ipynb #d3828264
 class LastMap(nn.Module):
-    "A network whose answer is reduced to one feature map by `pick`. ValueError for an image on which a cell is not `stride` pixels (where that is known)."
+    """A network whose answer is reduced to one feature map by `pick`. ValueError for an image on which a cell is not
+    `stride` pixels (where that is known)."""
 
     def __init__(self, network: nn.Module, pick: Callable, stride: int | None = None):
         super().__init__()
@@ -91,7 +93,8 @@ def without_idle_parameters(part: nn.Module, image: Float[Tensor, "b 3 h w"]) ->
 
 # %% ../../nbs/models/02_adapters.ipynb #e83ba6a6
 def adapted(network: nn.Module, pick: Callable, mean, std, description: dict, side: int = 128) -> Backbone:
-    "A `Backbone` of one part. Raises ValueError for a network that takes no image of `side` px, or gives no square feature map of it."
+    """A `Backbone` of one part. Raises ValueError for a network that takes no image of `side` px, or gives no square
+    feature map of it."""
     part, image = LastMap(network, pick).eval(), torch.zeros(1, 3, side, side)
     try:
         with torch.no_grad():
@@ -109,7 +112,8 @@ def adapted(network: nn.Module, pick: Callable, mean, std, description: dict, si
 
 # %% ../../nbs/models/02_adapters.ipynb #94ddab31
 def with_weights(load: Callable[[], nn.Module], weights: str | Path) -> nn.Module:
-    "What `load` gives, having read `weights`. FileNotFoundError where nothing is there; ValueError naming weights that were not read but drawn."
+    """What `load` gives, having read `weights`. FileNotFoundError where nothing is there; ValueError naming weights
+    that were not read but drawn."""
     if not Path(weights).exists():
         raise FileNotFoundError(f"{weights}: expected the weights of a network, found no such file or folder")
     network, again = load(), load()
@@ -143,10 +147,11 @@ TIMM_OPTIONS = {
 
 
 def timm_backbone(model: str, weights: str | Path | None = None, options: dict = {}, side: int = 128) -> Backbone:
-    """The last feature map of a timm model (random weights, or those of a file in timm's naming), normalised as its configuration says.
-    `options`, out of `TIMM_OPTIONS`, go to `timm.create_model`; `side`: px of an image that the network takes, to measure its stride on.
-    Raises ImportError without timm, what timm raises for an unknown model, FileNotFoundError, and ValueError for a name that is not plain,
-    an option that is not listed, or weights of another network."""
+    """The last feature map of a timm model (random weights, or those of a file in timm's naming), normalised as its
+    configuration says. `options`, out of `TIMM_OPTIONS`, go to `timm.create_model`; `side`: px of an image that the
+    network takes, to measure its stride on. Raises ImportError without timm, what timm raises for an unknown model,
+    FileNotFoundError, and ValueError for a name that is not plain, an option that is not listed, or weights of another
+    network."""
     check_model_name("timm_backbone", model)
     check_options("timm_backbone", options, TIMM_OPTIONS)
 
@@ -184,7 +189,8 @@ LEADS_ELSEWHERE = {
 
 
 def configuration(package, model: str, options: dict):
-    "A Hugging Face configuration of type `model`. ValueError for an option that this type does not know, or that may lead to a file or an address."
+    """A Hugging Face configuration of type `model`. ValueError for an option that this type does not know, or that may
+    lead to a file or an address."""
     check_model_name("transformers_backbone", model)
     if model == "timm_backbone":
         raise ValueError("transformers_backbone: model: expected a network of transformers, found timm_backbone")
@@ -202,9 +208,10 @@ def transformers_backbone(
     std=IMAGENET_STD,
     side: int = 128,
 ) -> Backbone:
-    """The last feature map of a Hugging Face backbone of type `model` (convnextv2, swin, resnet ...) with the configuration `options`, random
-    weights, or of the folder `weights` that `save_pretrained` wrote (its configuration; nothing is downloaded). `side`: px of an image that
-    the network takes. Raises ImportError without transformers, FileNotFoundError, and ValueError for unknown options or weights of another network."""
+    """The last feature map of a Hugging Face backbone of type `model` (convnextv2, swin, resnet ...) with the
+    configuration `options`, random weights, or of the folder `weights` that `save_pretrained` wrote (its configuration;
+    nothing is downloaded). `side`: px of an image that the network takes. Raises ImportError without transformers,
+    FileNotFoundError, and ValueError for unknown options or weights of another network."""
     package = imported("transformers")
     if weights is None:
         network = package.AutoBackbone.from_config(configuration(package, model, options))

@@ -18,6 +18,7 @@ from acae_nb.models.backbones import (
     efficientnet_v2_l,
     efficientnet_v2_m,
     efficientnet_v2_s,
+    movenet_thunder,
     resnet50,
     tiny_backbone,
 )
@@ -30,6 +31,7 @@ BACKBONES = {
         efficientnet_lite0,
         efficientnet_lite0_joined,
         blazepose,
+        movenet_thunder,
         efficientnet_v2_s,
         efficientnet_v2_m,
         efficientnet_v2_l,
@@ -41,10 +43,11 @@ BACKBONES = {
 
 # %% ../../nbs/models/02_backbone_names.ipynb #a2852a62
 def backbone_from(description: dict, weights: str | Path | None = None) -> Backbone:
-    """The backbone that `description` tells of: `name`, one of `BACKBONES`, and `options`. Its weights are random, or those
-    of the file `weights`.
+    """The backbone that `description` tells of: `name`, one of `BACKBONES`, and `options`. Its weights are random, or
+    those of the file `weights`.
 
-    Raises ValueError for an unknown name or option, or weights in the options."""
+    Raises ValueError for an unknown name or option, or weights in the options.
+    """
     if not isinstance(description, dict) or description.keys() != {"name", "options"}:
         raise ValueError(f"backbone: expected a name and options, found {description!r}")
     name, options = description["name"], description["options"]

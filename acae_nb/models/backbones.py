@@ -6,8 +6,8 @@
 __all__ = ['LITE0_STAGES', 'BLAZEPOSE_STAGES', 'PaddedConv2d', 'ConvNorm', 'conv_norm', 'Backbone', 'tiny_backbone', 'Stage',
            'SqueezeExcitation', 'Block', 'efficientnet_parts', 'efficientnet_lite0', 'lite0_names',
            'load_lite0_weights', 'JoinedBackbone', 'efficientnet_lite0_joined', 'ExtendedBackbone', 'blazepose',
-           'load_blazepose_weights', 'efficientnet_v2_s', 'efficientnet_v2_m', 'efficientnet_v2_l', 'Bottleneck',
-           'resnet50']
+           'load_blazepose_weights', 'movenet_thunder', 'efficientnet_v2_s', 'efficientnet_v2_m', 'efficientnet_v2_l',
+           'Bottleneck', 'resnet50']
 
 # %% ../../nbs/models/01_backbones.ipynb #d0d4e072
 from pathlib import Path
@@ -19,10 +19,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .tflite import trunk
+from .trunks import PICTURE_SCALE, STRIDES, THUNDER, MobileNetV2, load_weights
 
 # %% ../../nbs/models/01_backbones.ipynb #b1fc9e35
 class PaddedConv2d(nn.Conv2d):
-    "A convolution without bias, evenly padded, or (`centered`) so that cells look one input pixel further right and down."
+    """A convolution without bias, evenly padded, or (`centered`) so that cells look one input pixel further right and
+    down."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, centered: bool = False
@@ -45,7 +47,8 @@ class PaddedConv2d(nn.Conv2d):
 
 # %% ../../nbs/models/01_backbones.ipynb #8bd42aed
 class ConvNorm(nn.Sequential):
-    "Convolution (0), batch norm (1) and perhaps an activation (2); without gradients, in evaluation, convolution and norm are one."
+    """Convolution (0), batch norm (1) and perhaps an activation (2); without gradients, in evaluation, convolution and
+    norm are one."""
 
     def forward(self, x):
         conv, norm = self[0], self[1]
@@ -76,8 +79,10 @@ def conv_norm(
 class Backbone(nn.Module):
     """Crops -> features [b, out_channels, h/stride, w/stride].
 
-    parts: run one after the other; strides[i] is the input pixels per cell after part i.
-    mean, std: scaling of images in 0..1 (a number, or one per channel). description: its name and options, of which `backbone_names.backbone_from` builds it again."""
+    parts: run one after the other; strides[i] is the input pixels per cell after part i. mean, std: scaling of images
+    in 0..1 (a number, or one per channel). description: its name and options, of which `backbone_names.backbone_from`
+    builds it again.
+    """
 
     def __init__(self, parts: list[nn.Module], strides: list[int], out_channels: int, mean, std, description: dict):
         super().__init__()
@@ -311,8 +316,9 @@ def lite0_names(backbone: Backbone) -> dict[str, str]:
 
 # %% ../../nbs/models/01_backbones.ipynb #1bdcc3b1
 def load_lite0_weights(backbone: Backbone, path: str | Path) -> None:
-    """Fills `backbone` from the pip package's file. Every tensor of the file must have its place (the classifier `_fc`, and the last
-    convolution where the backbone has none, excepted); ValueError names those that have not. Read with weights_only=True."""
+    """Fills `backbone` from the pip package's file. Every tensor of the file must have its place (the classifier `_fc`,
+    and the last convolution where the backbone has none, excepted); ValueError names those that have not. Read with
+    weights_only=True."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the EfficientNet-Lite0 weights")
     state, names = torch.load(path, map_location="cpu", weights_only=True), lite0_names(backbone)
@@ -357,7 +363,8 @@ class JoinedBackbone(Backbone):
 def efficientnet_lite0_joined(
     weights: str | Path | None = None, channels: int = 256, drop_path: float = 0.0, momentum: float = 0.01
 ) -> JoinedBackbone:
-    "EfficientNet-Lite0 whose cells are 16 px: its features of stride 16 and 32 joined to `channels`. Crops of a multiple of 32 px."
+    """EfficientNet-Lite0 whose cells are 16 px: its features of stride 16 and 32 joined to `channels`. Crops of a
+    multiple of 32 px."""
     parts, strides = efficientnet_parts(
         32, LITE0_STAGES, 0, nn.ReLU6, False, 32, drop_path, momentum, centered_halving=-2
     )
@@ -380,7 +387,8 @@ def efficientnet_lite0_joined(
 
 # %% ../../nbs/models/01_backbones.ipynb #db673400
 class ExtendedBackbone(Backbone):
-    "Parts whose norms carry no statistics and always stay in inference mode, and behind them `blocks` mobile blocks of `channels`, which `freeze_until` never freezes."
+    """Parts whose norms carry no statistics and always stay in inference mode, and behind them `blocks` mobile blocks
+    of `channels`, which `freeze_until` never freezes."""
 
     def __init__(
         self,
@@ -423,9 +431,12 @@ BLAZEPOSE_STAGES = [
 def blazepose(
     weights: str | Path | None = None, channels: int = 192, blocks: int = 2, momentum: float = 0.01
 ) -> ExtendedBackbone:
-    """The encoder of BlazePose's landmark network up to its first pooling (288 channels), then blocks of its own; `weights` is its file pose_landmark_full.tflite.
+    """The encoder of BlazePose's landmark network up to its first pooling (288 channels), then blocks of its own;
+    `weights` is its file pose_landmark_full.tflite.
 
-    Stages as in that file (arXiv 2006.10204 tells of the task and the training, not of the layers). Images are scaled to 0..1."""
+    Stages as in that file (arXiv 2006.10204 tells of the task and the training, not of the layers). Images are scaled
+    to 0..1.
+    """
     parts, strides = efficientnet_parts(24, BLAZEPOSE_STAGES, 864, nn.ReLU6, False)
     spatial = lambda: conv_norm(864, 864, 3, groups=864, activation=nn.ReLU6)
     parts.append(nn.Sequential(spatial(), spatial(), conv_norm(864, 288, activation=nn.ReLU6)))
@@ -448,7 +459,8 @@ def blazepose(
 
 # %% ../../nbs/models/01_backbones.ipynb #0b631528
 def load_blazepose_weights(backbone: ExtendedBackbone, path: str | Path) -> None:
-    "Fills the parts of `backbone` from the tflite file, convolution by convolution. Raises as `trunk`; ValueError names the first one that does not fit."
+    """Fills the parts of `backbone` from the tflite file, convolution by convolution. Raises as `trunk`; ValueError
+    names the first one that does not fit."""
     layers, ours = trunk(path), [m for m in backbone.features.modules() if isinstance(m, ConvNorm)]
     if len(layers) != len(ours):
         raise ValueError(f"{path}: expected {len(ours)} convolutions before the first pooling, found {len(layers)}")
@@ -461,6 +473,33 @@ def load_blazepose_weights(backbone: ExtendedBackbone, path: str | Path) -> None
         norm.running_var.fill_(1 - norm.eps)
         conv.weight.data.copy_(torch.from_numpy(layer.kernel))
         norm.bias.data.copy_(torch.from_numpy(layer.bias))
+
+# %% ../../nbs/models/01_backbones.ipynb #b26376af
+def movenet_thunder(
+    weights: str | Path | None = None, channels: int = 256, blocks: int = 2, momentum: float = 0.01
+) -> ExtendedBackbone:
+    """MoveNet Thunder's encoder (560 channels in cells of 32 px), then blocks of its own.
+
+    `weights`: a safetensors file as `trunks.packaged_weights("movenet_thunder")`; None leaves them random. Raises as
+    `trunks.load_weights`. Images are scaled to -1..1."""
+    trunk = MobileNetV2(THUNDER)
+    if weights is not None:
+        load_weights(trunk, weights)
+    half = 1 / (255 * PICTURE_SCALE)
+    return ExtendedBackbone(
+        list(trunk),
+        STRIDES,
+        THUNDER.stages[-1],
+        channels,
+        blocks,
+        momentum,
+        mean=half,
+        std=half,
+        description={
+            "name": "movenet_thunder",
+            "options": {"channels": channels, "blocks": blocks, "momentum": momentum},
+        },
+    )
 
 # %% ../../nbs/models/01_backbones.ipynb #825791bd
 def _efficientnet_v2(

@@ -14,7 +14,8 @@ from jaxtyping import Float
 
 # %% ../../nbs/models/00_tflite.ipynb #1b84c701
 def read_graph(path: str | Path):
-    """The flatbuffer of a tflite file as objects. ImportError without the `detect` extra; FileNotFoundError or ValueError names a file that is missing or broken."""
+    """The flatbuffer of a tflite file as objects. ImportError without the `detect` extra; FileNotFoundError or
+    ValueError names a file that is missing or broken."""
     try:
         from ai_edge_litert.schema_py_generated import ModelT
     except ImportError as e:
@@ -34,7 +35,8 @@ def read_graph(path: str | Path):
 
 # %% ../../nbs/models/00_tflite.ipynb #c7a6b818
 def constant(graph, producers: dict, tensor: int) -> Float[np.ndarray, "..."]:
-    "Values (float32) of a constant tensor of `graph`, widened where an operator widens it; producers: the operator that writes a tensor. ValueError for another tensor."
+    """Values (float32) of a constant tensor of `graph`, widened where an operator widens it; producers: the operator
+    that writes a tensor. ValueError for another tensor."""
     widened = producers.get(tensor)
     found = graph.subgraphs[0].tensors[tensor if widened is None else widened.inputs[0]]
     content, kinds = graph.buffers[found.buffer].data, {0: np.float32, 1: np.float16}
@@ -59,7 +61,8 @@ MAX_POOL, AXES = (
 
 # %% ../../nbs/models/00_tflite.ipynb #1e5317a4
 def trunk(path: str | Path) -> list[Convolution]:
-    "The convolutions one behind the other from the picture to the first max pooling. Raises as `read_graph`; ValueError for a network without pooling."
+    """The convolutions one behind the other from the picture to the first max pooling. Raises as `read_graph`;
+    ValueError for a network without pooling."""
     graph, found = read_graph(path), []
     operators = graph.subgraphs[0].operators
     producers = {int(output): op for op in operators for output in op.outputs}

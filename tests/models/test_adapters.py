@@ -1,4 +1,5 @@
-"""Backbones of timm and transformers: the boundary to them by fakes with their documented calls; the packages themselves where they import."""
+"""Backbones of timm and transformers: the boundary to them by fakes with their documented calls; the packages
+themselves where they import."""
 
 import sys
 from types import ModuleType, SimpleNamespace

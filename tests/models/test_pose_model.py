@@ -1,4 +1,5 @@
-"""Pose model: the original's numbers, slow oracles, finite differences, degenerate inputs, batch invariance, and files on disk."""
+"""Pose model: the original's numbers, slow oracles, finite differences, degenerate inputs, batch invariance, and files
+on disk."""
 
 import hashlib
 import json
@@ -59,7 +60,8 @@ def crops(n=4, size=128, seed=0):
     return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=g), k
 
 
-# --- conformance -----------------------------------------------------------------------------------------------------------------
+# --- conformance
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def test_conformance_soft_argmax(conformance):
@@ -102,8 +104,9 @@ def test_conformance_linear_combine(conformance):
 
 
 def test_conformance_head(conformance):
-    """The case's weights are large and its features nearly equal, so sums of several hundred cancel: float32 in another order of summation
-    moves points by up to 0.3 mm (exact arithmetic is 0.16 mm from the case). In the order of the reference (two threads, AVX-512) they agree."""
+    """The case's weights are large and its features nearly equal, so sums of several hundred cancel: float32 in another
+    order of summation moves points by up to 0.3 mm (exact arithmetic is 0.16 mm from the case). In the order of the
+    reference (two threads, AVX-512) they agree."""
     a = tensors(conformance("head_eff2s_J24")[0])
     head = HeatmapHead(1280, 24)
     head.conv_final.load_state_dict({"weight": a["weight"], "bias": a["bias"]})
@@ -128,7 +131,8 @@ def test_conformance_mirror(conformance):
     assert (swapped - a["out"]).abs().max() < MM
 
 
-# --- oracles -----------------------------------------------------------------------------------------------------------------------
+# --- oracles
+# -----------------------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=20, deadline=None)
@@ -174,7 +178,8 @@ def test_full_perspective_is_weighted_least_squares(n, seed, outside):
 
 @pytest.mark.parametrize("seen", [1, 2, 5, 24])
 def test_points_out_of_view_weigh_as_in_metrabs(seen):
-    "A mask plus 1e-4 weighs the equations: with few points in view the regulariser is strong, and 1 instead of 1.0001 moves the pose by tenths of a millimetre."
+    """A mask plus 1e-4 weighs the equations: with few points in view the regulariser is strong, and 1 instead of 1.0001
+    moves the pose by tenths of a millimetre."""
     rng, k = np.random.default_rng(seen), np.array([[300.0, 0, 128], [0, 300, 128], [0, 0, 1]])
     body, px = rng.normal(0, 300, (24, 3)), np.full((24, 2), -200.0)
     px[:seen] = 128 + rng.normal(0, 40, (seen, 2))
@@ -217,7 +222,8 @@ def test_gradients_by_finite_differences():
         assert torch.autograd.gradcheck(run, (px, relative), eps=1e-5, atol=1e-4, rtol=1e-4), weak
 
 
-# --- degenerate inputs -------------------------------------------------------------------------------------------------------------
+# --- degenerate inputs
+# -------------------------------------------------------------------------------------------------------------
 
 
 def degenerate():
@@ -262,7 +268,8 @@ def test_a_body_wholly_outside_the_view_is_not_pulled_into_the_camera():
     )  # the regulariser's pull
 
 
-# --- the module --------------------------------------------------------------------------------------------------------------------
+# --- the module
+# --------------------------------------------------------------------------------------------------------------------
 
 LAYOUTS = {
     "separate": lambda: SeparateJoints(12),
@@ -352,7 +359,8 @@ def test_bad_matrices_are_refused(make):
         make()
 
 
-# --- files -------------------------------------------------------------------------------------------------------------------------
+# --- files
+# -------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", list(LAYOUTS))
