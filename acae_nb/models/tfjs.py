@@ -220,5 +220,5 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{path}: {sum(t.numel() for t in tensors.values()):,} weights")
 
 # %% ../../nbs/models/06_tfjs.ipynb #df1b1c4f
-if __name__ == "__main__":
+if __name__ == "__main__" and "__file__" in globals():
     main()
