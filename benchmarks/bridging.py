@@ -2,8 +2,8 @@
 
     python benchmarks/bridging.py [--artifacts artifacts] [--out results/bridging.json]
 
-Reads what `make repro` leaves: the autoencoder, the pseudo-labels it was fitted on, the models' predictions on the test collections, and the truth of
-every joint there (other people, other clips). Three questions:
+Reads what `make repro` leaves: the autoencoder, the pseudo-labels it was fitted on, the models' predictions on the test
+collections, and the truth of every joint there (other people, other clips). Three questions:
 
 1. Completion: given the true joints of one format, how far off are those of each other format? Through the pipeline's autoencoder (fitted on
    pseudo-labels), through one fitted on the true joints of the `unlabelled` collection, and by copying the nearest joint.
@@ -39,7 +39,8 @@ def truth(artifacts, collections, skeleton):
 
 
 def nearest_copy(known, poses, formats):
-    """Mean error when every joint of a format (columns) is replaced by the joint of another (rows) that was nearest on `known` poses."""
+    """Mean error when every joint of a format (columns) is replaced by the joint of another (rows) that was nearest on
+    `known` poses."""
     table = {}
     for given, mine in formats.items():
         near = {
@@ -93,7 +94,8 @@ def within(distance, error, axis):
 
 
 def confidence(distance, error):
-    """How well a distance [N, J] ranks the errors [N, J]: all together, pictures for each joint, joints for each picture; error of the surest half and of the least sure tenth."""
+    """How well a distance [N, J] ranks the errors [N, J]: all together, pictures for each joint, joints for each
+    picture; error of the surest half and of the least sure tenth."""
     bins, rank = calibration(distance, error)
     by_bin = bins["error mm"].to_numpy()
     return {

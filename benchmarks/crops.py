@@ -2,10 +2,10 @@
 
     python benchmarks/crops.py [--count 300] [--size 256] [--stored 384]
 
-Full training augmentation, from JPEG bytes to a uint8 crop with camera and joints, on one thread. The baseline does what a
-straightforward data loader does: a full map in numpy and cv2.remap (with and without 2 x 2 supersampling, its antialiasing),
-the colours one operation after the other in float and through HSV, objects blended in numpy. Prints the ratio, and where the time goes.
-"""
+Full training augmentation, from JPEG bytes to a uint8 crop with camera and joints, on one thread. The baseline does
+what a straightforward data loader does: a full map in numpy and cv2.remap (with and without 2 x 2 supersampling, its
+antialiasing), the colours one operation after the other in float and through HSV, objects blended in numpy. Prints the
+ratio, and where the time goes."""
 
 import argparse
 import os

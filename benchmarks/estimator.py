@@ -2,11 +2,11 @@
 
     python benchmarks/estimator.py [--model artifacts/models/consistency] [--pictures 24] [--people 2] [--rounds 5] [--frames 1000]
 
-The estimator gets 1920 x 1080 pictures with boxes and does all it does but detection: distortion-free upright crops, looks, the model, geometry, results.
-The bare model gets the crops that the estimator cut, stacked beforehand, in chunks of the same size. Rounds alternate; the median ratio is printed (target 0.8),
-by wall time and by CPU time (which a busy machine disturbs less). Without the model folder an untrained EfficientNet-Lite0 at 160 px is used.
-The video's frames are made on the fly; resident memory after 100 frames and after the last is printed (target: less than 5 % more).
-"""
+The estimator gets 1920 x 1080 pictures with boxes and does all it does but detection: distortion-free upright crops,
+looks, the model, geometry, results. The bare model gets the crops that the estimator cut, stacked beforehand, in chunks
+of the same size. Rounds alternate; the median ratio is printed (target 0.8), by wall time and by CPU time (which a busy
+machine disturbs less). Without the model folder an untrained EfficientNet-Lite0 at 160 px is used. The video's frames
+are made on the fly; resident memory after 100 frames and after the last is printed (target: less than 5 % more)."""
 
 import argparse
 import resource

@@ -1,10 +1,11 @@
-"""What looking several times at a person is worth: the error of a trained model on test pictures for one look, with the mirror image, and with three, five or nine looks.
+"""What looking several times at a person is worth: the error of a trained model on test pictures for one look, with the
+mirror image, and with three, five or nine looks.
 
     python benchmarks/looks.py [--model artifacts/models/consistency] [--test artifacts/people/test_indoor] [--pictures 150] [--json]
 
-All see the same pictures and boxes through PoseEstimator. `MPJPE` and `PA-MPJPE` (mm) are the mean over formats, as the embedded protocol says; `than one look` is the mean
-difference of a picture's mean-centred error to that of one look, with its standard error over the pictures. `authors' spread` are five looks as wide as the authors' models get.
-"""
+All see the same pictures and boxes through PoseEstimator. `MPJPE` and `PA-MPJPE` (mm) are the mean over formats, as the
+embedded protocol says; `than one look` is the mean difference of a picture's mean-centred error to that of one look,
+with its standard error over the pictures. `authors' spread` are five looks as wide as the authors' models get."""
 
 import argparse
 import json
@@ -36,7 +37,8 @@ def centred_errors(predicted, truth, skeleton):
 
 
 def compare_looks(model, test, pictures=150, names=(*COUNTS, WIDE)):
-    "Table of errors, a row a way of looking, the first the one to compare with; `pictures` rows spread over the test table."
+    """Table of errors, a row a way of looking, the first the one to compare with; `pictures` rows spread over the test
+    table."""
     table = ExampleTable.open(test)
     rows = np.unique(np.linspace(0, len(table) - 1, min(pictures, len(table))).round().astype(int))
     params = json.loads((Path(model) / "model.json").read_text())["params"]

@@ -1,4 +1,5 @@
-"""Full metric vector of the paper for a million poses of 24 joints, beside a per-pose scipy loop. Usage: python benchmarks/metrics.py [poses]"""
+"""Full metric vector of the paper for a million poses of 24 joints, beside a per-pose scipy loop. Usage: python
+benchmarks/metrics.py [poses]"""
 
 import os
 

@@ -1,11 +1,11 @@
-"""28 + 4 made-up tables in the paper's proportions: opening, drawing batches, resuming; beside annotations as Python objects.
+"""28 + 4 made-up tables in the paper's proportions: opening, drawing batches, resuming; beside annotations as Python
+objects.
 
     python benchmarks/mixing.py [--rows 13400000] [--folder FOLDER] [--keep]
 
-The tables are written in bulk (every row has its own joints, camera, box and id, all rows of a table share one small picture),
-about 9 GB for 13.4 million rows, and removed afterwards. Each measurement runs in a process of its own, so that its peak memory is its own:
-resident memory here counts the pages of the mapped files that were touched.
-"""
+The tables are written in bulk (every row has its own joints, camera, box and id, all rows of a table share one small
+picture), about 9 GB for 13.4 million rows, and removed afterwards. Each measurement runs in a process of its own, so
+that its peak memory is its own: resident memory here counts the pages of the mapped files that were touched."""
 
 import argparse
 import json
@@ -132,7 +132,8 @@ def write_table(folder, name, skeleton, n, two_d):
 
 
 def peak_mb():
-    "Most resident memory so far (Linux counts it from the start of the program; getrusage would count the parent's too)."
+    """Most resident memory so far (Linux counts it from the start of the program; getrusage would count the parent's
+    too)."""
     return (
         next(
             int(line.split()[1])

@@ -1,4 +1,5 @@
-"""What the pose head costs: a whole training step against the backbone's forward and backward alone, and against a naive head.
+"""What the pose head costs: a whole training step against the backbone's forward and backward alone, and against a
+naive head.
 
     python benchmarks/train_step.py                                  # CPU: EfficientNetV2-S, 256 px, 555 joints, batch 8
     python benchmarks/train_step.py --device cuda --batch 96 --bf16 --compile
@@ -22,7 +23,8 @@ from acae_nb.training.losses import separate_loss
 
 
 class NaiveModel(PoseModel):
-    """The same answer with softmax volumes [b, j, d, h, w] written out and weighted by a coordinate volume for each axis."""
+    """The same answer with softmax volumes [b, j, d, h, w] written out and weighted by a coordinate volume for each
+    axis."""
 
     def points(self, heatmaps, size):
         def mean(logits):
