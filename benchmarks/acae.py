@@ -1,6 +1,7 @@
 """The published ACAE recipe beside `fit_acae`, one process, one thread: time to an equal total, final totals, memory.
 
-    python benchmarks/acae.py POSES [POSES ...] [--steps 40000] [--published-total 0.02283] [--rounds 200 --exchanges 0 --polish 800]
+    python benchmarks/acae.py POSES [POSES ...] [--steps 40000] [--published-total 0.02283]
+        [--rounds 200 --exchanges 0 --polish 800]
 
 POSES: an npz file with poses_train [N, J, 3] and poses_test (mm, camera frame), and joint_names whose first letter l/r
 tells the side (../shared/acae_poses/make_poses.py writes such files); or a folder of pseudo-labels of the pipeline
@@ -107,7 +108,8 @@ def main():
         J = len(joints)
         floor = 0.6 * (1 / J + 1 / 48)
         print(
-            f"\n{path}: {len(train)} poses of {J} joints, {train.nbytes / 2**20:.0f} MB; floor of the sparsity term {floor:.6f}",
+            f"\n{path}: {len(train)} poses of {J} joints, {train.nbytes / 2**20:.0f} MB; floor of the sparsity "
+            f"term {floor:.6f}",
             flush=True,
         )
         before = peak_mb()
@@ -123,7 +125,8 @@ def main():
         total, grown = objective(acae, train), peak_mb() - before
         print(report.phases.to_string(index=False, float_format="{:.6f}".format))
         print(
-            f"ours       total {total:.6f} (test {objective(acae, test):.6f})  {report.seconds:6.1f} CPU-s  peak memory +{grown:.0f} MB ({grown * 2**20 / train.nbytes:.2f} of the data)",
+            f"ours       total {total:.6f} (test {objective(acae, test):.6f})  {report.seconds:6.1f} CPU-s  peak "
+            f"memory +{grown:.0f} MB ({grown * 2**20 / train.nbytes:.2f} of the data)",
             flush=True,
         )
         goal, seconds = args.published_total, None
@@ -131,12 +134,14 @@ def main():
             theirs, seconds = published(train, mirror, args.steps, args.seed)
             goal = objective(theirs, train)
             print(
-                f"published  total {goal:.6f} (test {objective(theirs, test):.6f})  {seconds:6.1f} CPU-s  {args.steps} steps"
+                f"published  total {goal:.6f} (test {objective(theirs, test):.6f})  {seconds:6.1f} CPU-s  "
+                f"{args.steps} steps"
             )
         passed = report.phases[report.phases.total <= goal]
         reached = f"{passed['CPU seconds'].iloc[0]:.2f} CPU-s ({passed.phase.iloc[0]})" if len(passed) else "never"
         print(
-            f"below it by {goal - total:.6f}; above the floor {(goal - floor) / (total - floor):.2f} times closer; ours reaches that total after {reached}"
+            f"below it by {goal - total:.6f}; above the floor {(goal - floor) / (total - floor):.2f} times "
+            f"closer; ours reaches that total after {reached}"
             + (f": {seconds / passed['CPU seconds'].iloc[0]:.0f} times sooner" if seconds and len(passed) else ""),
             flush=True,
         )

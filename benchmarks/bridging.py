@@ -5,9 +5,11 @@
 Reads what `make repro` leaves: the autoencoder, the pseudo-labels it was fitted on, the models' predictions on the test
 collections, and the truth of every joint there (other people, other clips). Three questions:
 
-1. Completion: given the true joints of one format, how far off are those of each other format? Through the pipeline's autoencoder (fitted on
-   pseudo-labels), through one fitted on the true joints of the `unlabelled` collection, and by copying the nearest joint.
-2. Forecast and refusal: is the error about as large as was said beforehand, and are the joints that are refused really the bad ones?
+1. Completion: given the true joints of one format, how far off are those of each other format? Through the pipeline's
+   autoencoder (fitted on pseudo-labels), through one fitted on the true joints of the `unlabelled` collection, and by
+   copying the nearest joint.
+2. Forecast and refusal: is the error about as large as was said beforehand, and are the joints that are refused really
+   the bad ones?
 3. Confidence: does the distance between a predicted joint and what the other joints say about it rank the true errors?
 """
 
@@ -120,7 +122,8 @@ def machine():
     """Name of the processor and number of cores."""
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.exists() else []
-    return f"{next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), platform.machine())}, {os.cpu_count()} cores"
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 
 
 def centred(poses):
@@ -152,7 +155,8 @@ def main():
     )
     bridges = {"pseudo-labels": Bridge.of(acae, labels), "true joints": Bridge.of(clean, other)}
     print(
-        f"{len(people)} test people with {len(skeleton)} joints in {len(formats)} formats; autoencoders of {len(labels)} pseudo-labels and of {len(other)} true poses\n"
+        f"{len(people)} test people with {len(skeleton)} joints in {len(formats)} formats; autoencoders of "
+        f"{len(labels)} pseudo-labels and of {len(other)} true poses\n"
     )
 
     matrices = {name: format_to_format(bridge, people, formats) for name, bridge in bridges.items()}

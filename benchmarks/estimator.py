@@ -1,6 +1,7 @@
 """Crops per second of the whole estimator beside the bare crop model on the same crops, and memory over a long video.
 
-    python benchmarks/estimator.py [--model artifacts/models/consistency] [--pictures 24] [--people 2] [--rounds 5] [--frames 1000]
+    python benchmarks/estimator.py [--model artifacts/models/consistency] [--pictures 24] [--people 2] [--rounds 5]
+        [--frames 1000]
 
 The estimator gets 1920 x 1080 pictures with boxes and does all it does but detection: distortion-free upright crops,
 looks, the model, geometry, results. The bare model gets the crops that the estimator cut, stacked beforehand, in chunks
@@ -60,7 +61,10 @@ def ratios(estimator, pictures, rounds):
     bare()
     whole()
     times = [(timed(bare), timed(whole)) for _ in range(rounds)]
-    median = lambda values: statistics.median(list(values))
+
+    def median(values):
+        return statistics.median(list(values))
+
     return (
         len(crops) / median(b[0] for b, _ in times),
         len(crops) / median(w[0] for _, w in times),
@@ -105,7 +109,9 @@ def main():
         for looks, title in ((ONE_LOOK, "one look"), (WITH_MIRROR, "with mirror"), (spread_looks(5), "five looks")):
             bare, whole, by_wall, by_cpu = ratios(load(arguments.model, looks), pictures, arguments.rounds)
             print(
-                f"{name:14s} {title:12s} bare {bare:7.1f} crops/s, whole {whole:7.1f} crops/s ({whole / len(looks) / arguments.people:6.1f} images/s): ratio {by_wall:.2f} by wall time, {by_cpu:.2f} by CPU time",
+                f"{name:14s} {title:12s} bare {bare:7.1f} crops/s, whole {whole:7.1f} crops/s "
+                f"({whole / len(looks) / arguments.people:6.1f} images/s): ratio {by_wall:.2f} by wall time, "
+                f"{by_cpu:.2f} by CPU time",
                 flush=True,
             )
     if arguments.frames:

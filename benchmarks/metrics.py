@@ -53,8 +53,10 @@ if __name__ == "__main__":
     whole, cpu = time.perf_counter() - start, time.process_time() - cpu
     difference = np.abs(np.array(list(measure(pred[:few], true[:few]).values())) - slow).max()
     print(
-        f"measure: {n:,} poses x 24 joints, 19 numbers: {whole:.1f} s wall, {cpu:.1f} s of one core, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB peak (inputs included)"
+        f"measure: {n:,} poses x 24 joints, 19 numbers: {whole:.1f} s wall, {cpu:.1f} s of one core, "
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB peak (inputs included)"
     )
     print(
-        f"scipy loop: {loop * 1e6:.0f} us a pose, measure {whole / n * 1e6:.1f} us a pose: {loop * n / whole:.0f} times faster; largest difference {difference:.1e}"
+        f"scipy loop: {loop * 1e6:.0f} us a pose, measure {whole / n * 1e6:.1f} us a pose: "
+        f"{loop * n / whole:.0f} times faster; largest difference {difference:.1e}"
     )

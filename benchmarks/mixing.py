@@ -22,7 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import cv2
 import numpy as np
 
-# 3D sets: (rows of the 13.4 million in thousands, rounded proportions; quota in a batch of 96); then four 2D sets, 8 each.
+# 3D sets: (rows of the 13.4 million in thousands, rounded proportions; quota in a batch of 96); then four 2D sets, 8
+# each.
 SETS_3D = {
     "h36m": (570, 4),
     "muco": (680, 6),
@@ -258,38 +259,41 @@ def main():
                 )
         size = sum(p.stat().st_size for p in root.glob("*/table.arrow"))
         print(
-            f"made up {len(SETS_3D)} + {len(SETS_2D)} tables, {size / 1e9:.1f} GB, in {time.perf_counter() - start:.0f} s"
+            f"made up {len(SETS_3D)} + {len(SETS_2D)} tables, {size / 1e9:.1f} GB, in "
+            f"{time.perf_counter() - start:.0f} s"
         )
-        run = lambda what: json.loads(
-            subprocess.run(
-                [sys.executable, __file__, "--measure", what, "--folder", str(root)],
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout
-        )
+
+        def run(what):
+            command = [sys.executable, __file__, "--measure", what, "--folder", str(root)]
+            return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
         t, p = run("tables"), run("objects")
         print(f"\ntables: {t['rows'] / 1e6:.2f} million rows, batches of {t['batch']}")
         print(f"  open all                       {t['opened']:8.2f} s      (limit 10 s)")
         print(
-            f"  peak memory                    {t['peak']:8.0f} MB     (limit 2000 MB; {t['base']:.0f} MB of it Python, torch and OpenCV)"
+            f"  peak memory                    {t['peak']:8.0f} MB     (limit 2000 MB; {t['base']:.0f} MB of it "
+            "Python, torch and OpenCV)"
         )
         print(f"  plan and batch of step 300,000 {t['resume']:8.3f} s      (limit 5 s)")
         print(
-            f"  overhead a row, one core       {t['overhead_ms']:8.3f} ms     (limit 1 ms; without decoding and cropping)"
+            f"  overhead a row, one core       {t['overhead_ms']:8.3f} ms     (limit 1 ms; without decoding and "
+            "cropping)"
         )
         print(f"  quotas exact                   {'yes' if t['exact'] else 'NO'}")
         scale = t["rows"] / p["rows"]
         print(f"\nPython objects: {p['rows']} rows (1/{scale:.0f} of them)")
         print(
-            f"  load                           {p['loaded']:8.2f} s      x {scale:.0f} = {p['loaded'] * scale:.0f} s, {p['loaded'] * scale / t['opened']:.0f} times the tables' time"
+            f"  load                           {p['loaded']:8.2f} s      x {scale:.0f} = "
+            f"{p['loaded'] * scale:.0f} s, {p['loaded'] * scale / t['opened']:.0f} times the tables' time"
         )
         print(
-            f"  memory                         {p['peak'] - p['base']:8.0f} MB     x {scale:.0f} = {(p['peak'] - p['base']) * scale / 1000:.0f} GB, "
+            f"  memory                         {p['peak'] - p['base']:8.0f} MB     x {scale:.0f} = "
+            f"{(p['peak'] - p['base']) * scale / 1000:.0f} GB, "
             f"{(p['peak'] - p['base']) * scale / max(1, t['peak'] - t['base']):.0f} times the tables' memory"
         )
         print(
-            f"  shuffle                        {p['shuffled']:8.2f} s      x {scale:.0f} = {p['shuffled'] * scale:.0f} s every epoch; the tables need none"
+            f"  shuffle                        {p['shuffled']:8.2f} s      x {scale:.0f} = "
+            f"{p['shuffled'] * scale:.0f} s every epoch; the tables need none"
         )
     finally:
         if not o.keep:

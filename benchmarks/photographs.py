@@ -1,7 +1,8 @@
 """How well a model of rendered people carries over to photographs: where it puts shoulders, elbows, wrists, hips, knees
 and ankles in the sample videos and in the rendered tests.
 
-    python benchmarks/photographs.py [--models artifacts/models/separate artifacts/models/consistency] [--every 12] [--pictures 150] [--sheet FILE.jpg [--moments 10 40 70]]
+    python benchmarks/photographs.py [--models artifacts/models/separate artifacts/models/consistency] [--every 12]
+        [--pictures 150] [--sheet FILE.jpg [--moments 10 40 70]]
 
 In the videos (one athlete; several people; four cameras each) the reference are BlazePose's landmarks, a model trained
 on photographs, where it calls them visible and the whole person is in the picture; the default backbone begins with the
@@ -83,9 +84,11 @@ def compare(model, people):
 def sheet(model, data, moments):
     "Figure with a row for each moment of each recording: the four views with everyone who is detected there."
     estimator = PoseEstimator.load(model, detector=BlazePoseDetector(data / "blazepose"), looks=WITH_MIRROR)
-    views = lambda kind, moment: (
-        next(read_video(video, [moment])) for video in sorted((data / "pose2sim" / kind).glob("cam*.mp4"))
-    )
+
+    def views(kind, moment):
+        videos = sorted((data / "pose2sim" / kind).glob("cam*.mp4"))
+        return (next(read_video(video, [moment])) for video in videos)
+
     rows = {
         f"{kind}, frame {moment}": list(
             estimator.stream(((image, None, None) for image in views(kind, moment)), FORMAT)

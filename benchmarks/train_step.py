@@ -1,7 +1,7 @@
 """What the pose head costs: a whole training step against the backbone's forward and backward alone, and against a
 naive head.
 
-    python benchmarks/train_step.py                                  # CPU: EfficientNetV2-S, 256 px, 555 joints, batch 8
+    python benchmarks/train_step.py                   # CPU: EfficientNetV2-S, 256 px, 555 joints, batch 8
     python benchmarks/train_step.py --device cuda --batch 96 --bf16 --compile
     python benchmarks/train_step.py --backbone efficientnet_lite0 --size 128 --joints 280 --batch 32
 
@@ -146,7 +146,8 @@ def main():
             peak[name] = torch.cuda.max_memory_allocated() / 2**20 if cuda else float("nan")
     median = {name: statistics.median(values[1:]) for name, values in taken.items()}
     print(
-        f"{a.backbone}, {a.size} px, {a.joints} joints, batch {a.batch}, {a.device}, {'bf16' if a.bf16 else 'fp32'}, {a.threads} thread(s), torch {torch.__version__}"
+        f"{a.backbone}, {a.size} px, {a.joints} joints, batch {a.batch}, {a.device}, "
+        f"{'bf16' if a.bf16 else 'fp32'}, {a.threads} thread(s), torch {torch.__version__}"
     )
     for name, value in median.items():
         print(
