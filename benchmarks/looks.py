@@ -1,8 +1,8 @@
 """What looking several times at a person is worth: the error of a trained model on test pictures for one look, with the
 mirror image, and with three, five or nine looks.
 
-    python benchmarks/looks.py [--model artifacts/models/consistency] [--test artifacts/people/test_indoor] [--pictures 150]
-        [--json]
+    python benchmarks/looks.py [--model artifacts/models/consistency] [--test artifacts/people/test_indoor]
+        [--pictures 150] [--json]
 
 All see the same pictures and boxes through PoseEstimator. `MPJPE` and `PA-MPJPE` (mm) are the mean over formats, as the
 embedded protocol says; `than one look` is the mean difference of a picture's mean-centred error to that of one look,
