@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CAMERA_AXES', 'WORLD_AXES', 'PIXEL_AXES', 'COLUMN_NOTES', 'TRC_AXES', 'WRITERS', 'write_csv', 'write_parquet',
-           'write_coco', 'tracks', 'write_c3d', 'people_and_names', 'write_trc', 'writer_of']
+           'write_coco', 'write_c3d', 'people_and_names', 'write_trc', 'writer_of']
 
 # %% ../../nbs/inference/05_outputs.ipynb #a70a506a
 import json
@@ -19,10 +19,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
-from scipy.optimize import linear_sum_assignment
 
 from ..basics.files import whole_file, write_whole
 from .pose_results import Poses, to_table
+from .tracks import people_over_time
 from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/inference/05_outputs.ipynb #c1ab5c17
@@ -39,7 +39,8 @@ COLUMN_NOTES = (
 # %% ../../nbs/inference/05_outputs.ipynb #aa9cda96
 def _named(results: Iterable[Poses], names: Sequence[str] | None) -> pd.DataFrame:
     "`to_table`, with the files of the pictures as a first column where `names` has them (read after the results, so it may grow with them)."
-    table = to_table(results).astype(np.float32)
+    table = to_table(results)
+    table = table.astype({name: np.float32 for name in table if name != "track"})
     if names is not None:
         table.insert(0, "picture", [names[frame] for frame in table.index.get_level_values("frame")])
     return table
@@ -70,8 +71,10 @@ def _annotation(poses: Poses, k: int, number: int) -> dict:
     known = np.isfinite(poses.px[k]).all(-1)
     flag = np.where(known, np.where((u >= -0.5) & (v >= -0.5) & (u <= width - 0.5) & (v <= height - 0.5), 2, 1), 0)
     keypoints = np.where(known[:, None], np.stack([u, v, flag], -1), 0)
+    track = {} if poses.tracks is None else {"track_id": int(poses.tracks[k])}
     return {
         "id": number,
+        **track,
         "image_id": poses.frame,
         "category_id": 1,
         "iscrowd": 0,
@@ -115,35 +118,6 @@ def write_coco(results: Iterable[Poses], path: str | Path, names: Sequence[str] 
     )
     return Path(path)
 
-# %% ../../nbs/inference/05_outputs.ipynb #cdc7cae4
-def tracks(
-    results: Iterable[Poses], reach_mm: float = 600.0, frame: str = "camera", forget: int = 30
-) -> list[Float[np.ndarray, "t j 3"]]:
-    """One array of poses a person, longest first, NaN in pictures without them; a track unseen for `forget` pictures ends. `frame`: 'camera' or 'world'."""
-    if frame not in ("camera", "world"):
-        raise ValueError(f"frame: expected 'camera' or 'world', found {frame!r}")
-    found, last, seen, length, shape = [], [], [], 0, (0, 3)
-    for t, poses in enumerate(results):
-        joints, length = poses.joints3d if frame == "camera" else poses.world, t + 1
-        shape, open_ = joints.shape[1:], [i for i in range(len(found)) if t - seen[i] <= forget]
-        cost = np.array([[np.linalg.norm(last[i] - pose, axis=-1).mean() for pose in joints] for i in open_]).reshape(
-            len(open_), len(joints)
-        )
-        pairs = {
-            b: open_[a]
-            for a, b in zip(*linear_sum_assignment(np.minimum(cost, 2 * reach_mm)))
-            if cost[a, b] <= reach_mm
-        }
-        for b, pose in enumerate(joints):
-            i = pairs.get(b, len(found))
-            if i == len(found):
-                found.append({})
-                last.append(pose)
-                seen.append(t)
-            found[i][t], last[i], seen[i] = pose, pose, t
-    filled = [np.stack([track.get(t, np.full(shape, np.nan)) for t in range(length)]) for track in found]
-    return sorted(filled, key=lambda a: np.isnan(a[:, 0, 0]).sum())
-
 # %% ../../nbs/inference/05_outputs.ipynb #820cca41
 def write_c3d(results: Iterable[Poses], path: str | Path, rate: float = 30.0, frame: str = "camera") -> Path:
     "People over time in mm; the parameters POINT:UNITS and POINT:DESCRIPTIONS tell units and axes. ImportError without the extra `outputs`; ValueError where nobody was found."
@@ -151,7 +125,7 @@ def write_c3d(results: Iterable[Poses], path: str | Path, rate: float = 30.0, fr
         import ezc3d
     except ImportError as error:
         raise ImportError("C3D files need ezc3d: pip install 'acae_nb[outputs]'") from error
-    people, names = people_and_names(results, frame)
+    people, names = people_and_names(results, frame, rate)
     points = np.concatenate(people, 1)
     file = ezc3d.c3d()
     file["parameters"]["POINT"]["RATE"]["value"] = [float(rate)]
@@ -168,12 +142,14 @@ def write_c3d(results: Iterable[Poses], path: str | Path, rate: float = 30.0, fr
     return path
 
 
-def people_and_names(results: Iterable[Poses], frame: str) -> tuple[list[Float[np.ndarray, "t j 3"]], list[str]]:
+def people_and_names(
+    results: Iterable[Poses], frame: str, rate: float = 30.0
+) -> tuple[list[Float[np.ndarray, "t j 3"]], list[str]]:
     "The tracks, and a name for each joint of each: `format_joint` for the first person, `2_format_joint` for the second."
     results = [
         replace(poses, image=None) for poses in results
     ]  # without its pictures a video's results fit into memory
-    people = tracks(results, frame=frame)
+    people = people_over_time(results, rate, frame)
     if not people:
         raise ValueError(
             "results: expected at least one person, found none in any picture: .trc and .c3d hold nothing else"
@@ -199,7 +175,7 @@ TRC_AXES = {
 
 def write_trc(results: Iterable[Poses], path: str | Path, rate: float = 30.0, frame: str = "camera") -> Path:
     "People over time, mm, Y up, for OpenSim; the first line tells the axes. Empty fields where a person is not seen. ValueError where nobody was found."
-    people, names = people_and_names(results, frame)
+    people, names = people_and_names(results, frame, rate)
     turn, axes = TRC_AXES[frame]
     points = np.concatenate(people, 1) @ turn.T
     t, j = points.shape[:2]

@@ -172,11 +172,13 @@ def predict(arguments) -> int:
 
     from acae_nb.inference.detection import BlazePoseDetector
     from acae_nb.inference.estimator import PoseEstimator, crops_within
-    from acae_nb.inference.outputs import write_c3d, write_coco, write_trc, writer_of
+    from acae_nb.inference.outputs import write_c3d, write_trc, writer_of
+    from acae_nb.inference.tracks import follow
 
     write = writer_of(to_write(arguments.output))
     names, pictures, count, rate = pictures_of(arguments.input)
-    detector = None if arguments.box else BlazePoseDetector(arguments.detector)
+    counts = tuple(range(1, arguments.tiles + 1))
+    detector = None if arguments.box else BlazePoseDetector(arguments.detector, counts=counts)
     estimator = PoseEstimator.load(
         arguments.model,
         acae=arguments.acae,
@@ -195,6 +197,8 @@ def predict(arguments) -> int:
     def results():
         nonlocal found, people, cut
         stream = estimator.stream(((picture, arguments.box, None) for picture in pictures), arguments.skeleton)
+        if names is None:  # a video: its people get numbers that stay
+            stream = follow(stream, rate)
         try:
             for poses in tqdm(
                 stream, desc="poses", total=count, unit="picture", disable=arguments.json, file=sys.stderr
@@ -412,6 +416,14 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("data/blazepose"),
         help="folder of the BlazePose networks (default %(default)s)",
+    )
+    p.add_argument(
+        "--tiles",
+        type=int,
+        choices=range(1, 9),
+        default=2,
+        help="how finely the picture is cut in search of people: the shorter side in so many (default %(default)s); "
+        "more finds smaller people and takes longer",
     )
     p.add_argument(
         "--looks", type=int, default=2, help="test-time augmentation: 1, 2 (with the mirror image, default), 5 ..."

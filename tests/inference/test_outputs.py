@@ -19,10 +19,11 @@ import torch
 from acae_nb.autoencoder.acae import load_acae, stick_people
 from acae_nb.geometry.cameras import Camera
 from acae_nb.inference.estimator import PoseEstimator
-from acae_nb.inference.outputs import tracks, write_coco, write_csv, write_parquet, write_trc, writer_of
+from acae_nb.inference.outputs import write_coco, write_csv, write_parquet, write_trc, writer_of
 from acae_nb.inference.pose_results import Poses, to_table
 from acae_nb.inference.publishing import benchmarks_of, model_card, pull_model, push_model
-from acae_nb.models.backbones import efficientnet_lite0, tiny_backbone
+from acae_nb.inference.tracks import follow, people_over_time
+from acae_nb.models.backbones import tiny_backbone
 from acae_nb.models.pose_model import DecodedPoints, HybridPoints, PoseModel, SeparateJoints, save_pose_model
 from acae_nb.skeletons.joints import load_skeleton, union
 from acae_nb.workflow.cli import compare_skeletons, main
@@ -90,18 +91,15 @@ def test_coco(tmp_path):
         write_coco([], tmp_path / "none.json")
 
 
-def test_people_are_followed_though_their_order_changes():
-    people = tracks(WALK)
-    assert len(people) == 2
-    np.testing.assert_allclose(
-        people[0][:7] - BODY, np.array([[30 * t, 0, 4000] for t in range(7)])[:, None] * np.ones((1, 34, 1)), atol=1e-9
-    )
-    assert np.isnan(people[0][7]).all() and np.isnan(people[1][6:]).all() and np.isfinite(people[1][:6]).all()
-    jump = [picture(0, [[0, 0, 4000]]), picture(1, [[2000, 0, 4000]])]
-    assert len(tracks(jump)) == 2 and len(tracks(jump, reach_mm=3000)) == 1 and tracks([picture(0, [])]) == []
-    np.testing.assert_allclose(tracks(WALK, frame="world")[0][0], WALK[0].camera.to_world(people[0][0]))
-    with pytest.raises(ValueError, match="frame"):
-        tracks(WALK, frame="room")
+def test_tables_and_coco_tell_who_is_who(tmp_path):  # B11
+    followed = list(follow(WALK))
+    table = pd.read_csv(write_csv(followed, tmp_path / "p.csv"), comment="#")
+    assert set(table.query("frame == 1 and person == 0")["track"]) == {1} and table["track"].dtype == int
+    assert pd.read_parquet(write_parquet(followed, tmp_path / "p.parquet"))["track"].dtype == int
+    coco = json.loads(write_coco(followed, tmp_path / "p.json").read_text())
+    assert [a["track_id"] for a in coco["annotations"]][:6] == [0, 1, 1, 0, 0, 1]
+    plain = json.loads(write_coco(WALK, tmp_path / "q.json").read_text())
+    assert "track_id" not in plain["annotations"][0] and "track" not in to_table(WALK)
 
 
 @pytest.mark.parametrize("frame", ["camera", "world"])
@@ -111,7 +109,7 @@ def test_trc(tmp_path, frame):
     names = [n for n in lines[3].split("\t")[2:] if n]
     assert len(names) == 68 and names[0] == "coco_17_" + SKELETON.joints[0] and names[34].startswith("2_coco_17_")
     row = lines[6].split("\t")
-    x, y, z = tracks(WALK, frame=frame)[0][0][0]
+    x, y, z = people_over_time(WALK, 50, frame)[0][0][0]
     np.testing.assert_allclose(
         [float(v) for v in row[2:5]], [x, -y, -z] if frame == "camera" else [x, z, -y], atol=1e-3
     )
@@ -132,7 +130,7 @@ def test_c3d(tmp_path):
         and "y down" in point["DESCRIPTIONS"]["value"][0]
         and len(point["LABELS"]["value"]) == 68
     )
-    np.testing.assert_allclose(file["data"]["points"][:3, :34, 0].T, tracks(WALK)[0][0], atol=0.01)
+    np.testing.assert_allclose(file["data"]["points"][:3, :34, 0].T, people_over_time(WALK)[0][0], atol=0.01)
     assert (file["data"]["meta_points"]["residuals"][0, :34, 7] < 0).all() and np.isnan(file["data"]["points"][0, 0, 7])
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["p.c3d"]
 
