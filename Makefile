@@ -8,7 +8,7 @@ PY := $(BIN)/python
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)
 export PYTHONDONTWRITEBYTECODE =
-.PHONY: repository install fetch repro test format lab profile readme claims docs clean
+.PHONY: repository install fetch repro test format lab profile readme claims docs clean clean-features
 .DEFAULT_GOAL := repro
 
 repository:             # DVC needs to know where the repository begins
@@ -59,6 +59,9 @@ docs: install           # the documentation site, in site/
 	$(PY) -m pip install --quiet -c constraints.txt -e '.[docs]'
 	$(PY) docs/wings.py
 	$(PY) -m mkdocs build --quiet
+
+clean-features: install # delete .cache/features: what is frozen is computed again when it is needed
+	$(BIN)/python -m acae_nb.training.features --delete
 
 clean:
 	rm -rf $(VENV) .checkpoints reports

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['mirror_crops', 'mirror_poses', 'flip_averaged', 'unlabelled_crop', 'crop_batches', 'Predictions', 'model_joints',
-           'predict_examples']
+           'answers_to_crops', 'answers_to_kept_looks', 'predict_examples']
 
 # %% ../../nbs/evaluation/05_table_poses.ipynb #83a294a1
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +21,7 @@ from ..examples.crops import NO_AUGMENTATION, make_crop
 from ..examples.tables import Example, ExampleTable
 from ..geometry.cameras import Camera
 from ..skeletons.joints import Skeleton, load_skeleton
+from ..training.features import FeatureCache, KeptLooks, LearningModel, PlainLooks, keep_looks
 
 # %% ../../nbs/evaluation/05_table_poses.ipynb #45b475a3
 def mirror_crops(images: Tensor, intrinsics: Float[Tensor, "b 3 3"]) -> tuple[Tensor, Float[Tensor, "b 3 3"]]:
@@ -107,6 +108,29 @@ def model_joints(model: torch.nn.Module) -> Callable[[Tensor, Tensor], Float[Ten
 
     return predict
 
+# %% ../../nbs/evaluation/05_table_poses.ipynb #b410fff9
+def answers_to_crops(
+    model: torch.nn.Module, batches: Iterator, skeleton: Skeleton, flip_average: bool
+) -> Iterator[tuple[Tensor, np.ndarray]]:
+    "(joints [b, j, 3] in the crop cameras' frames, rotations world -> crop camera) of each of the `crop_batches`."
+    predict = flip_averaged(model_joints(model), skeleton) if flip_average else model_joints(model)
+    for images, intrinsics, rotation in batches:
+        yield predict(images, intrinsics), rotation
+
+
+def answers_to_kept_looks(
+    model: LearningModel, kept: KeptLooks, rows: Sequence[int], batch_size: int, skeleton: Skeleton
+) -> Iterator[tuple[Tensor, np.ndarray]]:
+    "As `answers_to_crops`, from kept plain looks of a table; where there are two, the second is the mirrored one."
+    predict = model_joints(model)
+    for start in range(0, len(rows), batch_size):
+        looks = [kept.batch(rows[start : start + batch_size], look) for look in range(kept.count)]
+        joints = predict(looks[0]["features"], looks[0]["intrinsics"])
+        if len(looks) == 2:
+            mirrored = predict(looks[1]["features"], looks[1]["intrinsics"])
+            joints = (joints + mirror_poses(mirrored, skeleton)) / 2
+        yield joints, looks[0]["rotation"].numpy()
+
 # %% ../../nbs/evaluation/05_table_poses.ipynb #34aa52a4
 def predict_examples(
     model: torch.nn.Module,
@@ -118,24 +142,30 @@ def predict_examples(
     skeleton: Skeleton,
     rows: Sequence[int] | None = None,
     threads: int = 2,
+    cache: FeatureCache | None = None,
     progress: bool = True,
 ) -> Predictions:
     """Poses of all `rows` (default: every row) of a table. `skeleton`: what the model predicts; `size`: side of its crops, px; `flip_average`: also look at the mirrored crop.
-    The model is put into evaluation mode. ValueError where the model's answer does not have the skeleton's joints."""
+    `cache`: where what the frozen part of the model answers is kept; None: it runs. The model is put into evaluation mode. ValueError where the model's answer does not have the skeleton's joints."""
     model.eval()
     rows = np.arange(len(table)) if rows is None else np.asarray(rows, int)
-    predict = flip_averaged(model_joints(model), skeleton) if flip_average else model_joints(model)
+    if cache is None:
+        batches = crop_batches(table, rows, size, batch_size, threads)
+        answers = answers_to_crops(model, batches, skeleton, flip_average)
+    else:
+        (kept,) = keep_looks(model.backbone, [table], PlainLooks(size), 2 if flip_average else 1, cache)
+        answers = answers_to_kept_looks(LearningModel(model, size), kept, rows, batch_size, skeleton)
     camera, world = (np.empty((len(rows), len(skeleton), 3), np.float32) for _ in range(2))
     rotation, position = table.column("rotation")[rows].astype(float), table.column("position")[rows].astype(float)
     start = 0
     with tqdm(
         total=len(rows), desc=f"poses of {table.dataset}", unit="image", disable=not progress, mininterval=1
     ) as bar:
-        for images, intrinsics, crop_rotation in crop_batches(table, rows, size, batch_size, threads):
-            joints = predict(images, intrinsics).double().cpu().numpy()
+        for answer, crop_rotation in answers:
+            joints = answer.double().cpu().numpy()
             if joints.shape[1:] != (len(skeleton), 3):
                 raise ValueError(
-                    f"model: expected joints [{len(images)}, {len(skeleton)} of {skeleton.name}, 3], found {joints.shape}"
+                    f"model: expected joints [{len(crop_rotation)}, {len(skeleton)} of {skeleton.name}, 3], found {joints.shape}"
                 )
             part = slice(start, start + len(joints))
             directions = joints @ crop_rotation

@@ -10,6 +10,7 @@ __all__ = ['STAGE_VALUES', 'parameters_from', 'TrunkParameters', 'TrainingParame
 from dataclasses import MISSING, dataclass, field, fields
 
 from ..basics.names import near
+from .features import FeatureCache
 
 # %% ../../nbs/training/07_parameters.ipynb #6cc15862
 def parameters_from(kind: type, values: dict, where: str = ""):
@@ -52,6 +53,7 @@ class TrainingParameters:
     augmentation: dict = field(
         default_factory=dict
     )  # values of acae_nb.examples.crops.Augmentation; pictures as folders
+    features: FeatureCache | None = None  # how the frozen part's answers are kept; None: it runs in every step
     workers: int | None = None  # processes that make batches; None: 1 on a CPU, all cores but one on a GPU
     # the way through the steps
     steps: int  # optimiser steps
@@ -85,6 +87,8 @@ class TrainingParameters:
 
     def __post_init__(self):
         object.__setattr__(self, "betas", tuple(self.betas))
+        if isinstance(self.features, dict):
+            object.__setattr__(self, "features", parameters_from(FeatureCache, self.features, "features."))
         if isinstance(self.trunk, dict):
             object.__setattr__(self, "trunk", parameters_from(TrunkParameters, self.trunk, "trunk."))
 

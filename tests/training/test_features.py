@@ -1,4 +1,4 @@
-"""Kept features: the same bytes for any number of processes and after a kill, and what the encoder says of each look."""
+"""Kept features: the same bytes for any number of processes and after a kill; what the encoder says of each look."""
 
 import os
 import shutil
@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 
+from acae_nb.evaluation.table_poses import predict_examples
 from acae_nb.examples.crops import NO_AUGMENTATION, Augmentation
 from acae_nb.examples.mixing import BatchPlan, MixedBatches
 from acae_nb.examples.tables import ExampleTable
 from acae_nb.models.backbones import blazepose, efficientnet_lite0_joined, resnet50, tiny_backbone
-from acae_nb.models.pose_model import PoseModel, SeparateJoints
+from acae_nb.models.pose_model import PoseModel, SeparateJoints, load_pose_model
 from acae_nb.skeletons.joints import load_skeleton, union
-from acae_nb.training import features
+from acae_nb.training import features, recipes
 from acae_nb.training.features import (
     FeatureCache,
     FrozenPart,
@@ -34,9 +35,10 @@ from acae_nb.training.features import (
     keep_looks,
     look_pictures,
 )
+from acae_nb.training.loop import Callback, Stopped
 
 SIZE = 64
-LOOKS = TrainingLooks(SIZE, Augmentation(background=0.0), 3)
+LOOKS = TrainingLooks(SIZE, Augmentation(), 3)
 
 
 def frozen_backbone(make=tiny_backbone, stride=8):
@@ -99,12 +101,13 @@ import torch
 from acae_nb.examples.crops import Augmentation
 from acae_nb.examples.tables import ExampleTable
 from acae_nb.models.backbones import tiny_backbone
-from acae_nb.training import features
+from acae_nb.evaluation.table_poses import predict_examples
+from acae_nb.training import features, recipes
 if __name__ == "__main__":
     features.SHARD_ROWS = 1
     torch.manual_seed(0)
     table = ExampleTable.open({str(tables[0].folder)!r})
-    looks = features.TrainingLooks({SIZE}, Augmentation(background=0.0), 3)
+    looks = features.TrainingLooks({SIZE}, Augmentation(), 3)
     cache = features.FeatureCache(folder=sys.argv[1], jobs=2)
     features.keep_looks(tiny_backbone().freeze_until(8), [table], looks, 400, cache)
 """
@@ -210,7 +213,7 @@ def test_the_learning_part_goes_on_where_the_frozen_part_ends(make, stride, size
 
 
 def test_nothing_frozen_is_refused():
-    with pytest.raises(ValueError, match="expected frozen parts"):
+    with pytest.raises(ValueError, match="expected null where nothing"):
         FrozenPart(tiny_backbone())
 
 
@@ -307,3 +310,68 @@ def test_a_file_that_is_no_shard_is_named(tables, tmp_path):
     kept.shard(0, 0).path.write_bytes(b"not features")
     with pytest.raises(ValueError, match="look-0-00000.safetensors: expected features, found"):
         KeptLooks(kept.folder, tables[0], 1).read(0, 0)
+
+
+def train(out, **changes):
+    "A first training of four steps on kept features; its weights as bytes."
+    parameters = dict(
+        size=SIZE,
+        quotas={"a": 2, "b": 2, "c": 2},
+        steps=4,
+        threads=1,
+        checkpoint_every=2,
+        log_every=1,
+        inference_steps=1,
+        picture_minutes=1.0,
+        heatmap_weight=0.2,
+        backbone={"name": "tiny_backbone", "frozen": 8},
+        features={"looks": 2, "jobs": 1},
+    )
+    recipes.first_training("separate", "data", f"models/{out}", f"{out}.csv", **(parameters | changes))
+    return Path("models", out, "model.safetensors").read_bytes()
+
+
+def test_a_training_on_kept_features_goes_on_where_it_stopped(tables, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = train("whole")
+    assert Path("reports/train-separate.jpg").exists()
+
+    class StopAtThree(Callback):
+        order = 500
+
+        def after_step(self, t):
+            if t.done == 3:
+                raise Stopped
+
+    asked = recipes.callbacks_of
+    monkeypatch.setattr(recipes, "callbacks_of", lambda *a: [*asked(*a), StopAtThree()])
+    with pytest.raises(Stopped):
+        train("part")
+    monkeypatch.setattr(recipes, "callbacks_of", asked)
+    shutil.rmtree(".cache")  # features are computed again to the same bytes
+    assert len(list(Path(".checkpoints").iterdir())) == 1
+    assert train("part", features={"looks": 2, "jobs": 1, "gigabytes": 1.0}) == whole
+    assert Path("part.csv").read_text() == Path("whole.csv").read_text()
+    assert train("other looks", features={"looks": 3, "jobs": 1}) != whole
+
+
+def test_features_where_nothing_is_frozen_are_refused(tables, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="features: expected null where nothing of the backbone is frozen"):
+        train("x", backbone={"name": "tiny_backbone"})
+    with pytest.raises(ValueError, match="features.look: expected a parameter of FeatureCache"):
+        train("x", features={"look": 2})
+
+
+@pytest.mark.parametrize("flip_average", [False, True])
+def test_tables_are_predicted_from_kept_features(tables, tmp_path, monkeypatch, flip_average):
+    monkeypatch.chdir(tmp_path)
+    train("model")
+    model, skeleton, info = load_pose_model("models/model")
+    cache = features.freeze_as_trained(model, info["params"])
+    options = dict(skeleton=skeleton, rows=[7, 2, 9], progress=False)
+    fresh = predict_examples(model, tables[0], SIZE, 2, flip_average, **options)
+    kept = predict_examples(model, tables[0], SIZE, 2, flip_average, cache=cache, **options)
+    scale = np.abs(fresh.camera).max()
+    assert np.abs(kept.camera - fresh.camera).max() < 2e-3 * scale  # what float16 costs
+    assert np.abs(kept.world - fresh.world).max() < 2e-3 * scale
