@@ -61,7 +61,7 @@ docs: install           # the documentation site, in site/
 	$(PY) -m mkdocs build --quiet
 
 clean-features: install # delete .cache/features: what is frozen is computed again when it is needed
-	$(BIN)/python -m acae_nb.training.features --delete
+	$(PY) -m acae_nb.training.features --delete
 
 clean:
 	rm -rf $(VENV) .checkpoints reports
