@@ -329,7 +329,7 @@ def make_run(study: Study, places: Places, data: Mapping[str, str], name: str, s
         study.variants[name],
         run_fingerprint(study, study.variants[name], seed, data[name]),
     )
-    torch.set_num_threads(study.blocks["base"]["threads"] or os.cpu_count())
+    torch.set_num_threads(study.blocks["base"]["threads"] or len(os.sched_getaffinity(0)))
     facts = {
         "fingerprint": mark,
         "machine": machine(),
@@ -342,7 +342,7 @@ def make_run(study: Study, places: Places, data: Mapping[str, str], name: str, s
         folder, facts["autoencoder"] = tuned_model(study, places, separate, name, seed, mark)
     else:
         folder = first_model(study, places, name, seed, mark)
-    torch.set_num_threads(study.blocks["base"]["threads"] or os.cpu_count())
+    torch.set_num_threads(study.blocks["base"]["threads"] or len(os.sched_getaffinity(0)))
     scores, subject = score_model(
         folder / "model",
         places,

@@ -6,6 +6,7 @@
 __all__ = ['CropModel', 'exported_program', 'facts', 'export_torch', 'export_onnx', 'largest_difference']
 
 # %% ../../nbs/inference/06_export.ipynb #a70a506a
+import copy
 import json
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def exported_program(estimator: PoseEstimator) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch", min=1, max=4096)
     with torch.enable_grad():  # without gradients a backbone would run a few crops at a time, which fixes their number
         return torch.export.export(
-            CropModel(estimator.model.cpu().eval()),
+            CropModel(copy.deepcopy(estimator.model).cpu().eval()),  # the caller's model stays where it is
             (images, intrinsics),
             dynamic_shapes={"images": {0: batch}, "intrinsics": {0: batch}},
         )
@@ -105,7 +106,12 @@ def largest_difference(
         K = np.array([[1.5 * s, 0, s / 2], [0, 1.5 * s, s / 2], [0, 0, 1]], np.float32) * np.ones((n, 1, 1), np.float32)
         (found,) = session.run(["joints"], {"images": images, "intrinsics": K})
         with torch.inference_mode():
-            expected = estimator.model(torch.from_numpy(images), torch.from_numpy(K)).joints.numpy()
+            device = next(estimator.model.parameters()).device
+            expected = (
+                estimator.model(torch.from_numpy(images).to(device), torch.from_numpy(K).to(device))
+                .joints.cpu()
+                .numpy()
+            )
         scale = np.maximum(1, np.linalg.norm(expected, axis=-1, keepdims=True) / 10_000)
         worst = max(worst, float(np.abs((found - expected) / scale).max()))
     return worst
