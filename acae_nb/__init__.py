@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # for editors, type checkers and the pages of the documentation
-    from acae_nb.autoencoder.acae import fit_acae, load_acae, save_acae
+    from acae_nb.autoencoder.acae import load_acae, save_acae
+    from acae_nb.autoencoder.fitting import fit_acae
     from acae_nb.examples.tables import ExampleTable
     from acae_nb.geometry.cameras import Camera
     from acae_nb.inference.detection import BlazePoseDetector
@@ -36,7 +37,7 @@ _MODULES = {
     "ExampleTable": "examples.tables",
     "PoseEstimator": "inference.estimator",
     "Skeleton": "skeletons.joints",
-    "fit_acae": "autoencoder.acae",
+    "fit_acae": "autoencoder.fitting",
     "load_acae": "autoencoder.acae",
     "load_skeleton": "skeletons.joints",
     "read_picture": "inference.pictures",

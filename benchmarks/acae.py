@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from acae_nb.autoencoder.acae import ACAE, fit_acae, objective
+from acae_nb.autoencoder.acae import ACAE, objective
+from acae_nb.autoencoder.fitting import fit_acae
 from acae_nb.skeletons.joints import Skeleton
 
 

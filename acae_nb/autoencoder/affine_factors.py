@@ -83,7 +83,8 @@ def unfold(even: Float[Tensor, "r c"], odd: Float[Tensor, "p q"], rows: Sides, c
 
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #b2efc4df
 def moment_of_distances(distance: Float[Tensor, "J J"]) -> Float[Tensor, "J J"]:
-    """Centred second moment from mean squared distances; NaN (never seen together) becomes the shortest path. Negative directions are cut off."""
+    """Centred second moment from mean squared distances; NaN (never seen together) becomes the shortest path. Negative
+    directions are cut off."""
     if distance.isnan().any():
         distance = shortest_paths(distance.sqrt()) ** 2
     center = torch.eye(len(distance), dtype=torch.float64) - 1 / len(distance)
@@ -101,7 +102,8 @@ def shortest_paths(distance: Float[Tensor, "J J"]) -> Float[Tensor, "J J"]:
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #610620fe
 @dataclass
 class Moments:
-    """The folded problem: second moments with their eigenvectors, per-joint cost of a standard deviation, price of a weight."""
+    """The folded problem: second moments with their eigenvectors, per-joint cost of a standard deviation, price of a
+    weight."""
 
     sides: Sides
     even: Float[Tensor, "e e"]
@@ -113,7 +115,8 @@ class Moments:
 
     @classmethod
     def of(cls, moment: Float[Tensor, "J J"], sides: Sides, n_latent, lambda_sparse=0.6, weights=None):
-        """moment in m^2; weights [J] mean one. Objective: mean over joints of weight * sqrt(2/pi) * sigma + lambda * (mean|E| + mean|D|)."""
+        """moment in m^2; weights [J] mean one. Objective: mean over joints of weight * sqrt(2/pi) * sigma + lambda *
+        (mean|E| + mean|D|)."""
         even, odd = fold(moment.double(), sides, sides)
         J = sides.size
 
@@ -130,7 +133,8 @@ class Moments:
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #fcb934b9
 @dataclass
 class Factors:
-    """Folded encoder and decoder, each as (even, odd), with the multipliers and the sparse copies of the alternating method."""
+    """Folded encoder and decoder, each as (even, odd), with the multipliers and the sparse copies of the alternating
+    method."""
 
     latents: Sides
     encoder: tuple
@@ -188,7 +192,8 @@ def explained_alone(moment: Float[Tensor, "J J"], rows: Float[Tensor, "K J"], ri
 
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #ed053735
 class LatentSearch:
-    """Judges latents, given as folded encoder rows (even [l, e], odd [q, p]), by the sum of standard deviations that least squares leaves."""
+    """Judges latents, given as folded encoder rows (even [l, e], odd [q, p]), by the sum of standard deviations that
+    least squares leaves."""
 
     def __init__(self, moments: Moments):
         self.odd, self.p, one = moments.odd, moments.sides.pairs, moments.sides.ones
@@ -213,7 +218,8 @@ class LatentSearch:
         return float(self.cost @ self.sigma(*(left.diagonal() for left in self.left_over(rows))))
 
     def savings(self, even, odd):
-        """What each pair of joints [p] and each central point [e] would save as one more latent, given what is left over."""
+        """What each pair of joints [p] and each central point [e] would save as one more latent, given what is left
+        over."""
 
         def part(moment):
             return torch.where(moment.diagonal() > self.ridge, moment**2 / moment.diagonal(), 0.0).T
@@ -231,8 +237,8 @@ class LatentSearch:
         return even, torch.cat([odd, torch.eye(self.p, dtype=odd.dtype)[[joint]]]) if paired else odd
 
     def exchanges(self, rows, leaving=6, each=1):
-        """Exchanges of a latent for a joint, best first: (total, (latent, joint), rows). Only the `leaving` latents that are missed least, and
-        the `each` best joints in the place of each."""
+        """Exchanges of a latent for a joint, best first: (total, (latent, joint), rows). Only the `leaving` latents
+        that are missed least, and the `each` best joints in the place of each."""
         (even, odd), found, rest = rows, [], self.left_over(rows)
         own = explained_alone(self.even, even, self.ridge), explained_alone(self.odd, odd, self.ridge)
         extra = [(v, own[1][i] if i < len(odd) else self.odd.new_zeros(self.p)) for i, v in enumerate(own[0])]
@@ -253,7 +259,7 @@ class LatentSearch:
 
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #6954268b
 def choose_latents(moments: Moments, n_pairs, n_center, exchanges=30) -> Factors:
-    """Greedy choice and exchange of latents by the sum of residual standard deviations, then the least-squares decoder."""
+    """Greedy choice and exchange of latents by the sum of residual deviations, then the least-squares decoder."""
     search = LatentSearch(moments)
     rows = moments.even[:0], moments.odd[:0]
     while len(rows[0]) < n_pairs + n_center:
@@ -307,7 +313,7 @@ def shrink(even, odd, threshold: Float[Tensor, "rows 1"], p, q):
 
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #9b5dc4e9
 def decoder_step(moments: Moments, factors: Factors, rigour, rho, inner=5) -> Factors:
-    """A few ADMM steps on the decoder; `rigour` h [e] is the weight of each joint's variance, rho the coupling in m^2."""
+    """A few ADMM steps on the decoder; `rigour` [e] is the weight of each joint's variance, rho the coupling in m^2."""
     (even, odd), latents, sides = factors.encoder, factors.latents, moments.sides
     cross = even @ moments.even, odd @ moments.odd
     inverse = [torch.linalg.inv(c @ w.T + rho * torch.eye(len(w), dtype=w.dtype)) for c, w in zip(cross, (even, odd))]
@@ -349,9 +355,11 @@ def encoder_step(moments: Moments, factors: Factors, rigour, rho, inner=5) -> Fa
 def alternate(
     moments: Moments, factors: Factors, rounds: int, coupling=20.0, check=10, further=0.5, rounding=(0.15, 0.15)
 ) -> Factors:
-    """Rounds of decoder and encoder steps with extrapolation; returns the state of lowest surrogate that was seen every `check` rounds.
+    """Rounds of decoder and encoder steps with extrapolation; returns the state of lowest surrogate that was seen every
+    `check` rounds.
 
-    rounding: standard deviations are rounded off at zero by this share of their mean, at first and at last."""
+    rounding: standard deviations are rounded off at zero by this share of their mean, at first and at last.
+    """
     best, best_value, before = factors, surrogate(moments, factors), None
     for done in range(1, rounds + 1):
         sigma = spread(moments, factors)
@@ -381,7 +389,8 @@ def ahead(now: Factors, before: Factors, further: float) -> Factors:
 
 # %% ../../nbs/autoencoder/00_affine_factors.ipynb #a46397cd
 def exchange_latents(moments: Moments, factors: Factors, trials: int, rounds=20, each=3) -> Factors:
-    """Tries `trials` exchanges of a latent for a joint, each with `rounds` of alternating; keeps those after which the surrogate is lower."""
+    """Tries `trials` exchanges of a latent for a joint, each with `rounds` of alternating; keeps those after which the
+    surrogate is lower."""
     search, best, tried = LatentSearch(moments), surrogate(moments, factors), set()
 
     def anew(rows):

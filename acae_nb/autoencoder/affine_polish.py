@@ -22,8 +22,9 @@ from .affine_factors import Factors, Moments, Sides
 # %% ../../nbs/autoencoder/01_affine_polish.ipynb #922b19a9
 @dataclass(frozen=True)
 class Loss:
-    """`error(pose, reconstruction)` in metres [B, axes, J]; `slope`, the gradient of its sum by the reconstruction [B, 3, J];
-    `offsets(pose)`, joint positions in metres relative to the pose [B, axes, J] (linear in the pose, translation free)."""
+    """`error(pose, reconstruction)` in metres [B, axes, J]; `slope`, the gradient of its sum by the reconstruction [B,
+    3, J]; `offsets(pose)`, joint positions in metres relative to the pose [B, axes, J] (linear in the pose, translation
+    free)."""
 
     name: str
     error: Callable
@@ -74,7 +75,8 @@ def fill_missing(
     latent_moment: Float[Tensor, "L L"],
     std: Float[Tensor, " J"],
 ) -> Float[Tensor, "B 3 J"]:
-    """Replaces NaN joints by the decoded posterior mean of the latents given the seen joints (std: residual of each joint, metres)."""
+    """Replaces NaN joints by the decoded posterior mean of the latents given the seen joints (std: residual of each
+    joint, metres)."""
     seen = ~pose.isnan().any(1)
     decoder, pose64 = decoder.double(), pose.double()
     middle = pose64.nanmean(2, keepdim=True)
@@ -126,7 +128,8 @@ def unfold_joints(even, odd, p) -> Tensor:
 
 # %% ../../nbs/autoencoder/01_affine_polish.ipynb #4a82d984
 def loss_gradient(points, seen, matrices, loss: Loss, weights, p) -> tuple[Tensor, ...]:
-    """Mean weighted loss of a batch [B, 3, J] (ordered left, right, centre) by (encoder even, odd, decoder even, odd); `seen` [B, 1, J] or None."""
+    """Mean weighted loss of a batch [B, 3, J] (ordered left, right, centre) by (encoder even, odd, decoder even, odd);
+    `seen` [B, 1, J] or None."""
     encoder_even, encoder_odd, decoder_even, decoder_odd = matrices
     middle = points.mean(2, keepdim=True)
     even, odd = fold_joints(points - middle, p)
@@ -153,7 +156,8 @@ def size_gradient(even, odd, p, q) -> tuple[Tensor, Tensor]:
 
 # %% ../../nbs/autoencoder/01_affine_polish.ipynb #f9efa3eb
 def batches(poses, order, joints, batch, steps, seed, block=2048):
-    """`steps` batches [batch, 3, J] of float32 in mm, joints reordered, from poses [N, J, 3]; the same for the same seed."""
+    """`steps` batches [batch, 3, J] of float32 in mm, joints reordered, from poses [N, J, 3]; the same for the same
+    seed."""
     rng, done = np.random.default_rng(seed), 0
     batch, count = min(batch, len(order)), len(order)
     while done < steps:
@@ -181,8 +185,9 @@ def polish(
     fill=None,
     refresh=200,
 ) -> Factors:
-    """Stochastic descent on the objective itself. `source` yields batches [B, 3, J] ordered left, right, centre, as `weights` [J] (mean one);
-    `fill` completes poses with NaN. The step falls linearly to zero; rows keep summing to one."""
+    """Stochastic descent on the objective itself. `source` yields batches [B, 3, J] ordered left, right, centre, as
+    `weights` [J] (mean one); `fill` completes poses with NaN. The step falls linearly to zero; rows keep summing to
+    one."""
     sides, latents = moments.sides, factors.latents
     p, n = sides.pairs, latents.pairs
     matrices = [w.float().clone() for w in (*factors.encoder, *factors.decoder)]

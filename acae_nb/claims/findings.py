@@ -31,7 +31,8 @@ def pose_scores(
     skeleton: Skeleton,
     protocol: Protocol,
 ) -> pd.DataFrame:
-    "One row a pose: each measure of the protocol as the mean over its formats, `FORMAT MPJPE` for each format, and with several formats the inconsistency, along and across the ray. mm and percent."
+    """One row a pose: each measure of the protocol as the mean over its formats, `FORMAT MPJPE` for each format, and
+    with several formats the inconsistency, along and across the ray. mm and percent."""
     per_format, errors, both = {}, [], (np.asarray(pred, float), np.asarray(true, float))
     for rule in protocol.formats:
         rows, root = (
@@ -66,7 +67,8 @@ def pose_scores(
 # %% ../../nbs/claims/00_findings.ipynb #e97e7f1d
 @dataclass(frozen=True, eq=False)
 class Run:
-    "One variant trained with one seed. `scores`: {measure: one mean a subject}; `poses`: how many each subject has; `facts`: what else is known (seconds, machine, fingerprint ...)."
+    """One variant trained with one seed. `scores`: {measure: one mean a subject}; `poses`: how many each subject has;
+    `facts`: what else is known (seconds, machine, fingerprint ...)."""
 
     variant: str
     seed: int
@@ -127,7 +129,8 @@ def read_run(path: str | Path) -> Run:
 
 # %% ../../nbs/claims/00_findings.ipynb #42f88b91
 def read_runs(folder: str | Path) -> list[Run]:
-    "All runs of a folder, by variant and seed. ValueError where two are of different tests (protocol, subjects or their poses)."
+    """All runs of a folder, by variant and seed. ValueError where two are of different tests (protocol, subjects or
+    their poses)."""
     runs = sorted((read_run(path) for path in Path(folder).glob("*.json")), key=lambda r: (r.variant, r.seed))
     for run in runs[1:]:
         if (run.subjects, run.poses, run.facts.get("test")) != (
@@ -148,7 +151,8 @@ def gain_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float, float]:
-    "(mean, lower, upper) of paired gains: subjects drawn with replacement, a Student error for the mean over seeds. ValueError under two seeds or subjects."
+    """(mean, lower, upper) of paired gains: subjects drawn with replacement, a Student error for the mean over seeds.
+    ValueError under two seeds or subjects."""
     gains, weights, rng = np.asarray(gains, float), np.asarray(weights, float), np.random.default_rng(seed)
     s, k = gains.shape
     if s < 2 or k < 2:
@@ -164,7 +168,8 @@ def gain_interval(
 # %% ../../nbs/claims/00_findings.ipynb #922b19a9
 @dataclass(frozen=True)
 class Claim:
-    "`better` beats `worse` by `measure`, where `lower` (an error) or higher values are good. `source`: who says so; `topic` groups claims."
+    """`better` beats `worse` by `measure`, where `lower` (an error) or higher values are good. `source`: who says so;
+    `topic` groups claims."""
 
     sentence: str
     better: str
@@ -177,7 +182,8 @@ class Claim:
 # %% ../../nbs/claims/00_findings.ipynb #90e64712
 @dataclass(frozen=True)
 class Finding:
-    "A claim, its measured gain (positive bears it out, in the measure's unit) with a 95 % interval, both means, and how many seeds and subjects it stands on."
+    """A claim, its measured gain (positive bears it out, in the measure's unit) with a 95 % interval, both means, and
+    how many seeds and subjects it stands on."""
 
     claim: Claim
     gain: float
@@ -201,7 +207,8 @@ class Finding:
 
 # %% ../../nbs/claims/00_findings.ipynb #29c8b5a4
 def measured(claim: Claim, runs: Sequence[Run]) -> Finding | None:
-    "The finding of a claim on the seeds that both variants have; None where there are fewer than two or one lacks the measure."
+    """The finding of a claim on the seeds that both variants have; None where there are fewer than two or one lacks the
+    measure."""
     of = {(r.variant, r.seed): r for r in runs if claim.measure in r.scores}
     seeds = sorted(s for v, s in of if v == claim.better and (claim.worse, s) in of)
     if len(seeds) < 2:
@@ -418,7 +425,8 @@ def read_findings(path: str | Path) -> tuple[dict, list[Finding]]:
 
 # %% ../../nbs/claims/00_findings.ipynb #e3c234d6
 def forest(findings: Sequence[Finding]) -> Figure:
-    "Gains with their intervals, one row a finding, relative to the worse variant in percent; right of the line bears the claim out."
+    """Gains with their intervals, one row a finding, relative to the worse variant in percent; right of the line bears
+    the claim out."""
     fig, ax = plt.subplots(figsize=(8, 0.9 + 0.3 * len(findings)), layout="constrained")
     colours = {"holds": "tab:green", "does not hold": "tab:red", "undecided at this size": "tab:gray"}
     for row, f in enumerate(findings):
@@ -440,7 +448,8 @@ def level_interval(runs: Sequence[Run], variant: str, measure: str) -> tuple[flo
 
 # %% ../../nbs/claims/00_findings.ipynb #1733f52d
 def sweep(runs: Sequence[Run], variants: Mapping[float, str], measures: Sequence[str], label: str) -> Figure | None:
-    "A panel a measure: its value against the number of each variant ({number: variant}); None where fewer than two variants have runs."
+    """A panel a measure: its value against the number of each variant ({number: variant}); None where fewer than two
+    variants have runs."""
     found = {m: {x: i for x, v in variants.items() if (i := level_interval(runs, v, m)) is not None} for m in measures}
     if max(map(len, found.values())) < 2:
         return None
@@ -477,7 +486,8 @@ SWEEPS = {
 
 
 def analyse(runs_folder: str | Path, out: str | Path, claims: Sequence[Claim] = CLAIMS) -> list[Finding]:
-    "Write claims.json, claims.txt and the figures into the folder `out`; claims that were not measured are only counted. ValueError where nothing was measured."
+    """Write claims.json, claims.txt and the figures into the folder `out`; claims that were not measured are only
+    counted. ValueError where nothing was measured."""
     runs, out = read_runs(runs_folder), Path(out)
     findings, silent = findings_of(claims, runs)
     if not findings:

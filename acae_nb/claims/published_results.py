@@ -15,7 +15,8 @@ import pandas as pd
 # %% ../../nbs/claims/01_published_results.ipynb #e97e7f1d
 @dataclass(frozen=True, eq=False)
 class Published:
-    "A table as its authors printed it. `protocols`: {data set: name in acae_nb.evaluation.benchmarks}; percent for PCK, CPS and APCK, mm for errors; NaN where nothing is printed."
+    """A table as its authors printed it. `protocols`: {data set: name in acae_nb.evaluation.benchmarks}; percent for
+    PCK, CPS and APCK, mm for errors; NaN where nothing is printed."""
 
     title: str
     source: str

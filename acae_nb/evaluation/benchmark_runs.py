@@ -37,8 +37,8 @@ from ..training.distributed import local_device
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #922b19a9
 @dataclass(frozen=True)
 class Source:
-    """The reader of a protocol's truth and its options, one set of them for each part of the test set. `seen`: options under which the labels lie on the person
-    in the picture, where the truth does not (people are matched there)."""
+    """The reader of a protocol's truth and its options, one set of them for each part of the test set. `seen`: options
+    under which the labels lie on the person in the picture, where the truth does not (people are matched there)."""
 
     format: str
     parts: tuple[dict, ...] = field(default=({},))
@@ -63,8 +63,10 @@ SOURCES = {
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #90e64712
 @dataclass(frozen=True)
 class Benchmark:
-    """One test set and how it is measured: reader `format` with `options`, native files in `folder`, `protocol` by its name. `every`: frame stride where the protocol
-    states none. `detections`: a CSV file in `folder` (see acae_nb.datasets.selection) whose boxes are looked at, for protocols that match people; else boxes are the truth's."""
+    """One test set and how it is measured: reader `format` with `options`, native files in `folder`, `protocol` by its
+    name. `every`: frame stride where the protocol states none. `detections`: a CSV file in `folder` (see
+    acae_nb.datasets.selection) whose boxes are looked at, for protocols that match people; else boxes are the truth's.
+    """
 
     name: str
     format: str
@@ -79,7 +81,8 @@ class Benchmark:
 
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #f302d5a4
 def read_benchmark(name: str, entry: Mapping) -> Benchmark:
-    "A Benchmark from an entry of the parameters; what else stands there goes to the reader. ValueError for an unknown format, or one (or an option) that is not the protocol's."
+    """A Benchmark from an entry of the parameters; what else stands there goes to the reader. ValueError for an unknown
+    format, or one (or an option) that is not the protocol's."""
     lost = [k for k in ("format", "folder", "protocol") if not isinstance(entry.get(k), str)]
     if lost:
         raise ValueError(
@@ -113,7 +116,8 @@ def read_benchmark(name: str, entry: Mapping) -> Benchmark:
 
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #263426da
 def stride_of(benchmark: Benchmark, protocol: Protocol) -> int:
-    "Every how many frames one is measured: as the protocol says (`frames`: 'every 64th'), else as the entry says, else 1. ValueError where they differ."
+    """Every how many frames one is measured: as the protocol says (`frames`: 'every 64th'), else as the entry says,
+    else 1. ValueError where they differ."""
     stated, own = re.search(r"\bevery (\d+)", protocol.frames), benchmark.every
     if own is not None and not (isinstance(own, int) and own > 0):
         benchmark.refuse("every", "a whole number above 0", repr(own))
@@ -166,7 +170,8 @@ LABELS = {
 
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #b1d12af5
 def pose_columns(examples: Sequence[Example], format: str) -> dict[str, np.ndarray]:
-    "sequence, frame, camera, person (a number that tells people of one frame apart), and the groups of a format: activity, scene, collection."
+    """sequence, frame, camera, person (a number that tells people of one frame apart), and the groups of a format:
+    activity, scene, collection."""
     labels, seen, rows = (
         LABELS.get(format, lambda e: {"sequence": f"{e.subject}/{e.sequence}", "collection": e.dataset}),
         {},
@@ -184,7 +189,8 @@ WIDER = {"h36m_17": ("h36m_25",), "mpi_inf_3dhp_17": ("mpi_inf_3dhp_28", "mupots
 
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #634a68f3
 def formats_of(skeleton: Skeleton, params: Mapping | None = None) -> dict[str, dict[str, int]]:
-    "Format -> joint -> row. `params`: of a model's model.json; its `formats` are rows of a skeleton whose parts do not tell them."
+    """Format -> joint -> row. `params`: of a model's model.json; its `formats` are rows of a skeleton whose parts do
+    not tell them."""
     formats = {name: {skeleton.joints[j]: j for j in rows} for name, rows in skeleton.parts.items()}
     return formats | {
         name: dict(zip(f["skeleton"]["joints"], f["indices"]))
@@ -193,7 +199,8 @@ def formats_of(skeleton: Skeleton, params: Mapping | None = None) -> dict[str, d
 
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #bccdb121
 def joint_rows(formats: Mapping[str, Mapping[str, int]], wanted: Skeleton, who: str, protocol: Protocol) -> list[int]:
-    "Where the joints `wanted` stand. ValueError naming `who`, the format and the protocol where the format, or a joint of it, is not there."
+    """Where the joints `wanted` stand. ValueError naming `who`, the format and the protocol where the format, or a
+    joint of it, is not there."""
     rows = []
     for label in wanted.labels:
         format, joint = label.split("/", 1)
@@ -208,7 +215,8 @@ def joint_rows(formats: Mapping[str, Mapping[str, int]], wanted: Skeleton, who: 
 
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #0f57330c
 def measured_skeleton(protocol: Protocol, known: Sequence[Skeleton]) -> Skeleton:
-    "The protocol's formats with all their joints: as one of `known` has them, else as published. KeyError for a format that is neither."
+    """The protocol's formats with all their joints: as one of `known` has them, else as published. KeyError for a
+    format that is neither."""
     parts = []
     for rule in protocol.formats:
         holder = next((s for s in known if rule.format in s.parts), None)
@@ -218,7 +226,8 @@ def measured_skeleton(protocol: Protocol, known: Sequence[Skeleton]) -> Skeleton
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #e97e7f1d
 @dataclass(frozen=True, eq=False)
 class CropModel:
-    "Answers for crops: `predict`(images uint8 [b, 3, size, size], intrinsics [b, 3, 3]) -> joints [b, j, 3] of `skeleton`, mm in the crop camera's frame."
+    """Answers for crops: `predict`(images uint8 [b, 3, size, size], intrinsics [b, 3, 3]) -> joints [b, j, 3] of
+    `skeleton`, mm in the crop camera's frame."""
 
     predict: Callable
     skeleton: Skeleton
@@ -227,7 +236,8 @@ class CropModel:
 
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #5b4673b4
 def load_crop_model(folder: str | Path, flip_average: bool = True) -> CropModel:
-    "A trained model, on the GPU where there is one; `flip_average`: the mean of its answers for a crop and the mirrored one. Raises as `load_pose_model`."
+    """A trained model, on the GPU where there is one; `flip_average`: the mean of its answers for a crop and the
+    mirrored one. Raises as `load_pose_model`."""
     model, skeleton, info = load_pose_model(folder)
     predict = model_joints(model.to(local_device()))
     return CropModel(
@@ -239,7 +249,8 @@ def load_crop_model(folder: str | Path, flip_average: bool = True) -> CropModel:
 
 # %% ../../nbs/evaluation/06_benchmark_runs.ipynb #b05c49ac
 def cut_batch(targets: Sequence[tuple[Example, object]], sizes: Iterable[int]) -> dict[int, tuple]:
-    "size -> (images [b, 3, size, size], intrinsics [b, 3, 3], rotations world -> crop camera) of the boxes of examples in their pictures, each picture decoded once."
+    """size -> (images [b, 3, size, size], intrinsics [b, 3, 3], rotations world -> crop camera) of the boxes of
+    examples in their pictures, each picture decoded once."""
     cut = {size: [] for size in sizes}
     for picture, group in groupby(targets, key=lambda target: target[1]):
         image = picture.load()
@@ -264,7 +275,8 @@ def predict_people(
     what: str = "poses",
     progress: bool = True,
 ) -> dict[str, Float[np.ndarray, "n j 3"]]:
-    "What each model says of the people in the boxes of `targets` (examples, pictures): the joints `rows` of its skeleton, mm in the picture's camera frame, float32."
+    """What each model says of the people in the boxes of `targets` (examples, pictures): the joints `rows` of its
+    skeleton, mm in the picture's camera frame, float32."""
     found, sizes = (
         {name: np.empty((len(targets), len(rows[name]), 3), np.float32) for name in models},
         {m.size for m in models.values()},
@@ -316,8 +328,9 @@ def run_benchmark(
     batch_size: int = 64,
     progress: bool = True,
 ) -> dict[str, Result]:
-    """Measure models on a test set. Writes the folder `poses` (truth.npz and MODEL.npz, see 11c_prediction_files; they hold the owners' labels) and the folder `results`
-    (MODEL.json: what `acae-nb evaluate` finds in these two files, and how the run was made). ValueError for what does not fit together, before any label is read."""
+    """Measure models on a test set. Writes the folder `poses` (truth.npz and MODEL.npz, see 11c_prediction_files; they
+    hold the owners' labels) and the folder `results` (MODEL.json: what `acae-nb evaluate` finds in these two files, and
+    how the run was made). ValueError for what does not fit together, before any label is read."""
     source, skeletons = (
         SOURCES.get(benchmark.protocol, Source(benchmark.format)),
         {name: model.skeleton for name, model in models.items()},

@@ -84,7 +84,8 @@ MUPOTS_MATCHING = Matching(40.0, tuple(_3DHP[1:14]))
 def mupots_protocol(
     annotation: str = "universal", alignment: str = "root", bones: str = "true lengths", people: str = "all annotated"
 ) -> Protocol:
-    "One of MuPoTS-3D's protocols. `annotation`: universal or metric; `alignment`: root or absolute; `bones`: true lengths or as predicted; `people`: all annotated or matched. KeyError for others."
+    """One of MuPoTS-3D's protocols. `annotation`: universal or metric; `alignment`: root or absolute; `bones`: true
+    lengths or as predicted; `people`: all annotated or matched. KeyError for others."""
     truth, missing = (
         {"universal": "univ_annot3", "metric": "annot3"}[annotation],
         {"all annotated": "miss", "matched": "left out"}[people],
@@ -206,7 +207,8 @@ PROTOCOLS = {
 
 
 def protocol_named(name: str, skeleton: Skeleton) -> Protocol:
-    "The protocol of a short name of PROTOCOLS, `embedded` for all formats of `skeleton`, or one read from a .json file. ValueError that lists the names."
+    """The protocol of a short name of PROTOCOLS, `embedded` for all formats of `skeleton`, or one read from a .json
+    file. ValueError that lists the names."""
     if name in PROTOCOLS:
         return PROTOCOLS[name]
     if name == "embedded":

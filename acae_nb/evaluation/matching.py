@@ -21,7 +21,8 @@ from ..skeletons.joints import Skeleton, load_skeleton
 def greedy_matching(
     pred: Float[np.ndarray, "p joint 2"], true: Float[np.ndarray, "t joint 2"], px: float
 ) -> Int[np.ndarray, " t"]:
-    "Index of the prediction that each true person takes, in their order, or -1. Coordinates in px; NaN is nowhere. The first of equally good predictions is taken (MuPoTS-3D's script)."
+    """Index of the prediction that each true person takes, in their order, or -1. Coordinates in px; NaN is nowhere.
+    The first of equally good predictions is taken (MuPoTS-3D's script)."""
     matched, free = np.full(len(true), -1), np.ones(len(pred), bool)
     if not len(pred):
         return matched
@@ -37,7 +38,8 @@ def greedy_matching(
 # %% ../../nbs/evaluation/02_matching.ipynb #e97e7f1d
 @dataclass(frozen=True, eq=False)
 class People:
-    "Rows of people. `joints3d` in mm in the camera frame, `joints2d` in px, both of the joints of `skeleton`; `picture`: anything that tells pictures apart."
+    """Rows of people. `joints3d` in mm in the camera frame, `joints2d` in px, both of the joints of `skeleton`;
+    `picture`: anything that tells pictures apart."""
 
     picture: np.ndarray
     joints3d: Float[np.ndarray, "person joint 3"]
@@ -57,7 +59,8 @@ class People:
 
 # %% ../../nbs/evaluation/02_matching.ipynb #28725d16
 def match_people(pred: People, true: People, format: str, matching: Matching) -> Int[np.ndarray, " person"]:
-    "For each true row the index of the predicted row it takes, or -1; picture by picture, rows in their order. `format`: the skeleton format whose joints the rule names."
+    """For each true row the index of the predicted row it takes, or -1; picture by picture, rows in their order.
+    `format`: the skeleton format whose joints the rule names."""
     columns = [[people.skeleton.index(joint, format) for joint in matching.joints] for people in (pred, true)]
     rows, matched = {}, np.full(len(true.picture), -1)
     for row, picture in enumerate(np.asarray(pred.picture).tolist()):
@@ -72,7 +75,8 @@ def match_people(pred: People, true: People, format: str, matching: Matching) ->
 
 # %% ../../nbs/evaluation/02_matching.ipynb #b92e6090
 def recall_table(matched: Int[np.ndarray, " person"], true_sequence: Sequence, pred_sequence: Sequence) -> pd.DataFrame:
-    "One row a sequence: annotated and matched people, recall in percent, and predictions that no annotated person took."
+    """One row a sequence: annotated and matched people, recall in percent, and predictions that no annotated person
+    took."""
     taken = np.isin(np.arange(len(pred_sequence)), matched)
     counts = {
         s: (
@@ -90,8 +94,10 @@ def recall_table(matched: Int[np.ndarray, " person"], true_sequence: Sequence, p
 def evaluate_people(
     pred: People, true: People, protocol: Protocol, pred_sequence: Sequence, groups: Mapping[str, Sequence]
 ) -> Result:
-    """Match people as `protocol.matching` says, then `evaluate`. `groups`: the protocol's group columns of the true rows, among them 'sequence'; `pred_sequence`: the sequence
-    of each predicted row. `overall` gains 'recall' (averaged as the protocol says) and the tables 'matching'. Warns of matched people without some joints. ValueError for a protocol without a matching rule."""
+    """Match people as `protocol.matching` says, then `evaluate`. `groups`: the protocol's group columns of the true
+    rows, among them 'sequence'; `pred_sequence`: the sequence of each predicted row. `overall` gains 'recall' (averaged
+    as the protocol says) and the tables 'matching'. Warns of matched people without some joints. ValueError for a
+    protocol without a matching rule."""
     if protocol.matching is None:
         raise ValueError(
             f"protocol {protocol.name}: matching: expected a rule, for there are several people in a picture; found none"

@@ -55,8 +55,9 @@ def procrustes(
     scale: bool = True,
     reflection: bool = False,
 ) -> Float[np.ndarray, "*batch joint 3"]:
-    """`pred` after the best similarity transform onto `true` (rigid without `scale`; mirrored if that is nearer with `reflection`), fitted to the
-    `valid` joints (default: all present) and applied to all. NaN for poses without any valid joint; NaN with a warning for 1 or 2 of them or coinciding points."""
+    """`pred` after the best similarity transform onto `true` (rigid without `scale`; mirrored if that is nearer with
+    `reflection`), fitted to the `valid` joints (default: all present) and applied to all. NaN for poses without any
+    valid joint; NaN with a warning for 1 or 2 of them or coinciding points."""
     pred, true = np.asarray(pred, np.float64), np.asarray(true, np.float64)
     seen = present(pred, true) if valid is None else np.asarray(valid) & present(pred, true)
     weight, count = seen[..., None], seen.sum(-1)[..., None, None]
@@ -89,7 +90,8 @@ def _third(sign):
 def scale_aligned(
     pred: Float[np.ndarray, "*batch joint 3"], true: Float[np.ndarray, "*batch joint 3"]
 ) -> Float[np.ndarray, "*batch joint 3"]:
-    "`pred` times the least-squares factor <pred, true> / <pred, pred> over the joints present; poses must be centred already. NaN where no joint is present; NaN with a warning for an all-zero pose."
+    """`pred` times the least-squares factor <pred, true> / <pred, pred> over the joints present; poses must be centred
+    already. NaN where no joint is present; NaN with a warning for an all-zero pose."""
     pred, true = np.asarray(pred, np.float64), np.asarray(true, np.float64)
     seen = present(pred, true)
     p = np.where(seen[..., None], pred, 0)
@@ -108,7 +110,8 @@ def true_bone_lengths(
     true: Float[np.ndarray, "*batch joint 3"],
     bones: Sequence[tuple[int, int]],
 ) -> Float[np.ndarray, "*batch joint 3"]:
-    "`pred` with the lengths of `true` for `bones` (joint, parent), given from the root outwards; other joints stay. NaN where a bone has no predicted direction or no true length."
+    """`pred` with the lengths of `true` for `bones` (joint, parent), given from the root outwards; other joints stay.
+    NaN where a bone has no predicted direction or no true length."""
     pred = np.asarray(pred, np.float64)
     scaled = pred.copy()
     for joint, parent in bones:
@@ -134,7 +137,8 @@ def aligned_distances(
     alignment: str,
     root: int | None,
 ) -> Float[np.ndarray, "*batch joint"]:
-    "Joint distances [..., J] in mm after one of ALIGNMENTS; `root` is a joint index, or None to centre at the mean of the joints present in both."
+    """Joint distances [..., J] in mm after one of ALIGNMENTS; `root` is a joint index, or None to centre at the mean of
+    the joints present in both."""
     if alignment not in ALIGNMENTS:
         raise ValueError(f"alignment: expected one of {list(ALIGNMENTS)}, found {alignment!r}")
     if alignment == "absolute":
@@ -165,7 +169,8 @@ def auc31(distances: Float[np.ndarray, "*batch"], t: float) -> Float[np.ndarray,
 
 
 def auc50(distances: Float[np.ndarray, "*batch"], t: float) -> Float[np.ndarray, "*batch"]:
-    "Area under the PCK curve from 50 bins of t / 50 mm, each counted at its middle, in percent (the 3DPW script's AUC with t = 199)."
+    """Area under the PCK curve from 50 bins of t / 50 mm, each counted at its middle, in percent (the 3DPW script's AUC
+    with t = 199)."""
     return 100 * np.maximum(0, 1 - (np.floor(50 * distances / t) + 0.5) / 50)
 
 
@@ -188,7 +193,8 @@ SCORES = {
 
 @dataclass(frozen=True)
 class Measure:
-    "One number of a benchmark. `joints`: a subset of the skeleton's joints by name (Procrustes then fits these alone), empty for all. `threshold` in mm, None for an error."
+    """One number of a benchmark. `joints`: a subset of the skeleton's joints by name (Procrustes then fits these
+    alone), empty for all. `threshold` in mm, None for an error."""
 
     name: str
     score: str = "error"
@@ -207,7 +213,8 @@ class Measure:
             )
 
     def scores(self, distances: Float[np.ndarray, "*batch joint"]) -> np.ndarray:
-        "Scores [..., J] of each joint, or [...] of each pose for cps and cps_auc. Infinite distances count as misses, and not in errors."
+        """Scores [..., J] of each joint, or [...] of each pose for cps and cps_auc. Infinite distances count as misses,
+        and not in errors."""
         return SCORES[self.score](distances, self.threshold)
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #24582b21
@@ -249,8 +256,9 @@ def measure(
     missing_as: str = "unlabelled",
     chunk: int = 2048,
 ) -> dict[str, float]:
-    """{measure name: mean over all labelled joints of all poses}, NaN where nothing is labelled. `joints` names the columns, needed for measures of a
-    subset; `missing_as`: "unlabelled" or "miss". Unit mm in, mm and percent out. Raises ValueError on shapes that differ or an unknown joint."""
+    """{measure name: mean over all labelled joints of all poses}, NaN where nothing is labelled. `joints` names the
+    columns, needed for measures of a subset; `missing_as`: "unlabelled" or "miss". Unit mm in, mm and percent out.
+    Raises ValueError on shapes that differ or an unknown joint."""
     pred, true = np.asarray(pred), np.asarray(true)
     if pred.shape != true.shape or pred.ndim != 3 or pred.shape[-1] != 3:
         raise ValueError(
@@ -294,7 +302,8 @@ def per_joint_table(
     root: int | None = 0,
     threshold: float = 150.0,
 ) -> pd.DataFrame:
-    "One row a joint: number of labelled poses, MPJPE, PA-MPJPE, absolute error (mm) and PCK at `threshold` mm (percent)."
+    """One row a joint: number of labelled poses, MPJPE, PA-MPJPE, absolute error (mm) and PCK at `threshold` mm
+    (percent)."""
     root_d, pa_d, absolute_d = (aligned_distances(pred, true, a, root) for a in ("root", "similarity", "absolute"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a joint that is never labelled: mean of nothing, NaN
@@ -313,7 +322,8 @@ def per_joint_table(
 def acceleration_error(
     pred: Float[np.ndarray, "frame joint 3"], true: Float[np.ndarray, "frame joint 3"], fps: float = 1.0
 ) -> float:
-    "Mean distance of accelerations in mm/s² (mm/frame² when fps = 1), by second differences of one sequence; NaN under 3 frames."
+    """Mean distance of accelerations in mm/s² (mm/frame² when fps = 1), by second differences of one sequence; NaN
+    under 3 frames."""
     if len(true) < 3:
         return float("nan")
     difference = np.diff(np.subtract(pred, true, dtype=np.float64), n=2, axis=0) * fps**2
@@ -324,7 +334,8 @@ def acceleration_error(
 def along_and_across(
     offsets: Float[np.ndarray, "*batch 3"], rays: Float[np.ndarray, "*batch 3"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "Lengths [...] of offset vectors (mm), of their part along the rays (of any length, not zero) and of the part across."
+    """Lengths [...] of offset vectors (mm), of their part along the rays (of any length, not zero) and of the part
+    across."""
     rays = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
     depth = (offsets * rays).sum(-1)
     return np.linalg.norm(offsets, axis=-1), np.abs(depth), np.linalg.norm(offsets - depth[..., None] * rays, axis=-1)
@@ -333,8 +344,9 @@ def along_and_across(
 def format_inconsistency(
     pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], parts: Mapping[str, range]
 ) -> pd.DataFrame:
-    """Exact form: one row a pair of formats with the mean over poses of |e_f - e_g|, along and across the viewing ray, mm. `parts`: format -> its joints
-    (Skeleton.parts); poses in the camera frame. Joints without truth are left out; NaN for a pair that shares no image."""
+    """Exact form: one row a pair of formats with the mean over poses of |e_f - e_g|, along and across the viewing ray,
+    mm. `parts`: format -> its joints (Skeleton.parts); poses in the camera frame. Joints without truth are left out;
+    NaN for a pair that shares no image."""
     pred, true = np.asarray(pred, np.float64), np.asarray(true, np.float64)
     seen = present(pred, true)
     mean_of = lambda x, j: (
@@ -358,8 +370,9 @@ def _mean(x):
 def near_pairs(
     poses: Float[np.ndarray, "pose joint 3"], parts: Mapping[str, range], radius: float = 20.0
 ) -> pd.DataFrame:
-    """Pairs of joints of different formats whose distance stays small: columns a, b (indices), format_a, format_b and distance, the median over poses in mm;
-    kept where the 90th percentile is under `radius` mm. Poses: truth (or one rest pose) that has both joints."""
+    """Pairs of joints of different formats whose distance stays small: columns a, b (indices), format_a, format_b and
+    distance, the median over poses in mm; kept where the 90th percentile is under `radius` mm. Poses: truth (or one
+    rest pose) that has both joints."""
     poses = np.asarray(poses, np.float64)
     owner, rows = {j: f for f, r in parts.items() for j in r}, []
     for a in owner:
@@ -375,7 +388,8 @@ def near_pairs(
 def joint_inconsistency(
     pred: Float[np.ndarray, "pose joint 3"], true: Float[np.ndarray, "pose joint 3"], pairs: pd.DataFrame
 ) -> pd.DataFrame:
-    "Exact form for joint pairs: `pairs` with mm, along_mm, across_mm: mean over poses of the two joints' difference of errors, split by the ray to the true joints."
+    """Exact form for joint pairs: `pairs` with mm, along_mm, across_mm: mean over poses of the two joints' difference
+    of errors, split by the ray to the true joints."""
     a, b = pairs["a"].to_numpy(int), pairs["b"].to_numpy(int)
     error = np.subtract(pred, true, dtype=np.float64)
     return _with_lengths(pairs, error[:, a] - error[:, b], (true[:, a] + true[:, b]) / 2)
@@ -387,7 +401,8 @@ def _with_lengths(pairs, offsets, rays):
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #4f31ae08
 def pair_disagreement(pred: Float[np.ndarray, "pose joint 3"], pairs: pd.DataFrame) -> pd.DataFrame:
-    "Without truth: `pairs` (of near_pairs) with mm, along_mm, across_mm and excess_mm, means over the poses; camera frame, mm."
+    """Without truth: `pairs` (of near_pairs) with mm, along_mm, across_mm and excess_mm, means over the poses; camera
+    frame, mm."""
     pred = np.asarray(pred, np.float64)
     a, b = pred[:, pairs["a"].to_numpy(int)], pred[:, pairs["b"].to_numpy(int)]
     excess = np.abs(np.linalg.norm(a - b, axis=-1) - pairs["distance"].to_numpy())

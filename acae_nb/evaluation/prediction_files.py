@@ -27,7 +27,8 @@ from ..skeletons.joints import Skeleton, load_skeleton, select, skeleton_names, 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #e97e7f1d
 @dataclass(frozen=True, eq=False)
 class PoseFile:
-    "Poses of a file. `labels`: format/joint; `joints3d` mm in the camera frame; `columns`: one value a pose, among them `sequence` and `frame`; `skeleton`: JSON-able, or None."
+    """Poses of a file. `labels`: format/joint; `joints3d` mm in the camera frame; `columns`: one value a pose, among
+    them `sequence` and `frame`; `skeleton`: JSON-able, or None."""
 
     path: str
     labels: tuple[str, ...]
@@ -150,7 +151,8 @@ def _parquet_poses(path: Path) -> PoseFile:
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #f1f57a33
 def read_poses(path: str | Path) -> PoseFile:
-    "Poses of an .npz or .parquet file. FileNotFoundError; ValueError that names the file, the entry, what was expected and what was found."
+    """Poses of an .npz or .parquet file. FileNotFoundError; ValueError that names the file, the entry, what was
+    expected and what was found."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a file of poses, found none")
@@ -173,7 +175,8 @@ def write_poses(
     columns: Mapping[str, Sequence],
     joints2d: Float[np.ndarray, "pose joint 2"] | None = None,
 ) -> Path:
-    "Write poses (mm, camera frame) as .npz or .parquet; `columns`: sequence, frame and what else there is, one value a pose. ValueError as for reading."
+    """Write poses (mm, camera frame) as .npz or .parquet; `columns`: sequence, frame and what else there is, one value
+    a pose. ValueError as for reading."""
     path, columns = Path(path), {k: np.asarray(v) for k, v in columns.items()}
     joints3d = np.asarray(joints3d) if np.asarray(joints3d).dtype.kind == "f" else np.asarray(joints3d, float)
     PoseFile(str(path), skeleton.labels, joints3d, columns, joints2d)  # refuses what it could not read
@@ -207,7 +210,8 @@ def write_poses(
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #6b95b301
 def skeleton_of(poses: PoseFile) -> Skeleton:
-    "The skeleton in a file, else the published formats that its names are of (joints in the file's order). ValueError for names of no published format."
+    """The skeleton in a file, else the published formats that its names are of (joints in the file's order). ValueError
+    for names of no published format."""
     if poses.skeleton is not None:
         skeleton = Skeleton.from_dict(poses.skeleton)
         if skeleton.labels != poses.labels:
@@ -233,7 +237,8 @@ def skeleton_of(poses: PoseFile) -> Skeleton:
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #6d5524e0
 def columns_of(pred: PoseFile, labels: Sequence[str]) -> list[int]:
-    "Where the joints `labels` stand in the predictions (more may be there). ValueError that names those that are missing."
+    """Where the joints `labels` stand in the predictions (more may be there). ValueError that names those that are
+    missing."""
     lost = [label for label in labels if label not in pred.labels]
     if lost:
         pred.refuse(
@@ -266,7 +271,8 @@ def _first(index: pd.MultiIndex) -> dict:
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #d3ec41fd
 def rows_of(pred: PoseFile, true: PoseFile) -> np.ndarray:
-    "For every pose of the truth its row in the predictions, or -1. Warns of predictions that the truth does not have; ValueError where none fits, with what may be the reason."
+    """For every pose of the truth its row in the predictions, or -1. Warns of predictions that the truth does not have;
+    ValueError where none fits, with what may be the reason."""
     names = [n for n in ("sequence", "frame", "camera", "person") if n in true.columns]
     wanted, given = identities(true, names), identities(pred, names)
     rows = given.get_indexer(wanted)
@@ -288,7 +294,8 @@ def rows_of(pred: PoseFile, true: PoseFile) -> np.ndarray:
 
 
 def _begins_elsewhere(given, wanted) -> str:
-    "The suspicion that frames are counted from another number, where that would find more of the wanted poses; else nothing."
+    """The suspicion that frames are counted from another number, where that would find more of the wanted poses; else
+    nothing."""
     found = {
         by: (
             given.set_levels(given.levels[given.names.index("frame")] + by, level="frame").get_indexer(wanted) >= 0
@@ -300,7 +307,8 @@ def _begins_elsewhere(given, wanted) -> str:
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #f6e5b01d
 def placed(pred: PoseFile, true: PoseFile, protocol: Protocol) -> Float[np.ndarray, "pose joint 3"]:
-    "Predictions in the truth's order of poses and joints, NaN where there is none. ValueError or a warning for missing ones, as the protocol says."
+    """Predictions in the truth's order of poses and joints, NaN where there is none. ValueError or a warning for
+    missing ones, as the protocol says."""
     rows, columns = rows_of(pred, true), columns_of(pred, true.labels)
     joints = np.full(true.joints3d.shape, np.nan)
     joints[rows >= 0] = pred.joints3d[rows[rows >= 0]][:, columns]
@@ -330,7 +338,8 @@ def disorder(
     labels: Sequence[str],
     much: float = 0.6,
 ) -> list[str]:
-    "Suspicions in words that joints or poses are in another order: exchanging them one to one brings the mean-centred error below `much` of what it is (up to 250 whole poses, spread evenly)."
+    """Suspicions in words that joints or poses are in another order: exchanging them one to one brings the mean-centred
+    error below `much` of what it is (up to 250 whole poses, spread evenly)."""
     whole = np.flatnonzero(present(pred, true).all(1))
     whole = whole[:: max(1, len(whole) // 250)]
     if len(whole) < 3:
@@ -365,7 +374,8 @@ def oddities(
     absolute: bool,
     much: float = 0.6,
 ) -> list[str]:
-    "Suspicions in words: unit of the truth, poses without extent, poses at the origin where `absolute` positions are measured, and a frame tilted alike within each of `views` (one label a pose)."
+    """Suspicions in words: unit of the truth, poses without extent, poses at the origin where `absolute` positions are
+    measured, and a frame tilted alike within each of `views` (one label a pose)."""
     seen, found, mean = present(pred, true), [], lambda x: float(np.nanmean(np.linalg.norm(x, axis=-1)))
     if not seen.any():
         return []
@@ -419,7 +429,8 @@ def odd_sequences(
     skeleton: Skeleton,
     most: int = 5,
 ) -> list[str]:
-    "Suspicions about single sequences (of 10 poses or more) whose mean-centred error is over twice the median of the others'."
+    """Suspicions about single sequences (of 10 poses or more) whose mean-centred error is over twice the median of the
+    others'."""
     sequence, seen = np.asarray(sequence), present(pred, true)
     distance = np.linalg.norm(mean_centred(pred, seen) - mean_centred(true, seen), axis=-1)
     rows = {label: np.flatnonzero(sequence == label) for label in dict.fromkeys(sequence.tolist())}
@@ -444,7 +455,8 @@ def _flat(poses):
 def strangers(
     pred: People, true: People, pred_frames: np.ndarray, true_frames: np.ndarray, much: float = 0.6
 ) -> list[str]:
-    "Suspicions in words that no people are found where the truth has them: `*_frames` [(sequence, frame)]. Frames that are one late or early, and pictures of another size."
+    """Suspicions in words that no people are found where the truth has them: `*_frames` [(sequence, frame)]. Frames
+    that are one late or early, and pictures of another size."""
     where = {}
     for row, key in enumerate(map(tuple, pred_frames.tolist())):
         where.setdefault(key, []).append(row)
@@ -477,8 +489,9 @@ def strangers(
 def evaluate_files(
     predictions: str | Path, truth: str | Path, protocol: str | Protocol, out: str | Path | None = None
 ) -> Result:
-    """Measure the poses of one file against those of another by a protocol (or its name: see acae_nb.evaluation.benchmarks), and write the result as JSON to `out`.
-    ValueError or a warning that names the suspicion for files that are wrong."""
+    """Measure the poses of one file against those of another by a protocol (or its name: see
+    acae_nb.evaluation.benchmarks), and write the result as JSON to `out`. ValueError or a warning that names the
+    suspicion for files that are wrong."""
     pred, true = read_poses(predictions), read_poses(truth)
     skeleton = skeleton_of(true)
     if isinstance(protocol, str):

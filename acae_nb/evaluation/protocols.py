@@ -69,8 +69,8 @@ class FormatRule:
 # %% ../../nbs/evaluation/01_protocols.ipynb #922b19a9
 @dataclass(frozen=True)
 class Matching:
-    """How predicted people are given to true people of a frame. Greedy: each true person in turn takes the free prediction that has the most of `joints`
-    within `px` pixels in x and in y, at least one; the first of equals."""
+    """How predicted people are given to true people of a frame. Greedy: each true person in turn takes the free
+    prediction that has the most of `joints` within `px` pixels in x and in y, at least one; the first of equals."""
 
     px: float
     joints: tuple[str, ...]
@@ -78,7 +78,8 @@ class Matching:
 # %% ../../nbs/evaluation/01_protocols.ipynb #90e64712
 @dataclass(frozen=True)
 class Protocol:
-    "A benchmark in full. All fields are plain values, so that `text` and `hash` say everything that decides a number. Poses in mm."
+    """A benchmark in full. All fields are plain values, so that `text` and `hash` say everything that decides a number.
+    Poses in mm."""
 
     name: str
     dataset: str
@@ -118,7 +119,8 @@ class Protocol:
             )
 
     def to_dict(self) -> dict:
-        "Lists, texts and numbers only, without the last three fields where these are empty; `Protocol.from_dict` reads it back."
+        """Lists, texts and numbers only, without the last three fields where these are empty; `Protocol.from_dict`
+        reads it back."""
         fields = json.loads(json.dumps(asdict(self)))
         return {k: v for k, v in fields.items() if v or k not in ("matching", "bones", "motion")}
 
@@ -198,7 +200,8 @@ def embedded_protocol(skeleton: Skeleton, split: str = "test") -> Protocol:
 # %% ../../nbs/evaluation/01_protocols.ipynb #610620fe
 @dataclass
 class Result:
-    "What `evaluate` found. `overall`: {measure: value}, the numbers to quote. Tables are DataFrames; `protocol` is the full protocol."
+    """What `evaluate` found. `overall`: {measure: value}, the numbers to quote. Tables are DataFrames; `protocol` is
+    the full protocol."""
 
     protocol: Protocol
     overall: dict[str, float]
@@ -248,7 +251,8 @@ def suspicions(
     skeleton: Skeleton,
     much: float = 0.6,
 ) -> list[str]:
-    "What seems wrong with mm predictions, in words: a unit, or a change that brings the mean-centred error below `much` of what it is (tried on up to 2000 poses in a row)."
+    """What seems wrong with mm predictions, in words: a unit, or a change that brings the mean-centred error below
+    `much` of what it is (tried on up to 2000 poses in a row)."""
     pred, true = (np.asarray(x[:2000], np.float64) for x in (pred, true))
     error = lambda p, t: measure(p, t, (Measure("MPJPE"),), root=None)["MPJPE"]
     size_of_true = error(true, true * 0)
@@ -307,7 +311,8 @@ def format_table(
 
 # %% ../../nbs/evaluation/01_protocols.ipynb #79d6b5e9
 def previous_poses(pred: Float[np.ndarray, "pose joint 3"], sequence: Sequence) -> Float[np.ndarray, "pose joint 3"]:
-    "Predictions in which a pose of nothing but NaN is the last one before it of its sequence (rows in order of time); NaN stays where a sequence starts so."
+    """Predictions in which a pose of nothing but NaN is the last one before it of its sequence (rows in order of time);
+    NaN stays where a sequence starts so."""
     sequence, there = np.asarray(sequence), ~np.isnan(pred).all((1, 2))
     filled = np.array(pred)
     for label in dict.fromkeys(sequence.tolist()):
@@ -323,7 +328,8 @@ def with_true_bones(
     skeleton: Skeleton,
     protocol: Protocol,
 ) -> Float[np.ndarray, "pose joint 3"]:
-    "Predictions whose bones that the protocol lists have the truth's lengths (each format has to have all these joints)."
+    """Predictions whose bones that the protocol lists have the truth's lengths (each format has to have all these
+    joints)."""
     pred = np.array(pred, np.float64)
     for rule in protocol.formats:
         rows = _rows(skeleton, rule)
@@ -340,7 +346,8 @@ def acceleration_errors(
     sequence: Sequence,
     frame: Sequence[int],
 ) -> pd.Series:
-    "Acceleration error of each sequence, mm/frame\N{SUPERSCRIPT TWO}, over its runs of consecutive frames (weighted by their accelerations); root-relative where there is a root."
+    """Acceleration error of each sequence, mm/frame\N{SUPERSCRIPT TWO}, over its runs of consecutive frames (weighted
+    by their accelerations); root-relative where there is a root."""
     if root is not None:
         pred, true = root_relative(pred, root), root_relative(true, root)
     sequence, frame, found = np.asarray(sequence), np.asarray(frame), {}
@@ -365,9 +372,11 @@ def evaluate(
     groups: Mapping[str, Sequence] | None = None,
     frames: Sequence[int] | None = None,
 ) -> Result:
-    """Measure predictions (mm, camera frame) of `skeleton`'s joints against the truth (NaN = not labelled) as `protocol` says; `groups` gives the protocol's
-    group columns, one label a pose, and `frames` the frame number of each pose, where motion is measured. One prediction a row: predictions of several people
-    are matched before (11a_matching). ValueError on wrong shapes, unknown formats, missing predictions where the protocol refuses them, absent groups or frames."""
+    """Measure predictions (mm, camera frame) of `skeleton`'s joints against the truth (NaN = not labelled) as
+    `protocol` says; `groups` gives the protocol's group columns, one label a pose, and `frames` the frame number of
+    each pose, where motion is measured. One prediction a row: predictions of several people are matched before
+    (11a_matching). ValueError on wrong shapes, unknown formats, missing predictions where the protocol refuses them,
+    absent groups or frames."""
     if protocol.averaging != "mean of formats" and len(protocol.formats) != 1:
         raise ValueError(
             f"protocol {protocol.name}: averaging: expected 'mean of formats' for {len(protocol.formats)} formats, found {protocol.averaging!r}"
@@ -432,7 +441,8 @@ def inconsistencies(
     skeleton: Skeleton,
     protocol: Protocol,
 ) -> tuple[dict, dict]:
-    "(numbers, tables): 'inconsistency' of format means, 'joint inconsistency' and 'pair disagreement' of near-identical joints, each along and across the ray, mm."
+    """(numbers, tables): 'inconsistency' of format means, 'joint inconsistency' and 'pair disagreement' of
+    near-identical joints, each along and across the ray, mm."""
     parts = {rule.format: _rows(skeleton, rule) for rule in protocol.formats}
     pairs = near_pairs(true[:: max(1, len(true) // 300)], parts, protocol.near_radius_mm)
     tables = {"inconsistency": format_inconsistency(pred, true, parts)}
@@ -506,7 +516,8 @@ Result.to_dict, Result.save, Result.load = _result_dict, _save, staticmethod(_lo
 
 # %% ../../nbs/evaluation/01_protocols.ipynb #c9d1d459
 def compare(results: Mapping[str, Result], measures: Sequence[str] = ()) -> pd.DataFrame:
-    "One row a model, one column a measure (default: all). ValueError when the results are of different protocols, naming who has which."
+    """One row a model, one column a measure (default: all). ValueError when the results are of different protocols,
+    naming who has which."""
     hashes = {name: r.protocol.hash for name, r in results.items()}
     if len(set(hashes.values())) > 1:
         raise ValueError(
@@ -520,7 +531,8 @@ def compare(results: Mapping[str, Result], measures: Sequence[str] = ()) -> pd.D
 def mean_pose(
     poses: Float[np.ndarray, "pose joint 3"], skeleton: Skeleton, protocol: Protocol
 ) -> Float[np.ndarray, "joint 3"]:
-    "Mean camera-frame pose of each format relative to its origin, mm; a row's formats without labels are skipped. ValueError for joints never labelled."
+    """Mean camera-frame pose of each format relative to its origin, mm; a row's formats without labels are skipped.
+    ValueError for joints never labelled."""
     poses = np.asarray(poses, np.float64)
     mean = np.full(poses.shape[1:], np.nan)
     for rule in protocol.formats:
@@ -574,7 +586,8 @@ LIMBS = {
 def recording_protocol(
     skeleton: Skeleton, detector: str = "mediapipe_33", recording: str = "pose2sim Demo_SinglePerson"
 ) -> Protocol:
-    "The real multi-view protocol for all formats of `skeleton` that have the twelve limb joints by short name (others only enter the agreement of views)."
+    """The real multi-view protocol for all formats of `skeleton` that have the twelve limb joints by short name (others
+    only enter the agreement of views)."""
     base = embedded_protocol(skeleton)
     pairs = []
     for name, rows in skeleton.parts.items():
@@ -609,8 +622,9 @@ def evaluate_views(
     detections: Float[np.ndarray, "frame point 3"] | None = None,
     detector: Skeleton | None = None,
 ) -> Result:
-    """Agreement of views, of each view with the model's triangulated joints, and with triangulated `detections` (world mm, joints of `detector`).
-    `overall` has '<what>: <measure>' and 'reprojection px'. ValueError on wrong shapes or a single view."""
+    """Agreement of views, of each view with the model's triangulated joints, and with triangulated `detections` (world
+    mm, joints of `detector`). `overall` has '<what>: <measure>' and 'reprojection px'. ValueError on wrong shapes or a
+    single view."""
     poses = np.asarray(predictions, np.float64)
     if poses.ndim != 4 or len(poses) != len(cameras) or len(cameras) < 2 or poses.shape[2:] != (len(skeleton), 3):
         raise ValueError(
@@ -654,7 +668,8 @@ def detection_table(
     detector: Skeleton,
     protocol: Protocol,
 ) -> pd.DataFrame:
-    "Rows: formats with compared joints, then `all`; the measures over those joints, centred at their mean (the detector's NaNs are left out)."
+    """Rows: formats with compared joints, then `all`; the measures over those joints, centred at their mean (the
+    detector's NaNs are left out)."""
     labels, points, table = list(skeleton.labels), list(detector.labels), {}
     reference = np.tile(np.asarray(detections, np.float64), (len(poses), 1, 1))
     for name in skeleton.parts:

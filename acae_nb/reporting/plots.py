@@ -71,7 +71,8 @@ def draw_skeleton(
     colours: Mapping[str, str] | None = None,
     width: float = 2.0,
 ) -> None:
-    "Bones and joints of one pose in the axes' units (px on images); joints that are NaN are left out. `colours`: format -> colour."
+    """Bones and joints of one pose in the axes' units (px on images); joints that are NaN are left out. `colours`:
+    format -> colour."""
     points, sides, bones = np.asarray(points, float), skeleton.sides, list(zip(skeleton.edges, edge_sides(skeleton)))
     colours = format_colours(list(skeleton.parts)) if colours is None else colours
     for name, rows in skeleton.parts.items():
@@ -159,7 +160,8 @@ def contact_sheet(
     columns: int = 8,
     size: float = 1.6,
 ) -> Figure:
-    "A grid of images; with `points` [N, J, 2] px the poses of `skeleton` on them. ValueError where the numbers of images, points and titles differ."
+    """A grid of images; with `points` [N, J, 2] px the poses of `skeleton` on them. ValueError where the numbers of
+    images, points and titles differ."""
     for name, values in (("points", points), ("titles", titles)):
         if values is not None and len(values) != len(images):
             raise ValueError(f"{name}: expected {len(images)}, one an image, found {len(values)}")
@@ -186,7 +188,8 @@ def contact_sheet(
 def cut_out(
     image: UInt8[np.ndarray, "h w 3"], box: Float[np.ndarray, " 4"], margin: float = 0.1
 ) -> tuple[UInt8[np.ndarray, "s t 3"], Float[np.ndarray, " 2"]]:
-    "The part of an image around a box (left, top, width, height px) with a margin of its longer side, and where it begins: subtract that from points."
+    """The part of an image around a box (left, top, width, height px) with a margin of its longer side, and where it
+    begins: subtract that from points."""
     left, top, width, height = box
     pad = margin * max(width, height)
     x0, y0, x1, y1 = np.clip(
@@ -204,7 +207,8 @@ def overlay_grid(
     size: float = 2.2,
     width: float = 1.5,
 ) -> Figure:
-    "A grid of (image, [(skeleton, points px) ...]) with a heading for each column and row. ValueError where a row has another number of cells than there are headings."
+    """A grid of (image, [(skeleton, points px) ...]) with a heading for each column and row. ValueError where a row has
+    another number of cells than there are headings."""
     for k, row in enumerate(cells):
         if len(row) != len(columns):
             raise ValueError(f"cells, row {k}: expected {len(columns)}, one a column, found {len(row)}")
@@ -237,7 +241,8 @@ def overlay_grid(
 def loss_curves(
     logs: Mapping[str, pd.DataFrame | str | Path], columns: Sequence[str], smooth: int = 1, logarithmic: bool = True
 ) -> Figure:
-    "One panel a column, one line a run, against `step`. Runs without a column are left out of its panel. ValueError for a column that no run has."
+    """One panel a column, one line a run, against `step`. Runs without a column are left out of its panel. ValueError
+    for a column that no run has."""
     tables = {name: log if isinstance(log, pd.DataFrame) else pd.read_csv(log) for name, log in logs.items()}
     for column in columns:
         if not any(column in t for t in tables.values()):
@@ -260,7 +265,8 @@ def loss_curves(
 
 # %% ../../nbs/reporting/00_plots.ipynb #38bb5263
 def result_bars(table: pd.DataFrame, columns: Sequence[str] | None = None, baseline: str | None = None) -> Figure:
-    "One panel a measure, one bar a model (rows of `protocols.compare`), each with its number; a dashed line at the row named `baseline`."
+    """One panel a measure, one bar a model (rows of `protocols.compare`), each with its number; a dashed line at the
+    row named `baseline`."""
     columns = list(table) if columns is None else list(columns)
     fig, axes = _axes(1, len(columns), 2.0, 0.32 * len(table) + 0.8, sharey=True)
     for ax, column in zip(axes[0], columns):
@@ -279,7 +285,8 @@ def result_bars(table: pd.DataFrame, columns: Sequence[str] | None = None, basel
 
 # %% ../../nbs/reporting/00_plots.ipynb #8bf31bb9
 def pair_squares(tables: Mapping[str, pd.DataFrame], column: str = "mm") -> Figure:
-    "One square a model: the values of `column` (mm) by format_a and format_b, symmetric, with numbers. `tables`: model -> rows format_a, format_b, column."
+    """One square a model: the values of `column` (mm) by format_a and format_b, symmetric, with numbers. `tables`:
+    model -> rows format_a, format_b, column."""
     grids = {}
     for name, table in tables.items():
         grid = table.pivot(index="format_a", columns="format_b", values=column)
@@ -315,7 +322,8 @@ def weights_picture(
     labels: Sequence[str],
     latents: Sequence[str] | None = None,
 ) -> Figure:
-    "Encoder (transposed, so that joints are rows in both) and decoder side by side; `labels`: format/joint of each joint."
+    """Encoder (transposed, so that joints are rows in both) and decoder side by side; `labels`: format/joint of each
+    joint."""
     encoder, decoder = (np.asarray(w, float) for w in (encoder, decoder))
     if encoder.shape != decoder.T.shape or len(labels) != len(decoder):
         raise ValueError(
@@ -346,7 +354,8 @@ def latents_on_body(
     skeleton: Skeleton,
     names: Sequence[str] | None = None,
 ) -> Figure:
-    "Front (x, y) and side (z, y) views of one camera-frame pose in grey with its latent points, numbered, on top. Units mm."
+    """Front (x, y) and side (z, y) views of one camera-frame pose in grey with its latent points, numbered, on top.
+    Units mm."""
     fig, axes = _axes(1, 2, 4.2, 5.6, sharey=True)
     half = 0.6 * np.nanmax(np.ptp(pose[np.isfinite(pose).all(-1)], axis=0)[[0, 2]])
     for ax, axis, title in zip(axes[0], (0, 2), ("front", "side")):
@@ -389,7 +398,8 @@ def seen_from_the_side(
     skeleton: Skeleton,
     heading: str = "",
 ) -> Figure:
-    "A row an image: the image with `points` (px), then for each name of `poses` (camera frame, mm) a side view (z to the right, y down); one scale in a row."
+    """A row an image: the image with `points` (px), then for each name of `poses` (camera frame, mm) a side view (z to
+    the right, y down); one scale in a row."""
     fig, axes = _axes(len(images), 1 + len(poses), 2.6, 2.8)
     colours = format_colours(list(skeleton.parts))
     for k, line in enumerate(axes):
@@ -482,9 +492,9 @@ def pose_figure(
     frame_names: Sequence[str] | None = None,
     hidden: Sequence[str] = (),
 ) -> go.Figure:
-    """name -> (skeleton, pose [J, 3] or poses [T, J, 3], mm), all drawn together; the names are the legend, and those in `hidden` appear
-    when they are clicked there. `frame`: "camera" (y down) or "world" (z up).
-    ValueError where the numbers of frames differ or nothing is finite."""
+    """name -> (skeleton, pose [J, 3] or poses [T, J, 3], mm), all drawn together; the names are the legend, and those
+    in `hidden` appear when they are clicked there. `frame`: "camera" (y down) or "world" (z up). ValueError where the
+    numbers of frames differ or nothing is finite."""
     points = {name: _shown(p, frame).reshape(-1, len(s), 3) for name, (s, p) in poses.items()}
     lengths = {name: len(p) for name, p in points.items()}
     if len(set(lengths.values())) != 1:

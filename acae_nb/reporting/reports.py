@@ -94,8 +94,9 @@ class Claim:
 
 # %% ../../nbs/reporting/01_reports.ipynb #f6ea68a1
 def claims(table: pd.DataFrame, models: Sequence[str], margin: float = 0.4) -> list[Claim]:
-    """The claims of method.md for a `results_table` with SYNTHETIC columns and a row 'mean pose': every model beats it by `margin` of its MPJPE,
-    'separate' beats 'merged', and the models after 'separate' are less inconsistent. Claims on models that are not there are left out."""
+    """The claims of method.md for a `results_table` with SYNTHETIC columns and a row 'mean pose': every model beats it
+    by `margin` of its MPJPE, 'separate' beats 'merged', and the models after 'separate' are less inconsistent. Claims
+    on models that are not there are left out."""
     error, apart = table["MPJPE"], table["inconsistency"]
     gain = {m: 1 - error[m] / error["mean pose"] for m in models}
     found = [
@@ -154,7 +155,8 @@ def machine() -> str:
 
 # %% ../../nbs/reporting/01_reports.ipynb #5cd86548
 def resource_table(folder: str | Path) -> pd.DataFrame:
-    "What each stage took (results/resources/*.json of the stage runner) with a row of the sum; empty where there is none."
+    """What each stage took (results/resources/*.json of the stage runner) with a row of the sum; empty where there is
+    none."""
     found = {
         path.stem: json.loads(path.read_text())
         for path in sorted(Path(folder).glob("*.json"), key=lambda p: p.stat().st_mtime)
@@ -170,7 +172,8 @@ def resource_table(folder: str | Path) -> pd.DataFrame:
 # %% ../../nbs/reporting/01_reports.ipynb #1a2964bd
 @dataclass(frozen=True)
 class Section:
-    "A heading and what stands under it: str (a paragraph), Pre, DataFrame, matplotlib Figure, plotly Figure or Path of a png/jpg image."
+    """A heading and what stands under it: str (a paragraph), Pre, DataFrame, matplotlib Figure, plotly Figure or Path
+    of a png/jpg image."""
 
     title: str
     parts: Sequence
@@ -228,7 +231,8 @@ th:first-child{text-align:left}tbody th{text-align:left;font-weight:500}pre{back
 
 
 def write_report(path: str | Path, sections: Sequence[Section], title: str = "Report") -> Path:
-    "Write sections as one HTML page that works offline: images inside the page, plotly's script (if any figure needs it) as a file beside it."
+    """Write sections as one HTML page that works offline: images inside the page, plotly's script (if any figure needs
+    it) as a file beside it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     bodies = [(s.title, "\n".join(part_html(part) for part in s.parts)) for s in sections]

@@ -293,8 +293,8 @@ def read_poses_npz(path: str | Path) -> tuple[np.ndarray, Skeleton | None, list[
 
 def fit_acae(arguments) -> int:
     "acae-nb fit-acae POSES.npz -o acae.safetensors: latent points that explain all joints of many poses."
-    from acae_nb.autoencoder.acae import fit_acae as fit
     from acae_nb.autoencoder.acae import save_acae
+    from acae_nb.autoencoder.fitting import fit_acae as fit
 
     poses, skeleton, names = read_poses_npz(arguments.poses)
     to_write(arguments.output)

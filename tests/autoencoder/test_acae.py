@@ -1,4 +1,5 @@
-"""ACAE: affine by construction, equivariant, right against the original's combination and an autograd oracle, clear about bad input."""
+"""ACAE: affine by construction, equivariant, right against the original's combination and an autograd oracle, clear
+about bad input."""
 
 import numpy as np
 import pytest
@@ -6,18 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acae_nb.autoencoder.acae import (
-    ACAE,
-    affine_rows,
-    check_poses,
-    fit_acae,
-    lambda_of_sums,
-    load_acae,
-    mirror_table,
-    objective,
-    save_acae,
-    sparsity,
-)
+from acae_nb.autoencoder.acae import ACAE, affine_rows, lambda_of_sums, load_acae, objective, save_acae, sparsity
 from acae_nb.autoencoder.affine_factors import (
     LatentSearch,
     Moments,
@@ -32,6 +22,7 @@ from acae_nb.autoencoder.affine_factors import (
     unfold,
 )
 from acae_nb.autoencoder.affine_polish import fill_missing, projected, spatial
+from acae_nb.autoencoder.fitting import check_poses, fit_acae, mirror_table
 
 MIRROR = np.array([1, 0, 3, 2, 5, 4, 7, 6, 8, 9])
 QUICK = dict(n_latent_sided=4, n_latent_center=2, rounds=20, polish_steps=20)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from acae_nb.autoencoder.acae import ACAE, affine_rows, fit_acae, stick_people
+from acae_nb.autoencoder.acae import ACAE, affine_rows
 from acae_nb.autoencoder.bridging import (
     Bridge,
     ExpectedError,
@@ -18,6 +18,8 @@ from acae_nb.autoencoder.bridging import (
     latent_table,
     same_points,
 )
+from acae_nb.autoencoder.fitting import fit_acae
+from acae_nb.autoencoder.stick_people import stick_people
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +162,16 @@ def test_expected_errors_are_learned_in_millimetres():
     assert (ExpectedError(level * 0.0 - 5, 0.0, 0.0)(distance) == 0).all()
     with pytest.raises(ValueError, match=r"one shape, found \[50, 8\] and \[49, 8\]"):
         ExpectedError.of(distance[:50], error[:49])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_disagreement_leaves_the_callers_module_as_it_was(dtype):  # A14
+    acae = ACAE(affine_rows(torch.randn(4, 6)), affine_rows(torch.randn(6, 4)))
+    poses = np.random.default_rng(0).normal(size=(5, 6, 3)).astype(dtype) * 300
+    before = acae.encoder.clone()
+    distances = disagreement(acae, poses)
+    assert acae.encoder.dtype == torch.float32 and torch.equal(acae.encoder, before)
+    slow = [
+        [np.linalg.norm(p[j] - (acae.decoder @ acae.encoder).double().numpy()[j] @ p) for j in range(6)] for p in poses
+    ]
+    np.testing.assert_allclose(distances, slow, rtol=1e-4)

@@ -1,4 +1,5 @@
-"""The claims study: its statistics on made-up runs with known answers, what it may say, and the plan of its runs. (The runs themselves take two hours: `make claims`.)"""
+"""The claims study: its statistics on made-up runs with known answers, what it may say, and the plan of its runs. (The
+runs themselves take two hours: `make claims`.)"""
 
 import json
 from pathlib import Path
@@ -123,7 +124,8 @@ def test_too_little_for_an_interval():
 
 # ---- claims on made-up runs
 def made_up(levels, seeds=5, subjects=30, spread=2.0, measures=("MPJPE",)):
-    "Runs of variants {name: level}: hard subjects and lucky seeds are common to all variants, and far larger than the differences."
+    """Runs of variants {name: level}: hard subjects and lucky seeds are common to all variants, and far larger than the
+    differences."""
     hard, lucky = np.random.default_rng(0).normal(0, 40, subjects), np.random.default_rng(1).normal(0, 25, seeds)
     return [
         Run(

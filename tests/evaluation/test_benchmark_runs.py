@@ -1,4 +1,5 @@
-"""Trained models on native test sets: tiny sets by the independent writers, crop models that know the truth, and the files that come out."""
+"""Trained models on native test sets: tiny sets by the independent writers, crop models that know the truth, and the
+files that come out."""
 
 import json
 import shutil
@@ -67,7 +68,8 @@ SETS = {
 
 
 class Knowing(torch.nn.Module):
-    "Answers for one target after the other with its world joints, in the frame of its crop; joints of other formats are put somewhere else."
+    """Answers for one target after the other with its world joints, in the frame of its crop; joints of other formats
+    are put somewhere else."""
 
     def __init__(self, answers):
         super().__init__()
@@ -86,7 +88,8 @@ class Knowing(torch.nn.Module):
 
 
 def learned(example, native, format, moved=0.0):
-    "World joints of all learned formats: the example's by name in one of them, each but the root `moved` mm in some direction."
+    """World joints of all learned formats: the example's by name in one of them, each but the root `moved` mm in some
+    direction."""
     rng = np.random.default_rng(zlib.crc32(example.example_id.encode()))
     world = rng.normal(0, 9e3, (len(LEARNED), 3))
     way = rng.normal(size=example.joints3d.shape)
@@ -327,7 +330,8 @@ def test_a_model_without_the_format_is_named(tmp_path):
 
 
 def test_formats():
-    "The 17 joints of the tests, as their owners take them from the 25 and 28 of training (indices of PosePile and of the owners' script)."
+    """The 17 joints of the tests, as their owners take them from the 25 and 28 of training (indices of PosePile and of
+    the owners' script)."""
     rows = joint_rows(
         formats_of(load_skeleton("mpi_inf_3dhp_28")), load_skeleton("mpi_inf_3dhp_17"), "m", PROTOCOLS["mupots"]
     )

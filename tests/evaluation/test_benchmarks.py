@@ -1,4 +1,5 @@
-"""The field's benchmarks: what each protocol says (method.md 4), and its numbers against the authors' formulas written out."""
+"""The field's benchmarks: what each protocol says (method.md 4), and its numbers against the authors' formulas written
+out."""
 
 import json
 

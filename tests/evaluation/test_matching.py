@@ -1,4 +1,5 @@
-"""Matching of people and the numbers that follow, against a literal transcription of MuPoTS-3D's written rules on random pictures with misses and extras."""
+"""Matching of people and the numbers that follow, against a literal transcription of MuPoTS-3D's written rules on
+random pictures with misses and extras."""
 
 import warnings
 from dataclasses import replace
@@ -22,7 +23,8 @@ def pixels(joints):
 
 
 def scene(seed, pictures=12, crowding=400.0):
-    "People who stand close enough to be taken for one another; a third are not found; strangers are; predictions are in random order; some joints are not annotated in 2D."
+    """People who stand close enough to be taken for one another; a third are not found; strangers are; predictions are
+    in random order; some joints are not annotated in 2D."""
     rng = np.random.default_rng(seed)
     counts = rng.integers(0, 5, pictures)
     picture = np.repeat(np.arange(pictures), counts)
@@ -53,7 +55,8 @@ NAMES = list(MUPOTS.formats[0].joints)
 
 
 def written_matching(pred2d, true2d):
-    "Annotated people in order; choose the unmatched prediction with most joints (1 to 13) whose max(|dx|, |dy|) < 40 px; at least one."
+    """Annotated people in order; choose the unmatched prediction with most joints (1 to 13) whose max(|dx|, |dy|) < 40
+    px; at least one."""
     taken, answer = set(), []
     for t in true2d:
         best, best_count = -1, 0

@@ -439,7 +439,8 @@ def test_near_pairs_and_their_two_inconsistencies():
 
 
 def test_speed_of_the_full_vector():
-    "Issue 6: a million poses of 24 joints under 20 s on one core; here 20,000 with room for a busy machine (benchmarks/metrics.py does the whole)."
+    """Issue 6: a million poses of 24 joints under 20 s on one core; here 20,000 with room for a busy machine
+    (benchmarks/metrics.py does the whole)."""
     pred, true = random_poses(n=20_000, joints=24, missing=0)
     start = time.process_time()
     measure(pred, true)

@@ -1,4 +1,5 @@
-"""Prediction files: both layouts, identity of rows and joints, and a table of files that are wrong, each with the words that name the fault."""
+"""Prediction files: both layouts, identity of rows and joints, and a table of files that are wrong, each with the words
+that name the fault."""
 
 import json
 import warnings

@@ -1,4 +1,5 @@
-"""Protocols as data, results that refuse to be mixed, conformance of the published ones, the embedded and the real-recording protocol."""
+"""Protocols as data, results that refuse to be mixed, conformance of the published ones, the embedded and the
+real-recording protocol."""
 
 import json
 from dataclasses import replace

@@ -31,7 +31,8 @@ PLACES = {name: np.array([40000.0, -36000, 1000]) if "far" in name else np.array
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    "One person per camera; each picture's green says which example it is, and its red grows to the right, so that a mirrored crop shows."
+    """One person per camera; each picture's green says which example it is, and its red grows to the right, so that a
+    mirrored crop shows."""
     folder, rng = tmp_path_factory.mktemp("table") / "t", np.random.default_rng(0)
     with ExampleWriter(folder, SKELETON, "oracle") as writer:
         for k, (name, camera) in enumerate(CAMERAS.items()):
@@ -83,7 +84,8 @@ def test_geometry_adds_less_than_a_tenth_of_a_millimetre(table, flip_average):
 
 
 class Conv(torch.nn.Module):
-    "A small network with normalisation layers, whose answers would depend on the batch if it were left in training mode."
+    """A small network with normalisation layers, whose answers would depend on the batch if it were left in training
+    mode."""
 
     def __init__(self):
         super().__init__()
@@ -132,7 +134,8 @@ def test_flip_average_is_exactly_equivariant():
 
 
 def test_mirror_matches_the_original(conformance):
-    "Test-time augmentation of the original: x mirrored by the flip matrix, left and right joints swapped on flipped crops."
+    """Test-time augmentation of the original: x mirrored by the flip matrix, left and right joints swapped on flipped
+    crops."""
     arrays, facts = conformance("mirror_tta")
     from acae_nb.skeletons.joints import Skeleton
 

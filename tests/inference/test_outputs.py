@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from acae_nb.autoencoder.acae import load_acae, stick_people
+from acae_nb.autoencoder.acae import load_acae
+from acae_nb.autoencoder.stick_people import stick_people
 from acae_nb.geometry.cameras import Camera
 from acae_nb.inference.estimator import PoseEstimator
 from acae_nb.inference.outputs import write_coco, write_csv, write_parquet, write_trc, writer_of

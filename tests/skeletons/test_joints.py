@@ -1,4 +1,5 @@
-"""Every published format is consistent; broken tables are refused by field; unions, selections and merges keep their promises."""
+"""Every published format is consistent; broken tables are refused by field; unions, selections and merges keep their
+promises."""
 
 import json
 
