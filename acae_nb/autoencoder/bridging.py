@@ -104,7 +104,7 @@ class Bridge:
         return cls(acae, moment, (residual**2).mean((0, 2)).sqrt())
 
     def prior_precision(self) -> Float[torch.Tensor, "L L"]:
-        """Inverse covariance of the latents, m^-2, before any joint is seen: anywhere in space, shaped like the poses."""
+        """Inverse covariance of the latents, m^-2, before any joint is seen: anywhere, shaped like the poses."""
         size = len(self.latent_moment)
         anywhere = 1e2 * self.latent_moment.diagonal().max()
         return torch.linalg.inv(self.latent_moment + anywhere + 1e-6 * torch.eye(size, dtype=torch.float64))

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acae_nb.autoencoder.acae import ACAE, affine_rows, lambda_of_sums, load_acae, objective, save_acae, sparsity
+from acae_nb.autoencoder.acae import ACAE, affine_rows, lambda_of_sums, load_acae, objective, save_acae
 from acae_nb.autoencoder.affine_factors import (
     LatentSearch,
     Moments,
@@ -17,12 +17,11 @@ from acae_nb.autoencoder.affine_factors import (
     exchange_latents,
     fold,
     least_squares_decoder,
-    moment_of_distances,
     surrogate,
     unfold,
 )
 from acae_nb.autoencoder.affine_polish import fill_missing, projected, spatial
-from acae_nb.autoencoder.fitting import check_poses, fit_acae, mirror_table
+from acae_nb.autoencoder.fitting import fit_acae, mirror_table
 
 MIRROR = np.array([1, 0, 3, 2, 5, 4, 7, 6, 8, 9])
 QUICK = dict(n_latent_sided=4, n_latent_center=2, rounds=20, polish_steps=20)
@@ -292,7 +291,7 @@ def some_moments(seed=0):
 def test_exchanges_cost_what_they_say(seed):
     search, g = LatentSearch(some_moments(seed)), torch.Generator().manual_seed(seed)
     rows = torch.rand(4, 6, generator=g).double(), torch.rand(2, 4, generator=g).double()
-    for total, (latent, joint), better in search.exchanges(rows, leaving=4, each=2):
+    for total, _exchange, better in search.exchanges(rows, leaving=4, each=2):
         assert total == pytest.approx(search.total(better), rel=0.02, abs=1e-6) and [len(r) for r in better] == [4, 2]
 
 

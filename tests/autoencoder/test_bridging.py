@@ -99,7 +99,7 @@ def test_says_what_is_wrong(people):
 
 
 def test_more_seen_joints_never_raise_the_expected_error(people):
-    joints, bridge = people[2], people[5]
+    bridge = people[5]
     few, more = bridge.expected(range(0, 10)), bridge.expected(range(0, 20))
     assert (more["expected mm"] <= few["expected mm"] + 1e-6).all()
 
