@@ -27,8 +27,8 @@ import torch
 from scipy.stats import rankdata
 
 from acae_nb.autoencoder.acae import load_acae
-from acae_nb.autoencoder.fitting import fit_acae
 from acae_nb.autoencoder.bridging import Bridge, ExpectedError, calibration, disagreement, format_to_format
+from acae_nb.autoencoder.fitting import fit_acae
 from acae_nb.examples.tables import ExampleTable
 from acae_nb.skeletons.joints import Skeleton
 

@@ -18,7 +18,6 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from scipy import stats
 
 from ..evaluation.metrics import aligned_distances, along_and_across
 from ..evaluation.protocols import Protocol

@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..autoencoder.acae import fit_acae, save_acae
+from ..autoencoder.acae import save_acae
 from ..autoencoder.affine_polish import projected, spatial
+from ..autoencoder.fitting import fit_acae
 from ..basics.files import fingerprint
 from ..basics.import_closure import import_closure
 from .findings import VARIANTS, Run, pose_scores, read_run, run_of, write_run
