@@ -15,7 +15,7 @@ from functools import cache
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 
 from .tables import Example, decode_mask, encode_jpeg, encode_mask
 from ..geometry.cameras import Camera, crop_camera, look_at_rotation, project_points, undistort_points
@@ -24,7 +24,8 @@ from ..skeletons.joints import Skeleton
 # %% ../../nbs/examples/03_crops.ipynb #922b19a9
 @dataclass(frozen=True)
 class Augmentation:
-    "How much a crop is varied; each value is drawn uniformly from +- the number unless told otherwise (method of MeTRAbs-ACAE)."
+    """How much a crop is varied; each value is drawn uniformly from +- the number unless told otherwise (method of
+    MeTRAbs-ACAE)."""
 
     rotation_deg: float = 20.0  # about the viewing direction
     scale: float = 0.25  # 0.25: the person appears at 0.75 to 1.25 of its size
@@ -54,8 +55,8 @@ NO_AUGMENTATION = Augmentation(
 def source_region(
     source: Camera, target: Camera, size: int, image_size: tuple[int, int]
 ) -> tuple[tuple[int, int, int, int], float, bool]:
-    """What the crop needs of the picture: (left, top, right, bottom) px, how many source px one crop px covers in the middle,
-    and whether the whole crop lies before the source camera."""
+    """What the crop needs of the picture: (left, top, right, bottom) px, how many source px one crop px covers in the
+    middle, and whether the whole crop lies before the source camera."""
     edge = np.linspace(-0.5, size - 0.5, 9)
     grid = np.array([(x, y) for x in edge for y in edge] + [((size - 1) / 2 + d, (size - 1) / 2) for d in (-1, 1)])
     rays = np.c_[undistort_points(grid, target.intrinsics), np.ones(len(grid))] @ target.rotation @ source.rotation.T
@@ -69,7 +70,8 @@ def source_region(
 
 # %% ../../nbs/examples/03_crops.ipynb #5d664ab8
 def widened(low: int, high: int, step: int, end: int) -> tuple[int, int]:
-    "The range low..high, made as long as a multiple of `step` where that fits into 0..end (cells of whole pixels are averaged several times faster)."
+    """The range low..high, made as long as a multiple of `step` where that fits into 0..end (cells of whole pixels are
+    averaged several times faster)."""
     length = -(-(high - low) // step) * step
     if length > end:
         return low, high
@@ -80,8 +82,8 @@ def widened(low: int, high: int, step: int, end: int) -> tuple[int, int]:
 def warp_image(
     image: np.ndarray, source: Camera, target: Camera, size: int, interpolation: int = cv2.INTER_LINEAR
 ) -> np.ndarray:
-    """The size x size picture that `target` (no distortion, same place) takes of what `source` saw in `image` [H, W, ...];
-    black where `source` saw nothing. Antialiased, unless `interpolation` is cv2.INTER_NEAREST."""
+    """The size x size picture that `target` (no distortion, same place) takes of what `source` saw in `image` [H, W,
+    ...]; black where `source` saw nothing. Antialiased, unless `interpolation` is cv2.INTER_NEAREST."""
     (x0, y0, x1, y1), shrink, before = source_region(source, target, size, image.shape[1::-1])
     if x1 - x0 < 2 or y1 - y0 < 2:
         return np.zeros((size, size, *image.shape[2:]), image.dtype)
@@ -122,7 +124,8 @@ def ray_map(k, distortion, turn, target_intrinsics, size: int) -> tuple[np.ndarr
 def draw_camera(
     camera: Camera, box: Float[np.ndarray, " 4"], size: int, augmentation: Augmentation, rng: np.random.Generator
 ) -> Camera:
-    "The camera of one crop, upright and filled by the box but for the augmentation. ValueError for a box the lens cannot have seen."
+    """The camera of one crop, upright and filled by the box but for the augmentation. ValueError for a box the lens
+    cannot have seen."""
     straight = crop_camera(camera, box, size)
     roll, zoom, x, y = rng.uniform(-1, 1, 4) * (
         np.deg2rad(augmentation.rotation_deg),
@@ -187,7 +190,8 @@ def blob_objects(count: int = 32, seed: int = 0) -> tuple[UInt8[np.ndarray, "64 
 def paste_object(
     image: UInt8[np.ndarray, "S S 3"], picture: UInt8[np.ndarray, "h w 4"], rng: np.random.Generator
 ) -> None:
-    "Blend an RGBA picture over the image, in place, at a random place and a random size of 0.1 to 0.5 of the image's side."
+    """Blend an RGBA picture over the image, in place, at a random place and a random size of 0.1 to 0.5 of the image's
+    side."""
     size = len(image)
     scale = rng.uniform(0.1, 0.5) * size / max(picture.shape[:2])
     w, h = (max(2, int(n * scale)) for n in picture.shape[1::-1])
@@ -277,12 +281,14 @@ def make_crop(
     rng = np.random.default_rng(0) if rng is None else rng
     if image.shape[1::-1] != tuple(example.image_size):
         raise ValueError(
-            f"{example.dataset}, {example.example_id}, image: expected size {example.image_size}, found {image.shape[1::-1]}"
+            f"{example.dataset}, {example.example_id}, image: expected size {example.image_size}, found "
+            f"{image.shape[1::-1]}"
         )
     for name in ("joints3d", "joints2d"):
         if getattr(example, name) is not None and len(getattr(example, name)) != len(skeleton):
             raise ValueError(
-                f"{example.dataset}, {example.example_id}, {name}: expected the {len(skeleton)} joints of {skeleton.name}, found {len(getattr(example, name))}"
+                f"{example.dataset}, {example.example_id}, {name}: expected the {len(skeleton)} joints of "
+                f"{skeleton.name}, found {len(getattr(example, name))}"
             )
     try:
         camera = draw_camera(example.camera, example.box, size, augmentation, rng)
@@ -338,9 +344,10 @@ def store_crop(
     largest_zoom: float = 1.2,
     quality: int = 95,
 ) -> tuple[Example, bytes]:
-    """The example as a crop to keep: at most `size` px a side, `margin` times the box's longest side, enlarged at most `largest_zoom`
-    times. Box, camera, 2D joints and mask are those of the crop; 3D joints stay in the world. The box is the one of which `crop_camera`
-    makes the camera that it makes of the example's own: around the middle, its longer side size / margin."""
+    """The example as a crop to keep: at most `size` px a side, `margin` times the box's longest side, enlarged at most
+    `largest_zoom` times. Box, camera, 2D joints and mask are those of the crop; 3D joints stay in the world. The box is
+    the one of which `crop_camera` makes the camera that it makes of the example's own: around the middle, its longer
+    side size / margin."""
     size = max(16, min(size, round(largest_zoom * margin * max(example.box[2:]))))
     camera = crop_camera(example.camera, example.box, size)
     k = camera.intrinsics * np.array([[1 / margin, 1, 1], [1, 1 / margin, 1], [1, 1, 1]])

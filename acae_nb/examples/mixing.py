@@ -32,7 +32,8 @@ def hash64(x: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/examples/04_mixing.ipynb #1662f97f
 def permute(places: Int[np.ndarray, " N"], n: int, key: np.ndarray) -> Int[np.ndarray, " N"]:
-    "Where a random permutation of 0 .. n - 1 sends each of some places; `key` (uint64, one or one per place) chooses the permutation."
+    """Where a random permutation of 0 .. n - 1 sends each of some places; `key` (uint64, one or one per place) chooses
+    the permutation."""
     half = np.uint64(max(3, ((n - 1).bit_length() + 1) // 2))
     low = (np.uint64(1) << half) - np.uint64(1)
     key = np.broadcast_to(np.asarray(key, np.uint64), np.shape(places))
@@ -92,13 +93,15 @@ class BatchPlan:
         "The part of a step's batch that one of `world` ranks computes; together they compute all of it."
         if not 0 <= rank < world or self.batch_size % world:
             raise ValueError(
-                f"rank {rank} of {world}: expected 0 <= rank < world and a batch of {self.batch_size} that {world} divides"
+                f"rank {rank} of {world}: expected 0 <= rank < world and a batch of {self.batch_size} that {world} "
+                "divides"
             )
         return self.batch(step)[rank::world]
 
 # %% ../../nbs/examples/04_mixing.ipynb #2c1ad7b3
 def union_columns(table_skeleton: Skeleton, union: Skeleton) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    "Which joints of a table go to which columns of the union. ValueError when it has no format of the union, or one that differs."
+    """Which joints of a table go to which columns of the union. ValueError when it has no format of the union, or one
+    that differs."""
     source, target = [], []
     for name, joints in table_skeleton.parts.items():
         if name in union.parts:
@@ -159,7 +162,9 @@ class Batch:
 class MixedBatches(torch.utils.data.Dataset):
     """`batches[step]` is the Batch of a step, or the share of it that `rank` of `world` ranks computes.
 
-    Tables with `joints3d` are 3D sets, the others 2D sets; 3D sets come first. ValueError when tables and plan do not fit."""
+    Tables with `joints3d` are 3D sets, the others 2D sets; 3D sets come first. ValueError when tables and plan do not
+    fit.
+    """
 
     def __init__(
         self,
@@ -219,7 +224,8 @@ class MixedBatches(torch.utils.data.Dataset):
 
 # %% ../../nbs/examples/04_mixing.ipynb #216968c7
 class WorkerStart:
-    "What a worker does first: leave one thread to each library, and see to its end. `alive` is the reading end of a pipe."
+    """What a worker does first: leave one thread to each library, and see to its end. `alive` is the reading end of a
+    pipe."""
 
     def __init__(self, alive: Connection):
         self.alive = alive
@@ -236,8 +242,8 @@ class WorkerStart:
 
 
 def loader(batches: MixedBatches, start: int, stop: int, workers: int = 0, pin_memory: bool = False) -> Iterator[Batch]:
-    """The batches of steps `start` to `stop` in order, made by `workers` processes (0: by this one); the same for any number
-    of them. The workers end with this process, however it ends."""
+    """The batches of steps `start` to `stop` in order, made by `workers` processes (0: by this one); the same for any
+    number of them. The workers end with this process, however it ends."""
     steps = range(start, stop)
     if not workers:
         yield from torch.utils.data.DataLoader(batches, batch_size=None, sampler=steps, pin_memory=pin_memory)

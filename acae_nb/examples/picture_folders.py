@@ -18,8 +18,9 @@ from .crops import Augmentation
 
 # %% ../../nbs/examples/03_picture_folders.ipynb #df8c7612
 class PictureFolder(Sequence):
-    """The pictures below a folder in the order of their names: RGB uint8 [h, w, 3] at most `longest` px a side, or, as `cut_outs`, RGBA
-    uint8 [h, w, 4] of PNG files. ValueError for a folder without pictures, a cut-out without alpha, or a file that cannot be decoded."""
+    """The pictures below a folder in the order of their names: RGB uint8 [h, w, 3] at most `longest` px a side, or, as
+    `cut_outs`, RGBA uint8 [h, w, 4] of PNG files. ValueError for a folder without pictures, a cut-out without alpha, or
+    a file that cannot be decoded."""
 
     def __init__(self, folder: str | Path, cut_outs: bool = False, longest: int = 512):
         self.folder, self.cut_outs, self.longest = Path(folder), cut_outs, longest
@@ -56,8 +57,9 @@ PICTURE_FOLDERS = {"backgrounds": False, "occluders": True}  # parameter: whethe
 
 
 def augmentation_from(values: dict) -> Augmentation:
-    """The augmentation of `values`, in which `backgrounds` (pictures without people) and `occluders` (cut-outs) are folders, or None.
-    ValueError for an unknown name, a folder that has no pictures, and `background` above 0 without backgrounds."""
+    """The augmentation of `values`, in which `backgrounds` (pictures without people) and `occluders` (cut-outs) are
+    folders, or None. ValueError for an unknown name, a folder that has no pictures, and `background` above 0 without
+    backgrounds."""
     known = Augmentation.__dataclass_fields__
     for name in values:
         if name not in known:

@@ -27,7 +27,8 @@ def imported(package: str):
         return importlib.import_module(package)
     except Exception as error:
         raise ImportError(
-            f"{package}_backbone needs the package {package}, which does not import here: {error}. Install it: pip install {package}"
+            f"{package}_backbone needs the package {package}, which does not import here: {error}. Install it: pip "
+            f"install {package}"
         ) from error
 
 # %% ../../nbs/models/02_adapters.ipynb #e4bb93a0
@@ -70,7 +71,8 @@ class LastMap(nn.Module):
         features = self.pick(self.network(x))
         if self.stride and features.shape[2] not in (x.shape[2] // self.stride, -(-x.shape[2] // self.stride)):
             raise ValueError(
-                f"backbone: expected {x.shape[2] // self.stride} cells of {self.stride} px in an image of {x.shape[2]} px, found {features.shape[2]}: this network has another stride at this size"
+                f"backbone: expected {x.shape[2] // self.stride} cells of {self.stride} px in an image of "
+                f"{x.shape[2]} px, found {features.shape[2]}: this network has another stride at this size"
             )
         return features
 
@@ -101,11 +103,13 @@ def adapted(network: nn.Module, pick: Callable, mean, std, description: dict, si
             shape = tuple(part(image).shape)
     except Exception as error:
         raise ValueError(
-            f"{description['name']}: expected a network for images of {side} px (`side` measures on another size), found {type(error).__name__}: {error}"
+            f"{description['name']}: expected a network for images of {side} px (`side` measures on another size), "
+            f"found {type(error).__name__}: {error}"
         ) from error
     if len(shape) != 4 or shape[2] != shape[3] or side % shape[2]:
         raise ValueError(
-            f"{description['name']}: expected a feature map [b, c, h, w] of {side} px that divides them evenly, found {shape}"
+            f"{description['name']}: expected a feature map [b, c, h, w] of {side} px that divides them evenly, found "
+            f"{shape}"
         )
     part.stride = side // shape[2]
     return Backbone([without_idle_parameters(part, image)], [part.stride], shape[1], mean, std, description).train()
@@ -146,12 +150,13 @@ TIMM_OPTIONS = {
 }  # of `timm.create_model`: none of them names a file or an address
 
 
-def timm_backbone(model: str, weights: str | Path | None = None, options: dict = {}, side: int = 128) -> Backbone:
+def timm_backbone(model: str, weights: str | Path | None = None, options: dict | None = None, side: int = 128) -> Backbone:
     """The last feature map of a timm model (random weights, or those of a file in timm's naming), normalised as its
     configuration says. `options`, out of `TIMM_OPTIONS`, go to `timm.create_model`; `side`: px of an image that the
     network takes, to measure its stride on. Raises ImportError without timm, what timm raises for an unknown model,
     FileNotFoundError, and ValueError for a name that is not plain, an option that is not listed, or weights of another
     network."""
+    options = dict(options or {})
     check_model_name("timm_backbone", model)
     check_options("timm_backbone", options, TIMM_OPTIONS)
 
@@ -203,7 +208,7 @@ def configuration(package, model: str, options: dict):
 def transformers_backbone(
     model: str,
     weights: str | Path | None = None,
-    options: dict = {},
+    options: dict | None = None,
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
     side: int = 128,
@@ -212,6 +217,7 @@ def transformers_backbone(
     configuration `options`, random weights, or of the folder `weights` that `save_pretrained` wrote (its configuration;
     nothing is downloaded). `side`: px of an image that the network takes. Raises ImportError without transformers,
     FileNotFoundError, and ValueError for unknown options or weights of another network."""
+    options = dict(options or {})
     package = imported("transformers")
     if weights is None:
         network = package.AutoBackbone.from_config(configuration(package, model, options))

@@ -88,7 +88,10 @@ class Backbone(nn.Module):
         super().__init__()
         self.features = nn.Sequential(*parts)
         self.strides, self.stride, self.out_channels, self.description = strides, strides[-1], out_channels, description
-        as_channels = lambda value: torch.as_tensor(value, dtype=torch.float32).expand(3).reshape(3, 1, 1)
+
+        def as_channels(value):
+            return torch.as_tensor(value, dtype=torch.float32).expand(3).reshape(3, 1, 1)
+
         self.register_buffer("mean", as_channels(mean).clone(), persistent=False)
         self.register_buffer("std", as_channels(std).clone(), persistent=False)
         self.n_frozen = 0
@@ -296,10 +299,13 @@ def _initialise(backbone: nn.Module) -> None:
 def lite0_names(backbone: Backbone) -> dict[str, str]:
     "For each tensor of our Lite0, its name in the pip package's file."
     names, index = {}, 0
-    norms = lambda ours, theirs: {
-        f"{ours}.{leaf}": f"{theirs}.{leaf}"
-        for leaf in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    }
+
+    def norms(ours, theirs):
+        return {
+            f"{ours}.{leaf}": f"{theirs}.{leaf}"
+            for leaf in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+        }
+
     for i, part in enumerate(backbone.features):
         if isinstance(part[0], Block):
             for j, block in enumerate(part):
@@ -438,7 +444,10 @@ def blazepose(
     to 0..1.
     """
     parts, strides = efficientnet_parts(24, BLAZEPOSE_STAGES, 864, nn.ReLU6, False)
-    spatial = lambda: conv_norm(864, 864, 3, groups=864, activation=nn.ReLU6)
+
+    def spatial():
+        return conv_norm(864, 864, 3, groups=864, activation=nn.ReLU6)
+
     parts.append(nn.Sequential(spatial(), spatial(), conv_norm(864, 288, activation=nn.ReLU6)))
     options = {"channels": channels, "blocks": blocks, "momentum": momentum}
     backbone = ExtendedBackbone(

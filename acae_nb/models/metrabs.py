@@ -107,7 +107,8 @@ def read_skeletons(folder: str | Path, n_joints: int) -> dict[str, tuple[list[in
     for name, info in infos.items():
         if not isinstance(info, dict) or not {"indices", "names", "edges"} <= info.keys():
             raise ValueError(
-                f"{path}: {name!r}: expected indices, names and edges, found {sorted(info) if isinstance(info, dict) else type(info).__name__}"
+                f"{path}: {name!r}: expected indices, names and edges, found "
+                f"{sorted(info) if isinstance(info, dict) else type(info).__name__}"
             )
         indices, names = (
             [int(i) for i in info["indices"]],
@@ -134,7 +135,8 @@ def fill_weights(model: PoseModel, path: str | Path) -> None:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
-            f"{path}: expected a dictionary of tensors and nothing else, found {type(error).__name__}: {str(error)[:300]}"
+            f"{path}: expected a dictionary of tensors and nothing else, found {type(error).__name__}: "
+            f"{str(error)[:300]}"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"{path}: expected a dictionary of tensors, found {type(state).__name__}")
@@ -203,13 +205,15 @@ def load_metrabs(folder: str | Path, batch_coupled: bool = False) -> PublishedMo
         order, every = formats.pop("")
         if order != list(range(layout.n_joints)):
             raise ValueError(
-                f"{folder / 'skeleton_infos.pkl'}: '': expected the indices 0..{layout.n_joints - 1} in order, found {order[:8]} ..."
+                f"{folder / 'skeleton_infos.pkl'}: '': expected the indices 0..{layout.n_joints - 1} in order, found "
+                f"{order[:8]} ..."
             )
     elif layout.n_joints == len(names):
         every = skeleton_of_names("all", names, edges)
     else:
         raise ValueError(
-            f"{folder / 'skeleton_infos.pkl'}: expected the format '' with names for all {layout.n_joints} joints, found {sorted(formats)}"
+            f"{folder / 'skeleton_infos.pkl'}: expected the format '' with names for all {layout.n_joints} joints, "
+            f"found {sorted(formats)}"
         )
     backbone = backbone_from(
         {

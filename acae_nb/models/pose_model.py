@@ -72,13 +72,15 @@ def heatmap_to_metric(
     centered: bool = True,
     legacy_shift: bool = False,
 ) -> Float[Tensor, "*b 3"]:
-    "Millimetres, up to an unknown shift, of heatmap coordinates 0..1: the crop is `box_mm` wide, and so is the depth range."
+    """Millimetres, up to an unknown shift, of heatmap coordinates 0..1: the crop is `box_mm` wide, and so is the depth
+    range."""
     xy = heatmap_to_image(coords, size, stride, centered, legacy_shift) * (box_mm / size)
     return torch.cat([xy, coords[..., 2:] * box_mm], -1)
 
 # %% ../../nbs/models/03_pose_model.ipynb #d4b7b3cb
 def image_to_heatmap(px: Float[Tensor, "*b 2"], size: int, stride: int, centered: bool = True) -> Float[Tensor, "*b 2"]:
-    "Heatmap coordinates of crop pixels: the inverse of `heatmap_to_image`; beyond 0..1 outside the outermost cells' centres."
+    """Heatmap coordinates of crop pixels: the inverse of `heatmap_to_image`; beyond 0..1 outside the outermost cells'
+    centres."""
     return (px - stride // 2 * int(centered)) / ((size - 1) // stride * stride)
 
 # %% ../../nbs/models/03_pose_model.ipynb #56d164bc
@@ -119,7 +121,8 @@ def reference_full_perspective(
     regularizer: float = 1e-2,
 ) -> Float[Tensor, "b 3"]:
     """Shift r (mm) that brings `relative` + r onto the rays: least squares with each equation times its point's weight,
-    pulled to zero by `regularizer`. MeTRAbs, section 3.3; the normalisation is per example unless `rms` says otherwise."""
+    pulled to zero by `regularizer`. MeTRAbs, section 3.3; the normalisation is per example unless `rms` says otherwise.
+    """
     b = directions * relative[..., 2:] - relative[..., :2]
     scale_a, scale_b = rms(directions), rms(b)
     a, b, w = directions / scale_a[:, None], b / scale_b[:, None], weights.square()[..., None]
@@ -194,7 +197,8 @@ class PoseOutput:
 
 # %% ../../nbs/models/03_pose_model.ipynb #f9e93027
 def combine_points(matrix: Float[Tensor, "out in"], points: Float[Tensor, "*b in c"]) -> Float[Tensor, "*b out c"]:
-    "Affine combinations of points: row i of `matrix` holds the weights of output i (rows sum to 1). Never below float32."
+    """Affine combinations of points: row i of `matrix` holds the weights of output i (rows sum to 1). Never below
+    float32."""
     with torch.autocast(points.device.type, enabled=False):
         points = points.to(torch.promote_types(points.dtype, torch.float32))
         return matrix.to(points.dtype) @ points
@@ -260,8 +264,9 @@ class HybridPoints(nn.Module):
 
 # %% ../../nbs/models/03_pose_model.ipynb #78b69333
 class HeatmapHead(nn.Module):
-    """Features [b, c, h, w] -> logits [b, 1 + depth, points, h, w]: each point's image heatmap, then the bins of its metric one.
-    The logits are computed in the weights' precision, also under autocast: rounded to bfloat16 they move a point by millimetres."""
+    """Features [b, c, h, w] -> logits [b, 1 + depth, points, h, w]: each point's image heatmap, then the bins of its
+    metric one. The logits are computed in the weights' precision, also under autocast: rounded to bfloat16 they move a
+    point by millimetres."""
 
     def __init__(self, in_channels: int, n_points: int, depth: int = 8):
         super().__init__()
@@ -269,7 +274,8 @@ class HeatmapHead(nn.Module):
         self.conv_final = nn.Conv2d(in_channels, (1 + depth) * n_points, 1)
 
     def forward(self, features: Float[Tensor, "b c h w"]):
-        # With features and weight so laid out, each heatmap's cells are neighbours in memory, which makes soft-argmax fast.
+        # With features and weight so laid out, each heatmap's cells are neighbours in memory, which makes soft-argmax
+        # fast.
         weight = self.conv_final.weight.flatten(1)[..., None, None]
         with torch.autocast(features.device.type, enabled=False):
             logits = F.conv2d(features.to(weight.dtype).contiguous(), weight, self.conv_final.bias)
@@ -359,8 +365,9 @@ def _square(images: Tensor) -> int:
 # %% ../../nbs/models/03_pose_model.ipynb #97e83bbc
 @torch.no_grad()
 def start_from(model: PoseModel, trained: PoseModel, encoder: Float[Tensor, "l j"] | None = None) -> PoseModel:
-    """Copies `trained` (a SeparateJoints model) into `model`: the backbone, the joints' head channels, and, where `encoder`
-    is given, latent points' channels as the encoder's combination of the joints' (else they keep their initialisation)."""
+    """Copies `trained` (a SeparateJoints model) into `model`: the backbone, the joints' head channels, and, where
+    `encoder` is given, latent points' channels as the encoder's combination of the joints' (else they keep their
+    initialisation)."""
     if not isinstance(trained.layout, SeparateJoints):
         raise ValueError(f"trained: expected a SeparateJoints model, found {type(trained.layout).__name__}")
     model.backbone.load_state_dict(trained.backbone.state_dict())
@@ -403,7 +410,10 @@ def save_pose_model(folder: str | Path, model: PoseModel, skeleton: Skeleton, pa
 # %% ../../nbs/models/03_pose_model.ipynb #0ba0d8f3
 def _empty_layout(path: Path, kind: str, n_joints: int, n_points: int) -> nn.Module:
     "A layout of the given sizes, its matrices to be filled from the state."
-    first = lambda rows, columns: torch.eye(1, columns).expand(rows, -1)
+
+    def first(rows, columns):
+        return torch.eye(1, columns).expand(rows, -1)
+
     if kind == "SeparateJoints":
         return SeparateJoints(n_joints)
     if kind == "DecodedPoints":
@@ -415,7 +425,8 @@ def _empty_layout(path: Path, kind: str, n_joints: int, n_points: int) -> nn.Mod
 
 # %% ../../nbs/models/03_pose_model.ipynb #2107ad4d
 def _read_weights(path: Path, sha256: str, expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    "Tensors of a safetensors file, checked against its sum and the expected names and shapes; ValueError names all that differ."
+    """Tensors of a safetensors file, checked against its sum and the expected names and shapes; ValueError names all
+    that differ."""
     content = path.read_bytes()
     if (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise ValueError(
@@ -455,7 +466,8 @@ def load_pose_model(folder: str | Path) -> tuple[PoseModel, Skeleton, dict]:
     keys = {"format", "code_version", "skeleton", "backbone", "layout", "geometry", "params", "weights_sha256"}
     if not isinstance(info, dict) or info.keys() != keys:
         raise ValueError(
-            f"{sidecar}: expected the keys {sorted(keys)}, found {sorted(info) if isinstance(info, dict) else type(info)}"
+            f"{sidecar}: expected the keys {sorted(keys)}, found "
+            f"{sorted(info) if isinstance(info, dict) else type(info)}"
         )
     if info["format"] != 1:
         raise ValueError(f"{sidecar}: format: expected 1, found {info['format']!r}")

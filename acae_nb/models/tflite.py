@@ -42,7 +42,8 @@ def constant(graph, producers: dict, tensor: int) -> Float[np.ndarray, "..."]:
     content, kinds = graph.buffers[found.buffer].data, {0: np.float32, 1: np.float16}
     if content is None or found.type not in kinds:
         raise ValueError(
-            f"tensor {tensor}: expected constant floats, found {'no content' if content is None else f'type {found.type}'}"
+            f"tensor {tensor}: expected constant floats, found "
+            f"{'no content' if content is None else f'type {found.type}'}"
         )
     return np.frombuffer(bytes(content), kinds[found.type]).reshape(found.shape).astype(np.float32)
 
@@ -66,7 +67,10 @@ def trunk(path: str | Path) -> list[Convolution]:
     graph, found = read_graph(path), []
     operators = graph.subgraphs[0].operators
     producers = {int(output): op for op in operators for output in op.outputs}
-    codes = lambda op: graph.operatorCodes[op.opcodeIndex].deprecatedBuiltinCode
+
+    def codes(op):
+        return graph.operatorCodes[op.opcodeIndex].deprecatedBuiltinCode
+
     pooled = [int(op.inputs[0]) for op in operators if codes(op) == MAX_POOL]
     if not pooled:
         raise ValueError(f"{path}: expected a network with max pooling, found none")

@@ -50,7 +50,8 @@ def skeletons(arguments) -> int:
     "acae-nb skeletons [list | show NAME | compare A B]"
     if len(arguments.names) != {"list": 0, "show": 1, "compare": 2}[arguments.what]:
         raise ValueError(
-            f"skeletons {arguments.what}: expected {dict(list='no name', show='one name', compare='two names')[arguments.what]}, found {arguments.names}"
+            f"skeletons {arguments.what}: expected "
+            f"{dict(list='no name', show='one name', compare='two names')[arguments.what]}, found {arguments.names}"
         )
     found = [load_skeleton(name) for name in (arguments.names or skeleton_names())]
     if arguments.what == "list":
@@ -82,7 +83,8 @@ def to_write(path: str | Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(
-            f"{path}: expected a place to write to, found that {path.parent} is no folder and cannot be made ({error.strerror})"
+            f"{path}: expected a place to write to, found that {path.parent} is no folder and cannot be made "
+            f"({error.strerror})"
         ) from error
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"{path}: expected a folder that can be written to, found {path.parent} that cannot")
@@ -111,7 +113,8 @@ def draw(image: UInt8[np.ndarray, "h w 3"], poses: Poses) -> UInt8[np.ndarray, "
 
 
 class Overlays:
-    "Pictures with poses, one after the other, to a folder (a PNG each: of b.jpg it is b.jpg.png), or to one video where `path` ends like one."
+    """Pictures with poses, one after the other, to a folder (a PNG each: of b.jpg it is b.jpg.png), or to one video
+    where `path` ends like one."""
 
     def __init__(self, path: str | Path, rate: float):
         self.path, self.rate, self.video = Path(path), rate, None
@@ -150,7 +153,8 @@ class Overlays:
 
 # %% ../../nbs/workflow/02_cli.ipynb #afeb9190
 def pictures_of(path: str | Path) -> tuple[list[str] | None, Iterable[np.ndarray], int | None, float]:
-    "(names of files, known as far as they are read; pictures one by one; how many if known; pictures per second) of a picture, a folder of pictures, or a video. FileNotFoundError, or ValueError for another kind of file."
+    """(names of files, known as far as they are read; pictures one by one; how many if known; pictures per second) of a
+    picture, a folder of pictures, or a video. FileNotFoundError, or ValueError for another kind of file."""
     path = Path(path)
     if path.is_dir():
         pictures = FolderPictures(path)
@@ -162,7 +166,8 @@ def pictures_of(path: str | Path) -> tuple[list[str] | None, Iterable[np.ndarray
     if path.suffix.lower() in VIDEO_ENDINGS:
         return None, video_frames(path), frame_count(path), frame_rate(path)
     raise ValueError(
-        f"{path}: expected a picture ({' '.join(PICTURE_ENDINGS)}) or a video ({' '.join(VIDEO_ENDINGS)}), found {path.suffix!r}"
+        f"{path}: expected a picture ({' '.join(PICTURE_ENDINGS)}) or a video ({' '.join(VIDEO_ENDINGS)}), found "
+        f"{path.suffix!r}"
     )
 
 
@@ -228,7 +233,8 @@ def predict(arguments) -> int:
     answer(
         arguments,
         {"pictures": found, "people": people, "output": str(arguments.output), "complete": not lost, "lost": lost},
-        f"{people} {'person' if people == 1 else 'people'} in {found} {'picture' if found == 1 else 'pictures'} -> {arguments.output}",
+        f"{people} {'person' if people == 1 else 'people'} in {found} {'picture' if found == 1 else 'pictures'} -> "
+        f"{arguments.output}",
     )
     return PARTLY if lost else DONE
 
@@ -274,7 +280,8 @@ def evaluate(arguments) -> int:
 
 # %% ../../nbs/workflow/02_cli.ipynb #3756b32f
 def read_poses_npz(path: str | Path) -> tuple[np.ndarray, Skeleton | None, list[str] | None]:
-    "`joints3d` [n, j, 3] (mm, camera frame) of an npz, and its `joints` (names) or `skeleton` (a published name) where it has them. ValueError naming the file and the field."
+    """`joints3d` [n, j, 3] (mm, camera frame) of an npz, and its `joints` (names) or `skeleton` (a published name)
+    where it has them. ValueError naming the file and the field."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: expected an npz of poses, found no such file")
     try:
@@ -285,7 +292,8 @@ def read_poses_npz(path: str | Path) -> tuple[np.ndarray, Skeleton | None, list[
     poses = arrays.get("joints3d")
     if poses is None or poses.ndim != 3 or poses.shape[2] != 3:
         raise ValueError(
-            f"{path}: joints3d: expected [poses, joints, 3] in mm, found {'none; it has ' + str(sorted(arrays)) if poses is None else poses.shape}"
+            f"{path}: joints3d: expected [poses, joints, 3] in mm, found "
+            f"{'none; it has ' + str(sorted(arrays)) if poses is None else poses.shape}"
         )
     skeleton = load_skeleton(str(arrays["skeleton"])) if "skeleton" in arrays else None
     return poses, skeleton, [str(n) for n in arrays["joints"]] if "joints" in arrays else None
@@ -314,7 +322,8 @@ def fit_acae(arguments) -> int:
     answer(
         arguments,
         values,
-        f"{values['latents']} latent points for {values['joints']} joints from {values['poses']} poses: {values['residual_mm']} mm on average, worst {values['worst_joint']} -> {arguments.output}",
+        f"{values['latents']} latent points for {values['joints']} joints from {values['poses']} poses: "
+        f"{values['residual_mm']} mm on average, worst {values['worst_joint']} -> {arguments.output}",
     )
     return DONE
 
@@ -341,7 +350,8 @@ def export(arguments) -> int:
 
 # %% ../../nbs/workflow/02_cli.ipynb #c0f6d3d6
 def card(arguments) -> int:
-    "acae-nb card MODEL RESULTS.json: a model card from the model's description and measured results (benchmark -> measure -> number)."
+    """acae-nb card MODEL RESULTS.json: a model card from the model's description and measured results (benchmark ->
+    measure -> number)."""
     from acae_nb.inference.publishing import benchmarks_of, model_card
 
     try:

@@ -71,8 +71,8 @@ def scene(seed, lens="none", focal=250.0):
 @given(seed=st.integers(0, 10**6), lens=st.sampled_from(list(LENSES)), size=st.sampled_from([32, 64, 128, 200]))
 @settings(max_examples=60, deadline=None)
 def test_a_joint_warped_with_the_picture_is_the_joint_of_the_new_camera(seed, lens, size):
-    """The picture holds its own x and y as brightness: where the crop's camera puts a joint, the crop must show the joint's
-    place in the original. The tolerance is 0.1 px of the crop."""
+    """The picture holds its own x and y as brightness: where the crop's camera puts a joint, the crop must show the
+    joint's place in the original. The tolerance is 0.1 px of the crop."""
     example, rng = scene(seed, lens), np.random.default_rng(seed)
     camera = draw_camera(example.camera, example.box, size, GEOMETRY, rng)
     ramps = [warp_image(ramp + 1000, example.camera, camera, size) - 1000 for ramp in (X, Y)]
@@ -142,7 +142,10 @@ def test_no_augmentation_is_upright_centred_and_filled():
 
 def test_a_crop_depends_on_its_generator_alone():
     example = scene(3)
-    state = lambda: np.random.Generator(np.random.Philox(key=[1, 2]))
+
+    def state():
+        return np.random.Generator(np.random.Philox(key=[1, 2]))
+
     one, two = (make_crop(example, NOISE, SKELETON, 64, Augmentation(), state()) for _ in range(2))
     assert (one.image == two.image).all() and (one.joints3d == two.joints3d).all()
     assert (make_crop(example, NOISE, SKELETON, 64, Augmentation(), np.random.default_rng(4)).image != one.image).any()
@@ -225,9 +228,10 @@ def test_colour_matrix_is_the_composition_it_says():
     luma = colours @ [0.299, 0.587, 0.114]
     for seed in range(20):
         draw = np.random.default_rng(seed).uniform(-1, 1, 4)
-        out = lambda **k: (
-            colours @ (m := colour_matrix(mean, replace(a, **k), np.random.default_rng(seed)))[:, :3].T + m[:, 3]
-        )
+
+        def out(**k):
+            return colours @ (m := colour_matrix(mean, replace(a, **k), np.random.default_rng(seed)))[:, :3].T + m[:, 3]
+
         np.testing.assert_allclose(out(brightness=0.125), colours + draw[0] * 0.125 * 255)
         np.testing.assert_allclose(out(contrast=0.5), mean + (colours - mean) * (1 + draw[1] * 0.5))
         np.testing.assert_allclose(

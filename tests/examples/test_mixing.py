@@ -23,7 +23,7 @@ from acae_nb.examples.mixing import (
 )
 from acae_nb.examples.tables import Example, ExampleTable, ExampleWriter, encode_jpeg
 from acae_nb.geometry.cameras import Camera
-from acae_nb.skeletons.joints import load_skeleton, select, union
+from acae_nb.skeletons.joints import load_skeleton, union
 
 H36M, SMPL, COCO, COCO19 = (load_skeleton(n) for n in ("h36m_17", "smpl_24", "coco_17", "cmu_panoptic_19"))
 BOTH = union([H36M, SMPL])
@@ -223,9 +223,9 @@ def tables(tmp_path_factory):
     ]
 
 
-def mixed(tables, augmentation=Augmentation(), **changes):
+def mixed(tables, augmentation=None, **changes):
     plan = BatchPlan([len(t) for t in tables], [4, 3, 1, 3, 1][: len(tables)], 5)
-    return MixedBatches(tables, plan, BOTH, COCO, 32, augmentation, seed=9, **changes)
+    return MixedBatches(tables, plan, BOTH, COCO, 32, augmentation or Augmentation(), seed=9, **changes)
 
 
 def assert_same(one, two):

@@ -34,8 +34,10 @@ def folder(tmp_path, weights):
     "The authors' layout with random weights; six joints that are combinations of four points."
     torch.save(weights, tmp_path / "ckpt.pt")
     (tmp_path / "config.yaml").write_text(
-        "proc_side: 64\nstride_train: 32\nstride_test: 32\ncentered_stride: false\nlegacy_centered_stride_bug: true\nefficientnet_size: s\nbackbone: efficientnetv2-s\n"
-        "depth: 8\nbox_size_mm: 2200\nweak_perspective: false\nmix_3d_inside_fov: 0.5\naffine_weights: null\ntransform_coords: false\npredict_all_and_latents: false\nmodel_dir: /somewhere\n"
+        "proc_side: 64\nstride_train: 32\nstride_test: 32\ncentered_stride: false\nlegacy_centered_stride_bug: true\n"
+        "efficientnet_size: s\nbackbone: efficientnetv2-s\n"
+        "depth: 8\nbox_size_mm: 2200\nweak_perspective: false\nmix_3d_inside_fov: 0.5\naffine_weights: null\n"
+        "transform_coords: false\npredict_all_and_latents: false\nmodel_dir: /somewhere\n"
     )
     np.savez(tmp_path / "joint_info.npz", joint_names=np.array(POINTS), joint_edges=np.array([[0, 2], [1, 2], [2, 3]]))
     np.save(
@@ -103,7 +105,8 @@ def test_options_are_those_of_load(folder):  # A20
 
 
 def test_mirrored_looks_exchange_the_models_points_before_joints_are_derived(folder, tmp_path):  # A11
-    "A joint between a left point and a middle one has no partner: exchanged afterwards it would stay on the wrong side."
+    """A joint between a left point and a middle one has no partner: exchanged afterwards it would stay on the wrong
+    side."""
     matrix = np.load(folder / "joint_transform_matrix.npy")
     matrix[:, 5] = [0.5, 0, 0.5, 0]  # between the left hip and the neck
     np.save(folder / "joint_transform_matrix.npy", matrix)

@@ -4,7 +4,6 @@ on disk."""
 import hashlib
 import json
 import os
-import stat
 
 import numpy as np
 import pytest
@@ -29,7 +28,6 @@ from acae_nb.models.pose_model import (
     load_pose_model,
     reconstruct_absolute,
     reference_full_perspective,
-    reference_weak_perspective,
     rms_over_batch,
     rms_per_example,
     save_pose_model,
@@ -61,7 +59,7 @@ def crops(n=4, size=128, seed=0):
 
 
 # --- conformance
-# -----------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_conformance_soft_argmax(conformance):
@@ -132,7 +130,7 @@ def test_conformance_mirror(conformance):
 
 
 # --- oracles
-# -----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=20, deadline=None)
@@ -142,7 +140,10 @@ def test_conformance_mirror(conformance):
 def test_soft_argmax_is_the_mean_of_the_softmax(d, j, h, w, spread, seed):
     logits = torch.randn(2, d, j, h, w, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * spread
     p = logits.movedim(2, 1).reshape(2, j, -1).softmax(-1).reshape(2, j, d, h, w)
-    at = lambda n: torch.linspace(0, 1, n, dtype=torch.float64) if n > 1 else torch.zeros(1, dtype=torch.float64)
+
+    def at(n):
+        return torch.linspace(0, 1, n, dtype=torch.float64) if n > 1 else torch.zeros(1, dtype=torch.float64)
+
     slow = torch.stack(
         [(p.sum((2, 3)) * at(w)).sum(-1), (p.sum((2, 4)) * at(h)).sum(-1), (p.sum((3, 4)) * at(d)).sum(-1)], -1
     )
@@ -218,12 +219,15 @@ def test_gradients_by_finite_differences():
     inside = is_within_view(px, 256, 32).detach()
     assert inside.any() and not inside.all()
     for weak in (False, True):
-        run = lambda p, r: reconstruct_absolute(p, r, k, inside, torch.tensor([0.2, 0.9], dtype=torch.float64), weak)
+
+        def run(p, r):
+            return reconstruct_absolute(p, r, k, inside, torch.tensor([0.2, 0.9], dtype=torch.float64), weak)
+
         assert torch.autograd.gradcheck(run, (px, relative), eps=1e-5, atol=1e-4, rtol=1e-4), weak
 
 
 # --- degenerate inputs
-# -------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 
 
 def degenerate():
@@ -269,7 +273,7 @@ def test_a_body_wholly_outside_the_view_is_not_pulled_into_the_camera():
 
 
 # --- the module
-# --------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 
 LAYOUTS = {
     "separate": lambda: SeparateJoints(12),
@@ -360,7 +364,7 @@ def test_bad_matrices_are_refused(make):
 
 
 # --- files
-# -------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", list(LAYOUTS))
