@@ -26,6 +26,7 @@ from .looks import WITH_MIRROR, Look, trained_looks
 from .person_crops import CroppedPicture, PeopleCropper
 from .plausibility import Plausibility
 from .pose_results import Poses
+from .publishing import packaged_model
 from ..models.metrabs import load_metrabs
 from ..models.pose_model import PoseModel, PoseOutput, combine_points, load_pose_model, save_pose_model
 from ..skeletons.joints import Skeleton, select
@@ -255,11 +256,13 @@ class PoseEstimator:
         self.formats = dict(formats)
 
     @classmethod
-    def load(cls, folder: str | Path, acae: str | Path | None = None, **options) -> "PoseEstimator":
-        """From a folder written by save_pose_model (or `save`), whose params hold the crop's side as `size`.
+    def load(cls, folder: str | Path | None = None, acae: str | Path | None = None, **options) -> "PoseEstimator":
+        """From a folder written by save_pose_model (or `save`), whose params hold the crop's side as `size`; without
+        one, the model that comes with the package.
 
         acae: a file of save_acae (default: `folder`/acae.safetensors, if it is there). Options as of the class; looks
         that are a number fit the model's training. FileNotFoundError; ValueError naming file and field."""
+        folder = packaged_model() if folder is None else folder
         model, skeleton, info = load_pose_model(folder)
         params = info["params"]
         if not isinstance(params.get("size"), int):

@@ -4,12 +4,17 @@
 
 # %% auto #0
 __all__ = ['LAYOUTS', 'LIMITS', 'MEASURES', 'PUBLISHED_FILES', 'AUTOENCODER', 'training_text', 'results_table', 'benchmarks_of',
-           'model_card', 'push_model', 'pull_model']
+           'model_card', 'packaged_model', 'pack_model', 'push_model', 'pull_model', 'main']
 
 # %% ../../nbs/inference/07_publishing.ipynb #a70a506a
+import argparse
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
+
+from safetensors.torch import load_file, save
 
 from ..basics.files import write_whole
 
@@ -20,9 +25,11 @@ LAYOUTS = {
     "HybridPoints": "latent points and all joints; the answer is decoded from the latent points",
 }
 LIMITS = (
-    "Distances need the camera's focal length; without calibration they are as good as the guess of 55 degrees field of view.",
+    "Distances need the camera's focal length; without calibration they are as good as the guess of 55 degrees field "
+    "of view.",
     "One person a crop: people who hide each other, or boxes that hold two, give mixed poses.",
-    "Depth is less certain than what the picture shows: expect two to three times the error along the viewing direction.",
+    "Depth is less certain than what the picture shows: expect two to three times the error along the viewing "
+    "direction.",
     "Joints outside the picture are guesses. Confidence orders joints by trust; it is not a probability.",
     "No identity, no tracking, no face or finger detail. Not for medical or safety decisions.",
 )
@@ -33,7 +40,8 @@ def training_text(params: Mapping) -> list[str]:
     said = []
     if params.get("recipe"):
         said.append(
-            f"Recipe `{params['recipe']}`, {params.get('steps', '?')} steps, learning rate {params.get('learning_rate', '?')}, seed {params.get('seed', '?')}."
+            f"Recipe `{params['recipe']}`, {params.get('steps', '?')} steps, learning rate "
+            f"{params.get('learning_rate', '?')}, seed {params.get('seed', '?')}."
         )
     if params.get("quotas"):
         total = sum(params["quotas"].values())
@@ -56,8 +64,9 @@ def results_table(results: Mapping[str, Mapping[str, float]], measures: tuple[st
 
 # %% ../../nbs/inference/07_publishing.ipynb #663950e6
 def benchmarks_of(numbers: Mapping) -> dict[str, dict[str, float]]:
-    """benchmark -> measure -> number. From {benchmark: {measure: number}}, where 'part: measure' is of a benchmark's part; `protocol` may hold a hash for benchmarks,
-    and a number on its own is named 'benchmark measure'. ValueError for anything else."""
+    """benchmark -> measure -> number. From {benchmark: {measure: number}}, where 'part: measure' is of a benchmark's
+    part; `protocol` may hold a hash for benchmarks, and a number on its own is named 'benchmark measure'. ValueError
+    for anything else."""
     if not isinstance(numbers, Mapping):
         raise ValueError(f"results: expected {{benchmark: {{measure: number}}}}, found {str(numbers)[:80]}")
     hashes, found = numbers.get("protocol", {}), {}
@@ -96,10 +105,12 @@ def model_card(
     training: Sequence[str] = (),
     limits: Sequence[str] = LIMITS,
 ) -> str:
-    """Writes folder/README.md, where hubs look for it, and returns it: Markdown for the model in `folder` and its measured `results` (benchmark -> measure -> value, mm and %).
-    `training`: sentences beside those that the model's own params give.
+    """Writes folder/README.md, where hubs look for it, and returns it: Markdown for the model in `folder` and its
+    measured `results` (benchmark -> measure -> value, mm and %). `training`: sentences beside those that the model's
+    own params give.
 
-    FileNotFoundError without model.json; ValueError for one that is none."""
+    FileNotFoundError without model.json; ValueError for one that is none.
+    """
     path = Path(folder) / "model.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a model's description, found no such file")
@@ -108,7 +119,8 @@ def model_card(
         layout, backbone, params, parts = info["layout"], info["backbone"], info["params"], info["skeleton"]["parts"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path}: expected a model's description as save_pose_model writes it, found {type(error).__name__}: {error}"
+            f"{path}: expected a model's description as save_pose_model writes it, found {type(error).__name__}: "
+            f"{error}"
         ) from error
     weights = Path(folder) / "model.safetensors"
     size = f", {weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else ""
@@ -116,7 +128,8 @@ def model_card(
     lines = [
         f"# Pose model {Path(folder).name}",
         "",
-        "A crop of one person in, the 3D joints of several skeleton formats out (mm, the camera's frame: x right, y down, z forward).",
+        "A crop of one person in, the 3D joints of several skeleton formats out (mm, the camera's frame: x right, y "
+        "down, z forward).",
         "",
         f"- Network: {backbone['name']}, crops of {params.get('size', '?')} px, {layout['n_joints']} joints{size}.",
         f"- Outputs: {LAYOUTS.get(layout['kind'], layout['kind'])}.",
@@ -132,7 +145,8 @@ def model_card(
         "",
         "## Measured",
         "",
-        "mm, smaller is better; PCK, AUC and CPS in %, larger is better. In brackets the protocol: see acae_nb.evaluation.protocols for each benchmark's rules.",
+        "mm, smaller is better; PCK, AUC and CPS in %, larger is better. In brackets the protocol: see "
+        "acae_nb.evaluation.protocols for each benchmark's rules.",
         "",
     ]
     lines += (
@@ -157,6 +171,38 @@ def model_card(
     write_whole(Path(folder) / "README.md", card := "\n".join(lines))
     return card
 
+# %% ../../nbs/inference/07_publishing.ipynb #f81abb1d
+def packaged_model() -> Path:
+    "The folder of the model that comes with the package. FileNotFoundError where this installation has none."
+    folder = Path(str(files("acae_nb").joinpath("data/model")))
+    if not (folder / "model.json").is_file():
+        raise FileNotFoundError(
+            f"{folder}: expected the package's own model, found none; `make repro` in the repository makes one "
+            "(artifacts/published), which a folder's name gives"
+        )
+    return folder
+
+# %% ../../nbs/inference/07_publishing.ipynb #7dec565d
+def pack_model(folder: str | Path, target: str | Path) -> Path:
+    """Writes the model in `folder` into `target` (made if absent) with weights in float16, and beside it what else the
+    folder has of `PUBLISHED_FILES` and `AUTOENCODER`. FileNotFoundError where `folder` holds no model."""
+    folder, target = Path(folder), Path(target)
+    for name in ("model.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder / name}: expected a model as save_pose_model writes it, found no such file"
+            )
+    tensors = load_file(folder / "model.safetensors")
+    weights = save({name: t.half() if t.is_floating_point() else t for name, t in tensors.items()})
+    info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    info["weights_sha256"] = hashlib.sha256(weights).hexdigest()
+    write_whole(target / "model.safetensors", weights)
+    write_whole(target / "model.json", json.dumps(info, indent=1, allow_nan=False))
+    for name in ("README.md", AUTOENCODER):
+        if (folder / name).is_file():
+            write_whole(target / name, (folder / name).read_bytes())
+    return target
+
 # %% ../../nbs/inference/07_publishing.ipynb #e27029bf
 PUBLISHED_FILES, AUTOENCODER = ("model.json", "model.safetensors", "README.md"), "acae.safetensors"
 
@@ -170,7 +216,9 @@ def _hub():
 
 
 def push_model(folder: str | Path, repository: str) -> str:
-    "Uploads model.json, model.safetensors, README.md and, if it is there, acae.safetensors to `repository` (owner/name, made if absent); gives the commit's address. FileNotFoundError names what is missing, such as a card."
+    """Uploads model.json, model.safetensors, README.md and, if it is there, acae.safetensors to `repository`
+    (owner/name, made if absent); gives the commit's address. FileNotFoundError names what is missing, such as a card.
+    """
     for name in PUBLISHED_FILES:
         if not (Path(folder) / name).is_file():
             raise FileNotFoundError(
@@ -183,5 +231,18 @@ def push_model(folder: str | Path, repository: str) -> str:
 
 
 def pull_model(repository: str, revision: str | None = None) -> Path:
-    "The local folder of a model of a hub's repository, for PoseEstimator.load; only the known files are fetched, nothing is run."
+    """The local folder of a model of a hub's repository, for PoseEstimator.load; only the known files are fetched,
+    nothing is run."""
     return Path(_hub().snapshot_download(repository, revision=revision, allow_patterns=[*PUBLISHED_FILES, AUTOENCODER]))
+
+# %% ../../nbs/inference/07_publishing.ipynb #16499890
+def main(arguments: Sequence[str] | None = None) -> None:
+    "`python -m acae_nb.inference.publishing FOLDER` makes the model in FOLDER the one that the package carries."
+    parser = argparse.ArgumentParser(prog="python -m acae_nb.inference.publishing", description=main.__doc__)
+    parser.add_argument("folder", help="such as artifacts/published/consistency")
+    target = Path(str(files("acae_nb").joinpath("data/model")))
+    print(pack_model(parser.parse_args(arguments).folder, target))
+
+
+if __name__ == "__main__" and "__file__" in globals():
+    main()
