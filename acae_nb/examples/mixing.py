@@ -148,6 +148,11 @@ class Batch:
     def __len__(self):
         return len(self.images)
 
+    @property
+    def size(self) -> int:
+        "Side of the crops, px."
+        return self.images.shape[-1]
+
     def to(self, device, non_blocking: bool = True) -> "Batch":
         return self.each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
@@ -156,7 +161,8 @@ class Batch:
 
     def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         "The batch with `change` made to each tensor."
-        return replace(self, **{f.name: change(getattr(self, f.name)) for f in fields(self)})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: change(v) for name, v in values.items() if isinstance(v, torch.Tensor)})
 
 # %% ../../nbs/examples/04_mixing.ipynb #5787a01f
 class MixedBatches(torch.utils.data.Dataset):

@@ -9,7 +9,7 @@ __all__ = ['Looks', 'SHARD_ROWS', 'FeatureCache', 'look_generator', 'TrainingLoo
            'folder_bytes', 'make_room', 'keep_looks', 'write_shards', 'wait_for_all', 'LookBatch', 'MixedLooks',
            'look_pictures', 'freeze_as_trained', 'main']
 
-# %% ../../nbs/training/07_features.ipynb #8d514d52
+# %% ../../nbs/training/07_features.ipynb #7b4baabb
 import argparse
 import hashlib
 import os
@@ -39,7 +39,7 @@ from ..models.backbones import Backbone
 from ..models.pose_model import PoseModel
 from .distributed import rank, world_size
 
-# %% ../../nbs/training/07_features.ipynb #2a653b4a
+# %% ../../nbs/training/07_features.ipynb #5872a984
 @dataclass(frozen=True)
 class FeatureCache:
     "How many looks are kept, where, and how much room they may take. Raises ValueError for a value that cannot be."
@@ -65,7 +65,7 @@ class FeatureCache:
         "What a result depends on."
         return {"looks": self.looks, "seed": self.seed}
 
-# %% ../../nbs/training/07_features.ipynb #5c7718ae
+# %% ../../nbs/training/07_features.ipynb #b995b79e
 def look_generator(seed: int, dataset: str, row: int, look: int) -> np.random.Generator:
     "The random numbers of one look of one row of a data set."
     name = int.from_bytes(hashlib.blake2b(dataset.encode(), digest_size=8).digest())
@@ -73,7 +73,7 @@ def look_generator(seed: int, dataset: str, row: int, look: int) -> np.random.Ge
     key = hash64(key) + np.uint64(look)
     return np.random.Generator(np.random.Philox(key=hash64(key) + np.uint64(row)))
 
-# %% ../../nbs/training/07_features.ipynb #7d4d9d50
+# %% ../../nbs/training/07_features.ipynb #9d17cf13
 @dataclass(frozen=True)
 class TrainingLooks:
     "Augmented views of training crops, with labels."
@@ -99,7 +99,7 @@ def pictures_digest(pictures: Iterable[np.ndarray]) -> str:
     "Hex digest of pictures."
     return fingerprint({}, arrays=list(pictures))
 
-# %% ../../nbs/training/07_features.ipynb #a8fd58ab
+# %% ../../nbs/training/07_features.ipynb #acebf91c
 @dataclass(frozen=True)
 class PlainLooks:
     "Views without augmentation or labels: look 0 as it is, look 1 in the mirror."
@@ -121,7 +121,7 @@ class PlainLooks:
 
 Looks = TrainingLooks | PlainLooks
 
-# %% ../../nbs/training/07_features.ipynb #3c98f1e8
+# %% ../../nbs/training/07_features.ipynb #d21ff554
 class FrozenPart(nn.Module):
     "Crops -> the map behind the frozen parts of a backbone, as float16. ValueError where nothing is frozen."
 
@@ -162,7 +162,7 @@ class FrozenPart(nn.Module):
         names = {type(layer).__module__ for layer in layers}
         return [path for name in sorted(names) if name.startswith("acae_nb.") for path in import_closure(name)]
 
-# %% ../../nbs/training/07_features.ipynb #5f193290
+# %% ../../nbs/training/07_features.ipynb #9bdea839
 class LearningBackbone(nn.Module):
     "What lies behind the frozen parts of a backbone: their map -> features, as the whole backbone gives them."
 
@@ -188,7 +188,7 @@ class LearningModel(PoseModel):
     def side(self, images: Tensor) -> int:
         return self.crop_size
 
-# %% ../../nbs/training/07_features.ipynb #74c50264
+# %% ../../nbs/training/07_features.ipynb #280469ac
 SHARD_ROWS = 250
 
 
@@ -205,7 +205,7 @@ class Shard:
     def __len__(self):
         return self.stop - self.start
 
-# %% ../../nbs/training/07_features.ipynb #20eafc1a
+# %% ../../nbs/training/07_features.ipynb #6aaadda6
 def shard_tensors(shard: Shard, looks: Looks, trunk: FrozenPart) -> dict[str, Tensor]:
     "Features, cameras and labels of a shard's looks."
     table = ExampleTable.open(shard.table)
@@ -241,7 +241,7 @@ def write_shard_for(parent: int, shard: Shard, looks: Looks, trunk: FrozenPart) 
         die_with_parent(parent)
     return write_shard(shard, looks, trunk)
 
-# %% ../../nbs/training/07_features.ipynb #c1796e6c
+# %% ../../nbs/training/07_features.ipynb #fb5403a3
 class KeptLooks:
     "The looks 0 to `count` - 1 of every row of a table, in files of `folder`."
 
@@ -266,7 +266,7 @@ class KeptLooks:
         return [shard for shard in self.planned() if not shard.path.exists()]
 
     def read(self, row: int, look: int) -> dict[str, Tensor]:
-        "What is kept of one look, memory-mapped: features, intrinsics, rotation, flipped; of training looks labels too."
+        "What is kept of one look, memory-mapped: features, intrinsics, rotation, flipped, perhaps labels."
         shard = self.shard(look, row)
         if shard.path not in self.shards:
             self.shards[shard.path] = mapped_tensors(shard.path)
@@ -285,7 +285,7 @@ def mapped_tensors(path: Path) -> dict[str, Tensor]:
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path}: expected features, found {error}; delete them: make clean-features") from error
 
-# %% ../../nbs/training/07_features.ipynb #8a37304c
+# %% ../../nbs/training/07_features.ipynb #f914ed33
 def features_key(table: ExampleTable, looks: Looks, trunk: FrozenPart) -> str:
     "16 hex digits of all that decides the features of a table."
     content = [file_digest(table.folder / name) for name in ("table.arrow", "images.bin")]
@@ -293,14 +293,14 @@ def features_key(table: ExampleTable, looks: Looks, trunk: FrozenPart) -> str:
     code = {*trunk.code(), *import_closure("acae_nb.training.features")}
     return fingerprint(params, modules=sorted(code), arrays=trunk.arrays())
 
-# %% ../../nbs/training/07_features.ipynb #91d797a8
+# %% ../../nbs/training/07_features.ipynb #5cba3e4a
 def bytes_of_look(trunk: FrozenPart, looks: Looks, n_joints: int) -> int:
     "Bytes that one look takes, found by computing one."
     empty = torch.zeros(1, 3, looks.size, looks.size, dtype=torch.uint8)
     labels = n_joints * (3 + 2) * 4 if looks.labelled else 0
     return trunk(empty).numel() * 2 + labels + 9 * (4 + 8) + 1
 
-# %% ../../nbs/training/07_features.ipynb #32b6d5df
+# %% ../../nbs/training/07_features.ipynb #98b79ef0
 class NoRoom(Exception):
     "Features that do not fit; says how many bytes they take and what to change."
 
@@ -326,7 +326,7 @@ def room_needed(kept: Sequence[KeptLooks], trunk: FrozenPart, looks: Looks, cach
         )
     return needed
 
-# %% ../../nbs/training/07_features.ipynb #6b96d2e5
+# %% ../../nbs/training/07_features.ipynb #79b1bd5e
 def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
@@ -343,7 +343,7 @@ def make_room(kept: Sequence[KeptLooks], needed: int, cache: FeatureCache) -> No
         print(f"{folder}: {sizes.pop(folder) / 1e9:.2f} GB of features deleted to make room", flush=True)
         shutil.rmtree(folder)
 
-# %% ../../nbs/training/07_features.ipynb #b28b9fa2
+# %% ../../nbs/training/07_features.ipynb #787d1d0a
 def keep_looks(
     backbone: Backbone, tables: Sequence[ExampleTable], looks: Looks, count: int, cache: FeatureCache
 ) -> list[KeptLooks]:
@@ -361,7 +361,7 @@ def keep_looks(
     wait_for_all()
     return kept
 
-# %% ../../nbs/training/07_features.ipynb #a01578e3
+# %% ../../nbs/training/07_features.ipynb #e9efde06
 def write_shards(shards: list[Shard], looks: Looks, trunk: FrozenPart, jobs: int | None) -> None:
     "Compute shards on all cores, or on the GPU, with a progress bar."
     if not shards:
@@ -380,20 +380,26 @@ def write_shards(shards: list[Shard], looks: Looks, trunk: FrozenPart, jobs: int
     if jobs > 1:
         get_reusable_executor().shutdown(wait=True)
 
-# %% ../../nbs/training/07_features.ipynb #cdb88d35
+# %% ../../nbs/training/07_features.ipynb #eef6f39b
 def wait_for_all() -> None:
     "Returns when every process of the training is here; the first one may take days."
     if world_size() > 1:
         dist.barrier(dist.new_group(backend="gloo", timeout=timedelta(days=30)))
 
-# %% ../../nbs/training/07_features.ipynb #f81e5b5a
+# %% ../../nbs/training/07_features.ipynb #293411ff
 @dataclass
 class LookBatch(Batch):
-    "A batch whose `images` are not pixels but kept maps, float16 [B, C, h, w]."
+    "A batch whose `images` are not pixels but kept maps, float16 [B, C, h, w], of crops of `crop_size` px."
 
     look: Int[Tensor, " B"] | None = None
+    crop_size: int = 0
 
-# %% ../../nbs/training/07_features.ipynb #23c457a8
+    @property
+    def size(self) -> int:
+        "Side of the crops, px."
+        return self.crop_size
+
+# %% ../../nbs/training/07_features.ipynb #62717cc8
 class MixedLooks(torch.utils.data.Dataset):
     "`looks[step]` is the LookBatch of the rows of `mixed[step]`; `kept` has the looks of each of its tables."
 
@@ -424,6 +430,7 @@ class MixedLooks(torch.utils.data.Dataset):
             dataset=dataset,
             row=row,
             look=torch.tensor(drawn),
+            crop_size=m.size,
             weight=torch.stack([tensors["weight"] for tensors in read]),
         )
 
@@ -432,7 +439,7 @@ class MixedLooks(torch.utils.data.Dataset):
         key = hash64(hash64(np.uint64([self.mixed.seed])) + np.uint64(step)) + np.uint64(position)
         return int(hash64(key)[0] % np.uint64(self.kept[dataset].count))
 
-# %% ../../nbs/training/07_features.ipynb #827a1696
+# %% ../../nbs/training/07_features.ipynb #14fd022d
 def look_pictures(
     batch: LookBatch, rows: Sequence[int], tables: Sequence[ExampleTable], looks: TrainingLooks
 ) -> UInt8[Tensor, "n 3 s s"]:
@@ -441,7 +448,7 @@ def look_pictures(
     pictures = [looks.crop(tables[dataset], row, look).image for dataset, row, look in names]
     return torch.from_numpy(np.stack(pictures).transpose(0, 3, 1, 2).copy())
 
-# %% ../../nbs/training/07_features.ipynb #766b295a
+# %% ../../nbs/training/07_features.ipynb #7a096790
 def freeze_as_trained(model: PoseModel, params: dict) -> FeatureCache | None:
     "Freeze what the training with the parameters `params` (of model.json) froze. The cache that it used, or None."
     if params.get("features") is None:
@@ -449,7 +456,7 @@ def freeze_as_trained(model: PoseModel, params: dict) -> FeatureCache | None:
     model.backbone.freeze_until(params["frozen"] if "frozen" in params else params["backbone"]["frozen"])
     return FeatureCache(**params["features"])
 
-# %% ../../nbs/training/07_features.ipynb #3b381df6
+# %% ../../nbs/training/07_features.ipynb #b63cb6d9
 def main(words: list[str] | None = None) -> None:
     "List the features of a folder, or delete them."
     parser = argparse.ArgumentParser(prog="python -m acae_nb.training.features", description=main.__doc__)
@@ -464,6 +471,6 @@ def main(words: list[str] | None = None) -> None:
     if not folders:
         print(f"no features in {asked.folder}")
 
-# %% ../../nbs/training/07_features.ipynb #2c6f5b1d
+# %% ../../nbs/training/07_features.ipynb #2e3a87c3
 if __name__ == "__main__" and "__file__" in globals():
     main()

@@ -152,9 +152,10 @@ def pose_prediction(seed: int, weak_perspective_steps: int = 500) -> Callable:
 # %% ../../nbs/training/05_loop.ipynb #b7befb84
 def part_of(batch, index: int, count: int):
     "Rows index, index + count ... of each tensor of a batch."
-    return (
-        batch if count == 1 else replace(batch, **{f.name: getattr(batch, f.name)[index::count] for f in fields(batch)})
-    )
+    if count == 1:
+        return batch
+    values = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return replace(batch, **{name: v[index::count] for name, v in values.items() if isinstance(v, Tensor)})
 
 # %% ../../nbs/training/05_loop.ipynb #403add00
 class Callback:

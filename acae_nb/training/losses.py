@@ -180,7 +180,7 @@ def _supervised(
     joints: Tensor, batch, pooling: Tensor, stride: int, absolute_weight: float, weight_2d: float, box_mm: float
 ) -> LossTerms:
     "3D loss on the 3D rows and 2D loss on the 2D rows for one set of joints."
-    k, size = batch.intrinsics, batch.images.shape[-1]
+    k, size = batch.intrinsics, batch.size
     truth3d, truth2d = _on_rows(batch.joints3d, ~batch.is_2d), _on_rows(batch.joints2d, batch.is_2d)
     loss = pose_loss_3d(joints, truth3d, k, size, stride, absolute_weight, box_mm, batch.weight)
     flat = pose_loss_2d(joints, truth2d, k, pooling, size, stride, box_mm, batch.weight)
@@ -260,7 +260,7 @@ def hybrid_loss(
 ) -> LossTerms:
     """Step 3c: direct joints, decoded joints and reproduced direct joints against labels; consistency; latents against the
     teacher."""
-    direct, size = output.direct_joints, batch.images.shape[-1]
+    direct, size = output.direct_joints, batch.size
     reproduced = reproduce(direct, encoder, decoder)
     values = batch, pooling, stride, absolute_weight, weight_2d, box_mm
     loss = (

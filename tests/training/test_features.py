@@ -22,6 +22,7 @@ from acae_nb.models.backbones import blazepose, efficientnet_lite0_joined, resne
 from acae_nb.models.pose_model import PoseModel, SeparateJoints, load_pose_model
 from acae_nb.skeletons.joints import load_skeleton, union
 from acae_nb.training import features, recipes
+from acae_nb.training.distributed import gather_rows
 from acae_nb.training.features import (
     FeatureCache,
     FrozenPart,
@@ -35,7 +36,8 @@ from acae_nb.training.features import (
     keep_looks,
     look_pictures,
 )
-from acae_nb.training.loop import Callback, Stopped
+from acae_nb.training.loop import Callback, Stopped, part_of, pose_prediction
+from acae_nb.training.parameters import FirstTraining, parameters_from
 
 SIZE = 64
 LOOKS = TrainingLooks(SIZE, Augmentation(), 3)
@@ -375,3 +377,29 @@ def test_tables_are_predicted_from_kept_features(tables, tmp_path, monkeypatch, 
     scale = np.abs(fresh.camera).max()
     assert np.abs(kept.camera - fresh.camera).max() < 2e-3 * scale  # what float16 costs
     assert np.abs(kept.world - fresh.world).max() < 2e-3 * scale
+
+
+def test_losses_of_looks_are_those_of_their_pixels(tables, tmp_path):
+    "Every term, above all those in the picture, whose unit is the crop's side."
+    torch.manual_seed(0)
+    sets = recipes.TrainingSets(tables, [3, 2, 3])
+    p = parameters_from(FirstTraining, {"quotas": {}, "steps": 1, "backbone": {}, "size": SIZE, "heatmap_weight": 0.2})
+    backbone = frozen_backbone()
+    model = PoseModel(backbone, SeparateJoints(len(sets.skeleton))).train()
+    kept = keep_looks(backbone, tables, LOOKS, 2, cache_in(tmp_path / "cache"))
+    batch = MixedLooks(batches(tables), kept)[0]
+    pixels = replace(batch, images=look_pictures(batch, range(len(batch)), tables, LOOKS))
+    loss, predict = recipes.FirstLoss(model, sets, p), pose_prediction(1, 50)
+    looks, crops = (
+        loss(predict(m, b, 0), b, 0).values for m, b in ((LearningModel(model, SIZE), batch), (model, pixels))
+    )
+    assert looks.keys() == crops.keys() and crops["projected"] > 0 and crops["2d/projected"] > 0
+    for name, value in crops.items():
+        assert abs(looks[name] - value) < 1e-2 * abs(value), name
+
+
+def test_parts_of_a_batch_of_looks_know_its_size(tables, tmp_path):
+    kept = keep_looks(frozen_backbone(), tables, LOOKS, 1, cache_in(tmp_path / "cache"))
+    batch = MixedLooks(batches(tables), kept)[0]
+    for part in (part_of(batch, 0, 2), batch.to("cpu"), gather_rows(batch)):
+        assert part.size == SIZE != part.images.shape[-1]
