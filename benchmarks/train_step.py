@@ -55,6 +55,7 @@ def make_batch(a):
     )
     batch = SimpleNamespace(
         images=images,
+        size=a.size,
         intrinsics=k,
         joints3d=joints,
         joints2d=torch.rand(a.batch, 17, 2, generator=g) * a.size,
