@@ -26,8 +26,8 @@ from acae_nb.inference.pictures import (
     TruncatedVideo,
     frame_count,
     frame_rate,
+    VideoPictures,
     read_picture,
-    video_frames,
 )
 from ..inference.pose_results import Poses
 from ..reporting.plots import edge_sides, format_colours, side_colours
@@ -152,19 +152,19 @@ class Overlays:
             self.video.release()
 
 # %% ../../nbs/workflow/02_cli.ipynb #afeb9190
-def pictures_of(path: str | Path) -> tuple[list[str] | None, Iterable[np.ndarray], int | None, float]:
+def pictures_of(path: str | Path, box=None) -> tuple[list[str] | None, Iterable[np.ndarray], int | None, float]:
     """(names of files, known as far as they are read; pictures one by one; how many if known; pictures per second) of a
     picture, a folder of pictures, or a video. FileNotFoundError, or ValueError for another kind of file."""
     path = Path(path)
     if path.is_dir():
-        pictures = FolderPictures(path)
+        pictures = FolderPictures(path, box)
         return pictures.names, pictures, len(pictures), 30.0
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a picture, a video or a folder, found no such file")
     if path.suffix.lower() in PICTURE_ENDINGS:
         return [path.name], [read_picture(path)], 1, 30.0
     if path.suffix.lower() in VIDEO_ENDINGS:
-        return None, video_frames(path), frame_count(path), frame_rate(path)
+        return None, VideoPictures(path), frame_count(path), frame_rate(path)
     raise ValueError(
         f"{path}: expected a picture ({' '.join(PICTURE_ENDINGS)}) or a video ({' '.join(VIDEO_ENDINGS)}), found "
         f"{path.suffix!r}"
@@ -177,11 +177,18 @@ def predict(arguments) -> int:
 
     from acae_nb.inference.detection import BlazePoseDetector
     from acae_nb.inference.estimator import PoseEstimator, crops_within
-    from acae_nb.inference.outputs import write_c3d, write_trc, writer_of
+    from acae_nb.inference.outputs import (
+        check_c3d_length,
+        write_c3d,
+        write_csv,
+        write_parquet,
+        write_trc,
+        writer_of,
+    )
     from acae_nb.inference.tracks import follow
 
     write = writer_of(to_write(arguments.output))
-    names, pictures, count, rate = pictures_of(arguments.input)
+    names, pictures, count, rate = pictures_of(arguments.input, arguments.box)
     counts = tuple(range(1, arguments.tiles + 1))
     detector = None if arguments.box else BlazePoseDetector(arguments.detector, counts=counts)
     estimator = PoseEstimator.load(
@@ -215,7 +222,12 @@ def predict(arguments) -> int:
         except TruncatedVideo as error:
             cut = error
 
-    options = {"rate": rate} if write in (write_c3d, write_trc) else {"names": names}
+    times = pictures.times if isinstance(pictures, VideoPictures) else None
+    options = {"rate": rate, "times": times} if write in (write_c3d, write_trc) else {"names": names}
+    if write in (write_csv, write_parquet):
+        options["times"] = times
+    if write is write_c3d:
+        check_c3d_length(count or 0)
     try:
         write(results(), arguments.output, **options)
     finally:

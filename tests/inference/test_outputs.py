@@ -114,7 +114,7 @@ def test_trc(tmp_path, frame):
     np.testing.assert_allclose(
         [float(v) for v in row[2:5]], [x, -y, -z] if frame == "camera" else [x, z, -y], atol=1e-3
     )
-    assert len(row) == 2 + 3 * 68 and lines[13].split("\t")[2] == ""
+    assert len(row) == 2 + 3 * 68 + 1 and not row[-1] and lines[13].split("\t")[2] == ""
     with pytest.raises(ValueError, match="at least one person"):
         write_trc([picture(0, [])], tmp_path / "e.trc")
 
@@ -128,7 +128,7 @@ def test_c3d(tmp_path):
     assert (
         point["UNITS"]["value"] == ["mm"]
         and point["RATE"]["value"][0] == 50
-        and "y down" in point["DESCRIPTIONS"]["value"][0]
+        and "y down" in point["AXES"]["value"][0]
         and len(point["LABELS"]["value"]) == 68
     )
     np.testing.assert_allclose(file["data"]["points"][:3, :34, 0].T, people_over_time(WALK)[0][0], atol=0.01)
