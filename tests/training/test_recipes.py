@@ -1,18 +1,22 @@
-"""Whole recipes on made-up data: resumed with other workers, with the paper's norms, from 2D sets of several formats."""
+"""Whole recipes on made-up data: resumed with other workers, with the paper's norms, from 2D sets of several formats,
+with a user's pictures, with a trunk of its own."""
 
+import cv2
 import numpy as np
 import pytest
 
-from acae_nb.examples.tables import Example, ExampleWriter, encode_jpeg
+from acae_nb.examples.images import encode_jpeg, encode_mask
+from acae_nb.examples.tables import Example, ExampleWriter
 from acae_nb.geometry.cameras import Camera
 from acae_nb.models.backbones import tiny_backbone
+from acae_nb.models.pose_model import load_pose_model
 from acae_nb.skeletons.joints import load_skeleton
 from acae_nb.training import recipes
 from acae_nb.training.callbacks import GhostBatchNorm2d
 from acae_nb.training.loop import Callback, Stopped
 
 
-def write_set(folder, format, flat, n=6):
+def write_set(folder, format, flat, n=6, weight=1.0, mask=None):
     rng, skeleton = np.random.default_rng(len(format)), load_skeleton(format)
     camera = Camera(
         np.array([[80.0, 0, 31.5], [0, 80, 31.5], [0, 0, 1]]),
@@ -36,6 +40,8 @@ def write_set(folder, format, flat, n=6):
                     camera,
                     np.array([8.0, 4, 40, 50]),
                     (64, 64),
+                    weight=weight,
+                    mask=mask,
                     **labels,
                 ),
                 encode_jpeg(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)),
@@ -157,3 +163,48 @@ def test_unknown_backbones_and_options_are_named():
         recipes.make_backbone("resnet5")
     with pytest.raises(ValueError, match="backbone resnet50: options .*depth"):
         recipes.make_backbone("resnet50", depth=3)
+
+
+def test_weights_of_examples_come_with_the_batch(tmp_path):  # A5
+    write_set(tmp_path / "a", "h36m_17", False, weight=0.0)
+    write_set(tmp_path / "b", "cmu_panoptic_19", False, weight=2.5)
+    sets = recipes.open_training_sets(tmp_path, {"a": 2, "b": 3})
+    (batch,) = recipes.batches_of(sets, 64, recipes.Augmentation(), 0, 0)(0, 1)
+    assert batch.weight.tolist() == [0.0, 0.0, 2.5, 2.5, 2.5]
+
+
+def test_pictures_of_a_user_are_behind_and_before_the_people(tmp_path):  # A4
+    mask = np.zeros((64, 64), bool)
+    mask[20:44, 20:44] = True
+    write_set(tmp_path / "data/a", "h36m_17", False, mask=encode_mask(mask))
+    for name, picture in {
+        "behind/green.png": np.full((80, 80, 3), (0, 255, 0), np.uint8),
+        "before/blue.png": np.full((40, 40, 4), (255, 0, 0, 255), np.uint8),
+    }.items():
+        (tmp_path / name).parent.mkdir()
+        cv2.imwrite(str(tmp_path / name), picture)
+    plain = {name: 0 for name in ("rotation_deg", "scale", "shift", "flip", "brightness", "contrast", "saturation")}
+    plain |= {"hue_deg": 0, "occlusion": 0}
+    sets = recipes.open_training_sets(tmp_path / "data", {"a": 6})
+
+    def pictures(**values):
+        augmentation = recipes.augmentation_from(plain | values)
+        (batch,) = recipes.batches_of(sets, 64, augmentation, 0, 0)(0, 1)
+        return batch.images.permute(0, 2, 3, 1).numpy()
+
+    before = pictures()
+    behind = pictures(background=1, backgrounds=str(tmp_path / "behind"))
+    assert (behind[:, 0, 0] == (0, 255, 0)).all() and not (before[:, 0, 0] == (0, 255, 0)).all()
+    assert (behind[:, 32, 32] == before[:, 32, 32]).all()
+    hidden = pictures(occlusion=1, erased_area=0, occluders=str(tmp_path / "before"))
+    assert ((hidden == (0, 0, 255)).all(-1).sum((1, 2)) > 30).any()
+
+
+def test_a_trunk_of_its_own_from_the_parameters(project):
+    "Its rate is logged, its parts up to `frozen` stand still; with and without one the model differs."
+    trunk = {"learning_rate": 1e-3, "warm_up": 2, "toward_start": 0.1}
+    plain, own = train(project, "plain"), train(project, "own", trunk=trunk)
+    assert plain != own and "lr_trunk" in (project / "own.csv").read_text().splitlines()[0]
+    assert load_pose_model(project / "models/own")[2]["params"]["trunk"] == trunk
+    with pytest.raises(ValueError, match="^trunk: expected null where no part of it learns"):
+        train(project, "x", trunk=trunk, backbone={"name": "tiny_backbone", "frozen": 32})
