@@ -67,7 +67,8 @@ def closure(files: set[str], root: Path | None = None) -> set[str]:
 
 
 def import_closure(module: str, root: Path | None = None) -> list[Path]:
-    "The source of `module` (as `acae_nb.training.recipes`) and of all modules of the package that it depends on, for a fingerprint. ValueError for no such module."
+    """The source of `module` (as `acae_nb.training.recipes`) and of all modules of the package that it depends on, for
+    a fingerprint. ValueError for no such module."""
     root = root or package_root()
     file = Path(*module.split(".")).with_suffix(".py")
     if not (root / file).is_file():

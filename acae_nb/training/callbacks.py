@@ -55,7 +55,8 @@ class CSVLog:
 
 # %% ../../nbs/training/06_callbacks.ipynb #5d9f5a55
 class LossLog(Callback):
-    "Writes `path`: step, each term of the loss (mean since the last row), gradient norm, learning rates. `folder` is that of the checkpoints."
+    """Writes `path`: step, each term of the loss (mean since the last row), gradient norm, learning rates. `folder` is
+    that of the checkpoints."""
 
     def __init__(self, path: Path, folder: Path, every: int = 10):
         self.log, self.every, self.sums, self.count = CSVLog(Path(folder) / "losses.csv", path), every, {}, 0
@@ -89,7 +90,8 @@ class LossLog(Callback):
 
 # %% ../../nbs/training/06_callbacks.ipynb #b70f6208
 class TimingLog(Callback):
-    "Writes `path`: step, images/s of all ranks, fraction of the time spent waiting for data, peak GPU memory in MB. `folder` is that of the checkpoints."
+    """Writes `path`: step, images/s of all ranks, fraction of the time spent waiting for data, peak GPU memory in MB.
+    `folder` is that of the checkpoints."""
 
     order = 200
 
@@ -157,7 +159,8 @@ class Progress(Callback):
 
 # %% ../../nbs/training/06_callbacks.ipynb #cd2c1976
 class GhostBatchNorm2d(nn.BatchNorm2d):
-    "Batch norm over groups of `ghost` rows; the running statistics take the mean over the groups. Raises ValueError for a batch that is no multiple of it."
+    """Batch norm over groups of `ghost` rows; the running statistics take the mean over the groups. Raises ValueError
+    for a batch that is no multiple of it."""
 
     ghost = 16
 
@@ -185,7 +188,8 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
 
 # %% ../../nbs/training/06_callbacks.ipynb #6a2d960f
 def use_ghost_batch_norm(model: nn.Module, ghost: int = 16) -> nn.Module:
-    "Replace every BatchNorm2d inside `model`, in place, keeping weights, statistics and names. Raises ValueError if there is none."
+    """Replace every BatchNorm2d inside `model`, in place, keeping weights, statistics and names. Raises ValueError if
+    there is none."""
     found = [
         (parent, name, child)
         for parent in model.modules()
@@ -220,7 +224,8 @@ class FreezeBatchNorm(Callback):
 
 # %% ../../nbs/training/06_callbacks.ipynb #cbfd7388
 class FrozenModules(Callback):
-    "Modules that do not learn and whose batch norm stays in inference mode, such as the stem of a pretrained backbone. Freezes their parameters on construction."
+    """Modules that do not learn and whose batch norm stays in inference mode, such as the stem of a pretrained
+    backbone. Freezes their parameters on construction."""
 
     def __init__(self, *modules: nn.Module):
         self.modules = modules
@@ -233,7 +238,8 @@ class FrozenModules(Callback):
 
 # %% ../../nbs/training/06_callbacks.ipynb #eb50e270
 class MaxNormKernels(Callback):
-    "After every step, scales convolution kernels down to norm `limit` for each output channel (the paper's recipe: 20)."
+    """After every step, scales convolution kernels down to norm `limit` for each output channel (the paper's recipe:
+    20)."""
 
     def __init__(self, limit: float = 20.0):
         self.limit = limit
@@ -274,8 +280,9 @@ class AverageWeights(Callback):
 
 # %% ../../nbs/training/06_callbacks.ipynb #1b942035
 class DecayTowardStart(Callback):
-    """Before every step, draws the parameters of groups that ask for it toward the weights they started from, by their rate
-    times `toward_start` of the distance (L2-SP, arXiv 1802.01483, decoupled from the gradient as AdamW's decay is)."""
+    """Before every step, draws the parameters of groups that ask for it toward the weights they started from, by their
+    rate times `toward_start` of the distance (L2-SP, arXiv 1802.01483, decoupled from the gradient as AdamW's decay
+    is)."""
 
     def __init__(self):
         self.start = None

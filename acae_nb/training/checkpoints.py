@@ -51,8 +51,8 @@ def kept(path: Path) -> str:
 
 # %% ../../nbs/training/03_checkpoints.ipynb #3ff358c3
 def checkpoint_facts(folder: Path) -> dict | None:
-    """The JSON facts of the checkpoint in `folder` without its tensors; None if there is none. Raises CheckpointError for a
-    file that is not one."""
+    """The JSON facts of the checkpoint in `folder` without its tensors; None if there is none. Raises CheckpointError
+    for a file that is not one."""
     path = Path(folder) / NAME
     if not path.is_file():
         return None
@@ -66,8 +66,8 @@ def checkpoint_facts(folder: Path) -> dict | None:
 
 # %% ../../nbs/training/03_checkpoints.ipynb #923ccdd8
 def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict] | None:
-    """`(tensors, facts)` of the checkpoint in `folder`, None if there is none. Raises CheckpointError for a file that is not
-    one."""
+    """`(tensors, facts)` of the checkpoint in `folder`, None if there is none. Raises CheckpointError for a file that
+    is not one."""
     facts = checkpoint_facts(folder)
     return None if facts is None else (safetensors.torch.load_file(Path(folder) / NAME, str(device)), facts)
 

@@ -47,8 +47,9 @@ def usable_cores() -> int:
 
 # %% ../../nbs/training/04_distributed.ipynb #7a8063fe
 def gather_rows(value):
-    """The rows of all ranks, in the order of the global batch, of a tensor [b, ...] or of each tensor of a dataclass (None stays None,
-    `images` and `heatmaps` stay this rank's). This rank's rows keep their gradient. All ranks must hold equally many rows."""
+    """The rows of all ranks, in the order of the global batch, of a tensor [b, ...] or of each tensor of a dataclass
+    (None stays None, `images` and `heatmaps` stay this rank's). This rank's rows keep their gradient. All ranks must
+    hold equally many rows."""
     if world_size() == 1 or value is None:
         return value
     if is_dataclass(value):
@@ -101,8 +102,9 @@ KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"
 
 # %% ../../nbs/training/04_distributed.ipynb #450deb5a
 def launch(target: str, arguments: dict, processes: int | None = None) -> None:
-    """Call the function `target` ('package.module:function') with JSON-able keyword `arguments` in `processes` processes (default:
-    one for each GPU), streaming their output to stderr; with one process, here. Raises RuntimeError with the end of the output when a process fails."""
+    """Call the function `target` ('package.module:function') with JSON-able keyword `arguments` in `processes`
+    processes (default: one for each GPU), streaming their output to stderr; with one process, here. Raises RuntimeError
+    with the end of the output when a process fails."""
     processes = processes or max(1, torch.cuda.device_count())
     if processes == 1:
         return find_function(target)(**arguments)
@@ -166,7 +168,8 @@ def find_function(target: str):
 
 # %% ../../nbs/training/04_distributed.ipynb #ed55c065
 def main(words: list[str]) -> None:
-    "One process of a training started by torchrun: `python -m acae_nb.training.distributed package.module:function arguments.json`."
+    """One process of a training started by torchrun: `python -m acae_nb.training.distributed package.module:function
+    arguments.json`."""
     die_with_parent(os.getppid())
     device = local_device()
     if device.type == "cuda":

@@ -28,7 +28,8 @@ from .schedules import from_step
 
 # %% ../../nbs/training/09_fine_tuning.ipynb #cf0d20ff
 class FineTuningLoss:
-    "`loss(output, batch, step)` of the use `name` of the autoencoder: consistency, latent or hybrid (paper, section 3.3)."
+    """`loss(output, batch, step)` of the use `name` of the autoencoder: consistency, latent or hybrid (paper, section
+    3.3)."""
 
     def __init__(self, name: str, acae: ACAE, sets: TrainingSets, stride: int, p: FineTuning):
         self.name, self.stride, self.p = name, stride, p
@@ -72,9 +73,9 @@ def continued_model(name: str, start: str | Path, acae: ACAE, skeleton: Skeleton
 
 # %% ../../nbs/training/09_fine_tuning.ipynb #9286c106
 def fine_tuning(name: str, data: str, start: str, acae_file: str, out: str, log: str, **parameters) -> None:
-    """Step 3 (paper, section 3.3): continue the separate model of folder `start` with the frozen autoencoder, in one of three
-    ways, on the tables below the folder `data`. `parameters` are those of `FineTuning`. ValueError for a name or a value
-    that cannot be."""
+    """Step 3 (paper, section 3.3): continue the separate model of folder `start` with the frozen autoencoder, in one of
+    three ways, on the tables below the folder `data`. `parameters` are those of `FineTuning`. ValueError for a name or
+    a value that cannot be."""
     p = parameters_from(FineTuning, parameters)
     initialise(p)
     sets, acae = open_training_sets(data, p.quotas), load_acae(acae_file)

@@ -18,13 +18,15 @@ from .losses import LossTerms, labelled, of_rows, relative_to_mean, weighted_mea
 
 # %% ../../nbs/training/01_heatmap_loss.ipynb #63fab8ab
 def cell_shares(at: Float[Tensor, "*b"], n: int) -> Float[Tensor, "*b n"]:
-    "Shares of `n` cells in positions counted in cells (0..n-1): linear between the two nearest, all of the outermost beyond the ends."
+    """Shares of `n` cells in positions counted in cells (0..n-1): linear between the two nearest, all of the outermost
+    beyond the ends."""
     cells = torch.arange(n, device=at.device, dtype=at.dtype)
     return (1 - (at.clamp(0, n - 1)[..., None] - cells).abs()).clamp(min=0)
 
 # %% ../../nbs/training/01_heatmap_loss.ipynb #8525cc11
 def heatmap_cross_entropy(logits: Float[Tensor, "b d p h w"], at: Float[Tensor, "b p 3"]) -> Float[Tensor, "b p"]:
-    "Cross-entropy (nats) of the softmax over each point's cells with the cell shares of `at` (x, y, z as 0..1 from first to last cell)."
+    """Cross-entropy (nats) of the softmax over each point's cells with the cell shares of `at` (x, y, z as 0..1 from
+    first to last cell)."""
     _, d, _, h, w = logits.shape
     x, y, z = at.unbind(-1)
     wanted = torch.einsum("bdphw,bpw->bdph", logits, cell_shares(x * (w - 1), w))
@@ -34,7 +36,8 @@ def heatmap_cross_entropy(logits: Float[Tensor, "b d p h w"], at: Float[Tensor, 
 
 # %% ../../nbs/training/01_heatmap_loss.ipynb #6ff4272b
 def labels_of_points(truth: Float[Tensor, "b j 3"], joints_of_points: Float[Tensor, "p j"]) -> Float[Tensor, "b p 3"]:
-    "For each point the mean of its labelled joints (those with a positive entry in its row); NaN where none is labelled."
+    """For each point the mean of its labelled joints (those with a positive entry in its row); NaN where none is
+    labelled."""
     truth, mask = labelled(truth, 0.0)
     weight = joints_of_points.to(truth) @ mask[..., None].to(truth)
     return torch.where(weight > 0, (joints_of_points.to(truth) @ truth) / weight.clamp(min=1e-9), torch.nan)
@@ -58,8 +61,8 @@ def heatmap_errors(
     stride: int,
     box_mm: float = 2200.0,
 ) -> HeatmapErrors:
-    """Compare heatmaps (logits as in `PoseOutput.heatmaps`) with labels (mm, crop camera; NaN where unlabelled). size and stride are
-    the crop's and the backbone's, in px. After arXiv 1711.08229, section 2."""
+    """Compare heatmaps (logits as in `PoseOutput.heatmaps`) with labels (mm, crop camera; NaN where unlabelled). size
+    and stride are the crop's and the backbone's, in px. After arXiv 1711.08229, section 2."""
     heatmaps = heatmaps.to(torch.promote_types(heatmaps.dtype, torch.float32))
     truth, mask = labelled(truth, 1000.0)
     px = project(truth, intrinsics)
@@ -74,8 +77,8 @@ def heatmap_errors(
 
 # %% ../../nbs/training/01_heatmap_loss.ipynb #a441363f
 def heatmap_loss(errors: HeatmapErrors, row_weight: Float[Tensor, " b"] | None = None) -> LossTerms:
-    """Mean cross-entropy of the image heatmaps of labelled points in the crop, and of the metric heatmaps of labelled points.
-    `row_weight` is the weight of each example."""
+    """Mean cross-entropy of the image heatmaps of labelled points in the crop, and of the metric heatmaps of labelled
+    points. `row_weight` is the weight of each example."""
     return LossTerms.of_means(
         {
             "image": weighted_mean(errors.image[..., None], of_rows(errors.in_crop, row_weight)),

@@ -39,7 +39,7 @@ from acae_nb.training.distributed import (
     same_on_all_ranks,
     world_size,
 )
-from .schedules import Schedule, decoupled_weight_decay, one_phase, two_phase, warmed_up
+from .schedules import Schedule, one_phase, two_phase, warmed_up
 
 # %% ../../nbs/training/05_loop.ipynb #922b19a9
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ def _shifted(x: Tensor, bits: int) -> Tensor:
 
 
 def mix_bits(x: Tensor) -> Tensor:
-    "`hash64` of the mixing notebook for int64 tensors on any device (a GPU need not be waited for): the bits of a uint64."
+    """`hash64` of the mixing notebook for int64 tensors on any device (a GPU need not be waited for): the bits of a
+    uint64."""
     x = x + _signed(0x9E3779B97F4A7C15)
     x = (x ^ _shifted(x, 30)) * _signed(0xBF58476D1CE4E5B9)
     x = (x ^ _shifted(x, 27)) * _signed(0x94D049BB133111EB)
@@ -140,8 +141,8 @@ def example_uniform(dataset: Tensor, row: Tensor, seed: int, step: int) -> Tenso
 
 # %% ../../nbs/training/05_loop.ipynb #659c7137
 def pose_prediction(seed: int, weak_perspective_steps: int = 500) -> Callable:
-    """`predict(model, batch, step)` for a PoseModel: a mixing factor ~ U(0, 1) for each example, weak perspective for the
-    first steps."""
+    """`predict(model, batch, step)` for a PoseModel: a mixing factor ~ U(0, 1) for each example, weak perspective for
+    the first steps."""
 
     def predict(model, batch, step):
         mix = example_uniform(batch.dataset, batch.row, seed, step)
@@ -192,7 +193,8 @@ class Callback:
 
 # %% ../../nbs/training/05_loop.ipynb #c64bde3c
 class Trainer:
-    "A model, its optimiser and the five verbs. `done` is the number of steps made, thus also the number of the current step."
+    """A model, its optimiser and the five verbs. `done` is the number of steps made, thus also the number of the
+    current step."""
 
     def __init__(
         self,
@@ -259,7 +261,8 @@ class Trainer:
 # %% ../../nbs/training/05_loop.ipynb #7a7d7ab8
 @torch.no_grad()
 def weights_of_batch(t: Trainer) -> dict[str, Tensor]:
-    "How much the entries of each term weigh over all parts of `t.batch`; buffers and the state of the generators stay as they are."
+    """How much the entries of each term weigh over all parts of `t.batch`; buffers and the state of the generators stay
+    as they are."""
     buffers = [buffer.clone() for buffer in t.model.buffers()]
     wholes = {}
     with torch.random.fork_rng([t.device] if t.device.type == "cuda" else []):
@@ -275,7 +278,8 @@ def weights_of_batch(t: Trainer) -> dict[str, Tensor]:
 
 
 def gradients_of_batch(t: Trainer) -> None:
-    "Gradients of the mean over `t.batch`, computed in parts. The terms are left in `t.values` (detached, on the device)."
+    """Gradients of the mean over `t.batch`, computed in parts. The terms are left in `t.values` (detached, on the
+    device)."""
     parts, t.values = t.settings.accumulate, {}
     wholes = weights_of_batch(t) if parts > 1 else None
     for i in range(parts):
@@ -316,11 +320,11 @@ def fit(t: Trainer, batches_from: Callable[[int, int], Iterable], asked: Callabl
     try:
         t.tell("before_fit")
         started = True
-        for t.batch in batches_from(t.done, steps):
+        for batch in batches_from(t.done, steps):
             seed_step(t.settings.seed, t.done)
             for group, values in zip(t.groups, t.optimiser.param_groups):
                 values["lr"] = group.rate(t.done)
-            t.batch = t.batch.to(t.device)
+            t.batch = batch.to(t.device)
             t.model.train()
             t.tell("before_batch")
             train_batch(t)
@@ -339,7 +343,8 @@ class NonFiniteError(Exception):
 
 # %% ../../nbs/training/05_loop.ipynb #b5ab9f34
 class FiniteGuard(Callback):
-    "Raises NonFiniteError for a step whose loss or gradient is not finite; the checkpoint keeps an earlier, good state."
+    """Raises NonFiniteError for a step whose loss or gradient is not finite; the checkpoint keeps an earlier, good
+    state."""
 
     order, pending = -100, None
 
@@ -374,7 +379,8 @@ class FiniteGuard(Callback):
 
 # %% ../../nbs/training/05_loop.ipynb #1a90aa16
 def read_later(flag: Tensor) -> Callable[[], bool]:
-    "A function that reads a boolean tensor as it is now; on a GPU it waits for the work queued so far and for nothing queued later."
+    """A function that reads a boolean tensor as it is now; on a GPU it waits for the work queued so far and for nothing
+    queued later."""
     if flag.device.type != "cuda":
         return flag.item
     host, event = torch.empty((), dtype=torch.bool, pin_memory=True), torch.cuda.Event()
@@ -390,7 +396,8 @@ def _tensors(value) -> list[Tensor]:
 
 
 def bad_rows(batch, output) -> Tensor:
-    """Which examples [B] look guilty: an infinite label or image (NaN means unlabelled), or an output that is not finite."""
+    """Which examples [B] look guilty: an infinite label or image (NaN means unlabelled), or an output that is not
+    finite."""
     flags = [x.isinf() for x in _tensors(batch)] + [~x.isfinite() for x in _tensors(output)]
     return torch.stack([flag.reshape(len(flag), -1).any(1) for flag in flags]).any(0)
 
@@ -437,8 +444,9 @@ def write_checkpoint(t: Trainer, folder: Path) -> None:
 
 # %% ../../nbs/training/05_loop.ipynb #be789ec5
 def resume(t: Trainer, folder: Path) -> bool:
-    """Continue from the checkpoint in `folder`; False when there is none. Raises CheckpointError for a checkpoint of other settings or another model.
-    The number of processes may differ, a change of `compile` or `precision` may not."""
+    """Continue from the checkpoint in `folder`; False when there is none. Raises CheckpointError for a checkpoint of
+    other settings or another model. The number of processes may differ, a change of `compile` or `precision` may not.
+    """
     loaded = load_checkpoint(folder)
     if loaded is None:
         return False
@@ -451,7 +459,10 @@ def resume(t: Trainer, folder: Path) -> bool:
     ]
     if wrong:
         raise CheckpointError(f"{folder}: a checkpoint of other settings: {'; '.join(wrong)}")
-    within = lambda prefix: {k.removeprefix(f"{prefix}/"): v for k, v in tensors.items() if k.startswith(f"{prefix}/")}
+
+    def within(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(f"{prefix}/"): v for k, v in tensors.items() if k.startswith(f"{prefix}/")}
+
     try:
         t.model.load_state_dict(within("model"))
     except RuntimeError as error:
@@ -465,7 +476,8 @@ def resume(t: Trainer, folder: Path) -> bool:
 # %% ../../nbs/training/05_loop.ipynb #71aabcce
 @contextmanager
 def noted_signals():
-    "Yields a function that says whether SIGINT or SIGTERM came; outside the main thread, where Python knows no signals, it never does."
+    """Yields a function that says whether SIGINT or SIGTERM came; outside the main thread, where Python knows no
+    signals, it never does."""
     received, before = [], {}
 
     def note(number, frame):
@@ -494,16 +506,20 @@ def train(
     checkpoint_every: int = 500,
     device=None,
 ) -> Trainer:
-    """Train `model` in place, resuming from the checkpoint in `folder` if there is one; the caller removes the folder when the result is saved.
+    """Train `model` in place, resuming from the checkpoint in `folder` if there is one; the caller removes the folder
+    when the result is saved.
 
-    `batches_from(start, stop)` iterates over (this rank's share of) the batches of those steps, dataclasses of tensors with `.to(device)`;
-    `predict(model, batch, step)` gives an output (a dataclass of tensors [B, ...]), `loss_fn(output, batch, step)` a LossTerms.
-    Raises KeyboardInterrupt (after saving) on SIGINT or SIGTERM, NonFiniteError, CheckpointError; ValueError when the batches end early."""
+    `batches_from(start, stop)` iterates over (this rank's share of) the batches of those steps, dataclasses of tensors
+    with `.to(device)`; `predict(model, batch, step)` gives an output (a dataclass of tensors [B, ...]),
+    `loss_fn(output, batch, step)` a LossTerms. Raises KeyboardInterrupt (after saving) on SIGINT or SIGTERM,
+    NonFiniteError, CheckpointError; ValueError when the batches end early.
+    """
     t = Trainer(model, loss_fn, groups, settings, predict, [*callbacks, Checkpoints(folder, checkpoint_every)], device)
     resume(t, folder)
     if not same_on_all_ranks(t.done):
         raise CheckpointError(
-            f"{folder}: expected the same checkpoint in all processes, found step {t.done} in process {rank()}: machines of one training need one folder that all see"
+            f"{folder}: expected the same checkpoint in all processes, found step {t.done} in process {rank()}: "
+            "machines of one training need one folder that all see"
         )
     with noted_signals() as asked:
         try:

@@ -14,7 +14,8 @@ from .features import FeatureCache
 
 # %% ../../nbs/training/07_parameters.ipynb #6cc15862
 def parameters_from(kind: type, values: dict, where: str = ""):
-    "A dataclass of `kind` from values by name; `where` begins the message. ValueError for a name that it does not have, or needs."
+    """A dataclass of `kind` from values by name; `where` begins the message. ValueError for a name that it does not
+    have, or needs."""
     known = {f.name: f for f in fields(kind)}
     for name in values:
         if name not in known:

@@ -28,7 +28,8 @@ def two_phase(base: float, steps: int, first: float = 0.92) -> Schedule:
 
 # %% ../../nbs/training/02_schedules.ipynb #d1f5ed20
 def one_phase(base: float, steps: int, factor: float = 0.3) -> Schedule:
-    "Learning rate of step 0..steps: exponential from `base` to `base * factor`. The backbone in fine-tuning has `base = learning rate / 30`."
+    """Learning rate of step 0..steps: exponential from `base` to `base * factor`. The backbone in fine-tuning has `base
+    = learning rate / 30`."""
     return lambda step: base * factor ** (step / steps)
 
 # %% ../../nbs/training/02_schedules.ipynb #dc6399f7

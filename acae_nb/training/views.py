@@ -30,9 +30,13 @@ def draw_prediction(
     flat: Float[np.ndarray, "k 2"],  # px, labels of a set labelled in 2D, NaN where not labelled
     scale: int = 2,  # the picture's size over the crop's
 ) -> UInt8[np.ndarray, "S S 3"]:
-    "The enlarged crop with a dot for every predicted joint (orange) and label (green), and a line from each joint to its own label."
+    """The enlarged crop with a dot for every predicted joint (orange) and label (green), and a line from each joint to
+    its own label."""
     picture = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
-    at = lambda points: np.nan_to_num(np.clip((points + 0.5) * scale - 0.5, -9999, 9999)).round().astype(int).tolist()
+
+    def at(points: Float[np.ndarray, "n 2"]) -> list[list[int]]:
+        return np.nan_to_num(np.clip((points + 0.5) * scale - 0.5, -9999, 9999)).round().astype(int).tolist()
+
     seen = np.isfinite(labels).all(1)
     for p, q in zip(at(predicted[seen]), at(labels[seen])):
         cv2.line(picture, p, q, (255, 255, 255), 1, cv2.LINE_AA)
@@ -84,7 +88,8 @@ class PredictionPictures(Callback):
 
 # %% ../../nbs/training/07_views.ipynb #aa55e2d1
 class TensorBoard(Callback):
-    "Writes each term of the loss, the gradient's norm and the learning rates to event files in `folder` every `every` steps. ImportError without the extra."
+    """Writes each term of the loss, the gradient's norm and the learning rates to event files in `folder` every `every`
+    steps. ImportError without the extra."""
 
     order = 250
 

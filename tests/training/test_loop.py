@@ -40,7 +40,6 @@ from acae_nb.training.loop import (
     example_uniform,
     fine_tuning_groups,
     first_training_groups,
-    part_of,
     train,
 )
 from acae_nb.training.losses import LossTerms
@@ -220,7 +219,8 @@ def test_draws_belong_to_examples():
     )
 
 
-# --- guards and checkpoint errors --------------------------------------------------------------------------------------
+# --- guards and checkpoint errors
+# --------------------------------------------------------------------------------------
 @pytest.mark.parametrize("step", [0, 7, 11])
 def test_non_finite_numbers_name_step_and_example(tmp_path, step):
     row = toy_training.toy_batch(step).row[3].item()
@@ -317,8 +317,11 @@ def test_fingerprint_sees_params_inputs_and_code(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a").write_text("1")
     (tmp_path / "m.py").write_text("x = 1")
-    of = lambda params={"a": 1}: fingerprint(params, [tmp_path / "in"], [tmp_path / "m.py"])
-    seen = {of(), of({"a": 2})}
+
+    def of(number=1):
+        return fingerprint({"a": number}, [tmp_path / "in"], [tmp_path / "m.py"])
+
+    seen = {of(), of(2)}
     (tmp_path / "in/a").write_text("2")
     seen.add(of())
     (tmp_path / "in/b").write_text("")
@@ -492,9 +495,10 @@ def test_the_pose_model_trains_and_resumes(tmp_path):
         torch.manual_seed(0)
         model = PoseModel(efficientnet_lite0(), SeparateJoints(6))
         frozen, pooling = FrozenModules(next(m for m in model.modules() if isinstance(m, nn.Conv2d))), torch.eye(6)[:3]
-        loss = lambda output, batch, step: separate_loss(
-            output, batch, pooling, 32, absolute_weight=0.1 if step >= 2 else 0.0
-        )
+
+        def loss(output, batch, step):
+            return separate_loss(output, batch, pooling, 32, absolute_weight=0.1 if step >= 2 else 0.0)
+
         return train(
             model,
             loss,
@@ -526,7 +530,8 @@ def test_the_pose_model_trains_and_resumes(tmp_path):
     } == set(header.split(","))
 
 
-# --- several processes -------------------------------------------------------------------------------------------------
+# --- several processes
+# -------------------------------------------------------------------------------------------------
 def test_one_process_to_two_and_back(tmp_path, monkeypatch):
     from acae_nb.training.distributed import launch
 

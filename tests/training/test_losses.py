@@ -34,7 +34,7 @@ def name_pooling(names, wanted):
 
 
 def as_batch(arrays, facts, dtype=torch.float32):
-    """The case's 3D part and 2D part as one batch of ours, NaN where its masks say no, and its predictions as one leaf."""
+    """The case's 3D and 2D part as one batch of ours, NaN where its masks say no, and its predictions as one leaf."""
     t = {
         k.split("/", 1)[-1] + ("" if not k.startswith("grad/") else "@grad"): torch.from_numpy(np.array(v))
         for k, v in arrays.items()
@@ -101,7 +101,10 @@ def test_conformance_consistency(conformance):
 
 def scene(rows=5, joints=12, n_latents=4, dtype=torch.float64, seed=0):
     g = torch.Generator().manual_seed(seed)
-    normal = lambda *shape: torch.randn(*shape, generator=g, dtype=dtype)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=g, dtype=dtype)
+
     truth = normal(rows, joints, 3) * 200 + torch.tensor([0.0, 0, 3000], dtype=dtype)
     pooling = torch.softmax(normal(3, joints), 1)
     k = K.to(dtype).expand(rows, 3, 3)
@@ -156,10 +159,17 @@ def test_hybrid_is_the_sum_the_method_states():
     terms = hybrid_loss(output_of(batch, d, p, q, "decoded"), batch, pooling, 32, e, d, teacher_weight=0.7)
     three, two = batch.joints3d[:3], batch.joints2d[3:]
     k3, k2 = batch.intrinsics[:3], batch.intrinsics[3:]
-    l3 = lambda x: pose_loss_3d(x, three, k3, 256, 32).total
-    l2 = lambda x: pose_loss_2d(x, two, k2, pooling, 256, 32).total
+
+    def l3(x):
+        return pose_loss_3d(x, three, k3, 256, 32).total
+
+    def l2(x):
+        return pose_loss_2d(x, two, k2, pooling, 256, 32).total
+
+    def t(rows, k):
+        return pose_loss_3d(q[rows], combine_points(e, p[rows]).detach(), k, 256, 32).total
+
     a, dq = reproduce(p, e, d), combine_points(d, q)
-    t = lambda rows, k: pose_loss_3d(q[rows], combine_points(e, p[rows]).detach(), k, 256, 32).total
     first, last = slice(0, 3), slice(3, 5)
     expected = (
         l3(p[first])

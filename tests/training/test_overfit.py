@@ -1,4 +1,4 @@
-"""All parts together: rows on disk, crops, batches, model, losses, loop and estimator learn 64 pictures to under 15 mm."""
+"""All parts together: rows, crops, batches, model, losses, loop and estimator learn 64 pictures to under 15 mm."""
 
 import numpy as np
 import torch
@@ -88,8 +88,13 @@ def test_64_pictures_are_learnt_to_15_mm(tmp_path):
     )[0]
     model, pooling = small_model(), torch.eye(17)
     before = error(model, table)
-    loss = lambda output, batch, step: separate_loss(output, batch, pooling, STRIDE, absolute_weight=0.1)
-    rate = lambda step: 4e-3 * min(1, (step + 1) / 20) * 0.5 * (1 + np.cos(np.pi * step / STEPS))
+
+    def loss(output, batch, step):
+        return separate_loss(output, batch, pooling, STRIDE, absolute_weight=0.1)
+
+    def rate(step):
+        return 4e-3 * min(1, (step + 1) / 20) * 0.5 * (1 + np.cos(np.pi * step / STEPS))
+
     train(
         model,
         loss,

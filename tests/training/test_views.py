@@ -1,4 +1,5 @@
-"""Pictures of predictions and TensorBoard's curves: what they show, when, and that the training does not depend on them."""
+"""Pictures of predictions and TensorBoard's curves: what they show, when, and that the training does not depend on
+them."""
 
 import sys
 from types import ModuleType, SimpleNamespace
