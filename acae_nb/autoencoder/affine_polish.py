@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .affine_factors import Factors, Moments, Sides
+from .affine_factors import Factors, Moments
 
 # %% ../../nbs/autoencoder/01_affine_polish.ipynb #922b19a9
 @dataclass(frozen=True)

@@ -80,7 +80,8 @@ class Run:
         for name, values in {"poses": self.poses, **self.scores}.items():
             if len(values) != len(self.subjects):
                 raise ValueError(
-                    f"run {self.variant}, seed {self.seed}: {name}: expected {len(self.subjects)} values, one a subject, found {len(values)}"
+                    f"run {self.variant}, seed {self.seed}: {name}: expected {len(self.subjects)} values, one a "
+                    f"subject, found {len(values)}"
                 )
 
 # %% ../../nbs/claims/00_findings.ipynb #7b5f46d1
@@ -115,7 +116,8 @@ def read_run(path: str | Path) -> Run:
     expected = {"variant", "seed", "subjects", "poses", "scores", "facts"}
     if not isinstance(found, dict) or {*found} != expected:
         raise ValueError(
-            f"{path}: expected the entries {sorted(expected)}, found {sorted(found) if isinstance(found, dict) else type(found).__name__}"
+            f"{path}: expected the entries {sorted(expected)}, found "
+            f"{sorted(found) if isinstance(found, dict) else type(found).__name__}"
         )
     return Run(
         found["variant"],
@@ -138,7 +140,9 @@ def read_runs(folder: str | Path) -> list[Run]:
             runs[0].facts.get("test"),
         ):
             raise ValueError(
-                f"{folder}: {run.variant}, seed {run.seed}: expected the test of the other runs ({runs[0].facts.get('test')}, {sum(runs[0].poses)} poses), found {run.facts.get('test')}, {sum(run.poses)} poses"
+                f"{folder}: {run.variant}, seed {run.seed}: expected the test of the other runs "
+                f"({runs[0].facts.get('test')}, {sum(runs[0].poses)} poses), found {run.facts.get('test')}, "
+                f"{sum(run.poses)} poses"
             )
     return runs
 
@@ -200,7 +204,8 @@ class Finding:
     def __str__(self):
         unit = "mm" if self.claim.lower else "%"
         return (
-            f"{self.verdict}: {self.claim.sentence}. {self.claim.measure} {self.better:.1f} against {self.worse:.1f} {unit}; gain {self.gain:+.1f} (95 % interval {self.low:+.1f} to {self.high:+.1f}; "
+            f"{self.verdict}: {self.claim.sentence}. {self.claim.measure} {self.better:.1f} against {self.worse:.1f} "
+            f"{unit}; gain {self.gain:+.1f} (95 % interval {self.low:+.1f} to {self.high:+.1f}; "
             f"{self.seeds} seeds, {self.subjects} subjects)"
         )
 
@@ -491,7 +496,8 @@ def analyse(runs_folder: str | Path, out: str | Path, claims: Sequence[Claim] = 
     findings, silent = findings_of(claims, runs)
     if not findings:
         raise ValueError(
-            f"{runs_folder}: expected runs of two variants of a claim with two seeds, found {sorted({(r.variant, r.seed) for r in runs})}"
+            f"{runs_folder}: expected runs of two variants of a claim with two seeds, found "
+            f"{sorted({(r.variant, r.seed) for r in runs})}"
         )
     facts = {
         "runs": len(runs),
@@ -504,8 +510,12 @@ def analyse(runs_folder: str | Path, out: str | Path, claims: Sequence[Claim] = 
         "not measured": len(silent),
     }
     text = (
-        f"{facts['runs']} runs in {facts['seconds'] / 60:.0f} minutes by `{facts['command']}`, seeds {', '.join(map(str, facts['seeds']))}, on {'; '.join(facts['machines'])}\ntest: {facts['test']}, {sum(runs[0].poses)} poses of {len(runs[0].subjects)} subjects; "
-        f"training: {facts['training']}\ngains are paired over seeds and bootstrapped over subjects, each interval for itself (of 20 claims without any effect, one would be expected to miss 0); {len(silent)} claims were not measured"
+        f"{facts['runs']} runs in {facts['seconds'] / 60:.0f} minutes by `{facts['command']}`, seeds "
+        f"{', '.join(map(str, facts['seeds']))}, on {'; '.join(facts['machines'])}\ntest: {facts['test']}, "
+        f"{sum(runs[0].poses)} poses of {len(runs[0].subjects)} subjects; "
+        f"training: {facts['training']}\ngains are paired over seeds and bootstrapped over subjects, each interval "
+        f"for itself (of 20 claims without any effect, one would be expected to miss 0); {len(silent)} claims were "
+        "not measured"
     )
     out.mkdir(parents=True, exist_ok=True)
     (out / "claims.json").write_text(json.dumps(findings_dict(findings, facts), indent=1) + "\n", encoding="utf-8")

@@ -38,8 +38,10 @@ from ..workflow.parameters import read_yaml
 # %% ../../nbs/claims/02_runs.ipynb #922b19a9
 @dataclass(frozen=True)
 class Variant:
-    """How one kind of run differs from the others. First trainings: `layout` (separate, merged) and `quotas` (rows of each collection in a batch; empty: the main pipeline's).
-    Fine-tunings: `use` (consistency, latent, hybrid), `acae` (n_latent_sided, n_latent_center, lambda_sparse, loss, chiral), `teacher` (collection, images) and `tuning` (consistency_weight). `seeds`: how many of the study's (0: all)."""
+    """How one kind of run differs from the others. First trainings: `layout` (separate, merged) and `quotas` (rows of
+    each collection in a batch; empty: the main pipeline's). Fine-tunings: `use` (consistency, latent, hybrid), `acae`
+    (n_latent_sided, n_latent_center, lambda_sparse, loss, chiral), `teacher` (collection, images) and `tuning`
+    (consistency_weight). `seeds`: how many of the study's (0: all)."""
 
     layout: str = "separate"
     quotas: dict = field(default_factory=dict)
@@ -79,7 +81,8 @@ class Study:
     tests: list[str]
 
     def runs(self) -> list[tuple[str, int]]:
-        "(variant, seed) in the order they are made: seed by seed, so that a part of the study is a study with fewer seeds; the separate model of a seed first."
+        """(variant, seed) in the order they are made: seed by seed, so that a part of the study is a study with fewer
+        seeds; the separate model of a seed first."""
         names = sorted(self.variants, key=lambda v: (v != "separate", bool(self.variants[v].use)))
         return [
             (name, seed)
@@ -90,7 +93,8 @@ class Study:
 
 # %% ../../nbs/claims/02_runs.ipynb #ed05ec6d
 def read_study(params_file: str | Path, *overlays: str | Path) -> Study:
-    "The study of `overlays` (at least one with seeds, variants and tests) over `params_file`. ValueError for unknown blocks, parameters or variants."
+    """The study of `overlays` (at least one with seeds, variants and tests) over `params_file`. ValueError for unknown
+    blocks, parameters or variants."""
     blocks, rest = read_yaml(Path(params_file).read_text(), str(params_file)), {}
     for path in overlays:
         for name, block in read_yaml(Path(path).read_text(), str(path)).items():
@@ -221,8 +225,9 @@ def first_model(study: Study, places: Places, name: str, seed: int, mark: str) -
 def teacher_poses(
     study: Study, places: Places, separate: Path, variant: Variant, seed: int
 ) -> tuple[np.ndarray, object]:
-    """(poses [N, J, 3] mm in the camera frame, skeleton) of the separate model on a variant's teacher images, flip-averaged; those behind the camera are left out.
-    ValueError where too few remain (`least_share` of the block pseudo_label)."""
+    """(poses [N, J, 3] mm in the camera frame, skeleton) of the separate model on a variant's teacher images,
+    flip-averaged; those behind the camera are left out. ValueError where too few remain (`least_share` of the block
+    pseudo_label)."""
     collection, count = variant.teacher.get("collection", "unlabelled"), variant.teacher.get("images")
     model, skeleton, info = load_pose_model(separate / "model")
     kept = separate / f"teacher-{collection}.npy"
@@ -244,7 +249,8 @@ def teacher_poses(
     usable = np.isfinite(poses).all((1, 2)) & (poses[..., 2] > 300).all(1)
     if usable.mean() < study.blocks["pseudo_label"]["least_share"]:
         raise ValueError(
-            f"{separate}: expected {study.blocks['pseudo_label']['least_share']:.0%} of the poses of {collection} before the camera, found {usable.mean():.0%}: the model has not learned"
+            f"{separate}: expected {study.blocks['pseudo_label']['least_share']:.0%} of the poses of {collection} "
+            f"before the camera, found {usable.mean():.0%}: the model has not learned"
         )
     poses = poses[usable]
     return (
@@ -359,7 +365,8 @@ def make_run(study: Study, places: Places, data: Mapping[str, str], name: str, s
 def training_words(study: Study) -> str:
     "The size of the study in a line."
     b, t, f = study.blocks["batches"], study.blocks["train"], study.blocks["finetune"]
-    return f"{t['steps']} steps of {sum(b['quotas'].values())} pictures of {b['size']} px, fine-tuning {f['steps']} steps, backbone {t['backbone']['name']}"
+    pictures = f"{sum(b['quotas'].values())} pictures of {b['size']} px"
+    return f"{t['steps']} steps of {pictures}, fine-tuning {f['steps']} steps, backbone {t['backbone']['name']}"
 
 # %% ../../nbs/claims/02_runs.ipynb #c280d5c1
 def run_inputs(study: Study, variant: Variant) -> list[str]:
@@ -370,8 +377,8 @@ def run_inputs(study: Study, variant: Variant) -> list[str]:
 
 # %% ../../nbs/claims/02_runs.ipynb #28bbc720
 def data_marks(study: Study, root: Path) -> dict[str, str]:
-    """For each variant the fingerprint of the code, of torch's version and of all pictures that its runs read. InvalidExamples
-    for teacher images that are no example table."""
+    """For each variant the fingerprint of the code, of torch's version and of all pictures that its runs read.
+    InvalidExamples for teacher images that are no example table."""
     for variant in study.variants.values():
         if variant.use:
             ExampleTable.open(
@@ -389,7 +396,8 @@ def data_marks(study: Study, root: Path) -> dict[str, str]:
 
 # %% ../../nbs/claims/02_runs.ipynb #0f568661
 def make_runs(study: Study, places: Places, out: str | Path) -> list[Path]:
-    "Make the runs that are not in the folder `out` yet (or are of other parameters, pictures or code); files of runs that are no longer in the study are removed."
+    """Make the runs that are not in the folder `out` yet (or are of other parameters, pictures or code); files of runs
+    that are no longer in the study are removed."""
     data = data_marks(study, places.root)
     out, paths = Path(out), []
     for k, (name, seed) in enumerate(planned := study.runs(), 1):

@@ -208,7 +208,8 @@ def joint_rows(formats: Mapping[str, Mapping[str, int]], wanted: Skeleton, who: 
         found = [formats[name][joint] for name in names if joint in formats.get(name, {})]
         if not found:
             raise ValueError(
-                f"{who}: expected {label} for protocol {protocol.name!r} (format {' or '.join(names)}), found the formats {', '.join(formats)}"
+                f"{who}: expected {label} for protocol {protocol.name!r} (format {' or '.join(names)}), found the "
+                f"formats {', '.join(formats)}"
             )
         rows.append(found[0])
     return rows
@@ -302,7 +303,8 @@ def predict_people(
                 joints = model.predict(images, intrinsics).double().cpu().numpy()
                 if joints.shape[1:] != (len(model.skeleton), 3):
                     raise ValueError(
-                        f"{name}: expected joints [{len(images)}, {len(model.skeleton)} of {model.skeleton.name}, 3], found {list(joints.shape)}"
+                        f"{name}: expected joints [{len(images)}, {len(model.skeleton)} of {model.skeleton.name}, 3], "
+                        f"found {list(joints.shape)}"
                     )
                 found[name][start : start + len(joints)] = joints[:, rows[name]] @ rotations @ cameras.swapaxes(1, 2)
             bar.update(len(cameras))

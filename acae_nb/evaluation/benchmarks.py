@@ -28,14 +28,16 @@ HUMAN36M, HUMAN36M_S9_CORRECTED = (
         (_format("h36m_17", "pelvis"),),
         frames="every 64th",
         groups=("activity",),
-        notes=f"Truth {truth} the correction of S9's shift; truth boxes; known intrinsics and distortion. The root counts with error 0.",
+        notes=f"Truth {truth} the correction of S9's shift; truth boxes; known intrinsics and distortion. "
+        "The root counts with error 0.",
     )
     for truth in ("without", "with")
 )
 
 # %% ../../nbs/evaluation/03_benchmarks.ipynb #11371fb5
 _3DHP = (
-    "head_top neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist right_hip right_knee right_ankle left_hip left_knee left_ankle "
+    "head_top neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist right_hip right_knee "
+    "right_ankle left_hip left_knee left_ankle "
     "pelvis spine head"
 ).split()
 _CLASSIC = (
@@ -153,7 +155,8 @@ TDPW_WHOLE = Protocol(
     frames=_FRAMES,
     groups=("sequence",),
     missing="previous",
-    notes="Truth: jointPositions; a sequence is one person's. Procrustes fits 24 joints. People are told apart by the overlap of masks, before this protocol begins.",
+    notes="Truth: jointPositions; a sequence is one person's. Procrustes fits 24 joints. "
+    "People are told apart by the overlap of masks, before this protocol begins.",
 )
 TDPW_TEST_14 = Protocol(
     "3DPW, test split, 14 SMPL joints",
@@ -173,7 +176,8 @@ TDPW_TEST_14_REGRESSED = Protocol(
     (Measure("MPJPE", joints=_14_H36M), Measure("PA-MPJPE", alignment="similarity", joints=_14_H36M)),
     frames=_FRAMES,
     groups=("sequence",),
-    notes="Joints of predicted and true SMPL meshes by J_regressor_h36m; its pelvis is the origin and is not counted; Procrustes fits the 14 joints.",
+    notes="Joints of predicted and true SMPL meshes by J_regressor_h36m; its pelvis is the origin and is not "
+    "counted; Procrustes fits the 14 joints.",
 )
 
 # %% ../../nbs/evaluation/03_benchmarks.ipynb #62ecd688

@@ -15,7 +15,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from .protocols import Matching, Protocol, Result, evaluate
-from ..skeletons.joints import Skeleton, load_skeleton
+from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/evaluation/02_matching.ipynb #aad35c66
 def greedy_matching(
@@ -54,7 +54,8 @@ class People:
         for name, shape in expected.items():
             if np.shape(getattr(self, name)) != shape:
                 raise ValueError(
-                    f"{name}: expected {list(shape)} (people, joints of {self.skeleton.name}, coordinates), found {list(np.shape(getattr(self, name)))}"
+                    f"{name}: expected {list(shape)} (people, joints of {self.skeleton.name}, coordinates), found "
+                    f"{list(np.shape(getattr(self, name)))}"
                 )
 
 # %% ../../nbs/evaluation/02_matching.ipynb #28725d16
@@ -100,7 +101,8 @@ def evaluate_people(
     protocol without a matching rule."""
     if protocol.matching is None:
         raise ValueError(
-            f"protocol {protocol.name}: matching: expected a rule, for there are several people in a picture; found none"
+            f"protocol {protocol.name}: matching: expected a rule, for there are several people in a picture; found "
+            "none"
         )
     matched = match_people(pred, true, protocol.formats[0].format, protocol.matching)
     columns = [list(pred.skeleton.labels).index(label) for label in true.skeleton.labels]
@@ -109,7 +111,8 @@ def evaluate_people(
     lost = np.flatnonzero((matched >= 0) & (np.isnan(joints).any(-1) & ~np.isnan(true.joints3d).any(-1)).any(-1))
     if len(lost):
         warnings.warn(
-            f"{protocol.name}: {len(lost)} of {int((matched >= 0).sum())} matched people lack joints that the truth has (NaN), first in row {lost[0]} of the truth: they "
+            f"{protocol.name}: {len(lost)} of {int((matched >= 0).sum())} matched people lack joints that the truth "
+            f"has (NaN), first in row {lost[0]} of the truth: they "
             + (
                 "count as misses, and not in mean errors"
                 if protocol.missing == "miss"

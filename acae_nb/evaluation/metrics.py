@@ -75,7 +75,8 @@ def procrustes(
     undetermined = bad & (count[..., 0, 0] > 0)
     if undetermined.any():
         warnings.warn(
-            f"Procrustes: {int(undetermined.sum())} of {bad.size} poses have fewer than 3 valid joints or coinciding points: NaN",
+            f"Procrustes: {int(undetermined.sum())} of {bad.size} poses have fewer than 3 valid joints or coinciding "
+            "points: NaN",
             stacklevel=2,
         )
     if bad.any():
@@ -127,7 +128,7 @@ ALIGNMENTS = {
     "root": "root joints (or means, where there is no root) moved to the origin",
     "scale": "as root, then the best scale (N-MPJPE)",
     "similarity": "best rotation, translation and scale, no reflection (PA), fitted to the joints that are scored",
-    "similarity of all": "as similarity, but always fitted to all joints of the format, also where only some are scored",
+    "similarity of all": "as similarity, but fitted to all joints of the format, also where only some are scored",
 }
 
 
@@ -209,7 +210,8 @@ class Measure:
             raise ValueError(f"{self.name}: alignment: expected one of {list(ALIGNMENTS)}, found {self.alignment!r}")
         if (self.threshold is None) != (self.score == "error"):
             raise ValueError(
-                f"{self.name}: threshold: expected {'none' if self.score == 'error' else 'mm'} for {self.score!r}, found {self.threshold}"
+                f"{self.name}: threshold: expected {'none' if self.score == 'error' else 'mm'} for {self.score!r}, "
+                f"found {self.threshold}"
             )
 
     def scores(self, distances: Float[np.ndarray, "*batch joint"]) -> np.ndarray:
@@ -349,9 +351,13 @@ def format_inconsistency(
     NaN for a pair that shares no image."""
     pred, true = np.asarray(pred, np.float64), np.asarray(true, np.float64)
     seen = present(pred, true)
-    mean_of = lambda x, j: (
-        np.where(seen[:, j, None], x[:, j], 0).sum(1) / np.where(seen[:, j].any(1), seen[:, j].sum(1), np.nan)[:, None]
-    )
+
+    def mean_of(x, j):
+        return (
+            np.where(seen[:, j, None], x[:, j], 0).sum(1)
+            / np.where(seen[:, j].any(1), seen[:, j].sum(1), np.nan)[:, None]
+        )
+
     error = {f: mean_of(pred, list(j)) - mean_of(true, list(j)) for f, j in parts.items()}
     rays, names = mean_of(true, list(range(true.shape[1]))), list(parts)
     rows = [

@@ -92,7 +92,8 @@ def _npz_poses(path: Path) -> PoseFile:
     lost = [name for name in ("joints3d", "joints") if name not in entries]
     if lost:
         raise ValueError(
-            f"{path}: expected the entries joints3d, joints, sequence and frame, found no {lost[0]} among {sorted(entries)}"
+            f"{path}: expected the entries joints3d, joints, sequence and frame, found no {lost[0]} among "
+            f"{sorted(entries)}"
         )
     text = str(_plain(entries.pop("skeleton"))) if "skeleton" in entries else None
     skeleton = (
@@ -116,7 +117,8 @@ def _parquet_poses(path: Path) -> PoseFile:
     lost = [c for c in ("sequence", "frame", "joint", "x", "y", "z") if c not in rows]
     if lost:
         raise ValueError(
-            f"{path}: expected the columns sequence, frame, joint, x, y and z, found no {lost[0]} among {list(rows.columns)}"
+            f"{path}: expected the columns sequence, frame, joint, x, y and z, found no {lost[0]} among "
+            f"{list(rows.columns)}"
         )
     if rows.empty:
         raise ValueError(f"{path}: expected at least one pose, found no rows")
@@ -126,7 +128,9 @@ def _parquet_poses(path: Path) -> PoseFile:
     twice = rows.duplicated([*known_by, "joint"])
     if twice.any():
         raise ValueError(
-            f"{path}: expected each joint once a pose ({', '.join(known_by)}), found {rows.loc[twice, [*known_by, 'joint']].iloc[0].to_dict()} again; several people of a frame need a column `person`"
+            f"{path}: expected each joint once a pose ({', '.join(known_by)}), found "
+            f"{rows.loc[twice, [*known_by, 'joint']].iloc[0].to_dict()} again; several people of a frame need a "
+            "column `person`"
         )
     first = rows[~pd.Series(pose, index=rows.index).duplicated()]
 
@@ -261,7 +265,8 @@ def identities(poses: PoseFile, names: Sequence[str]) -> pd.MultiIndex:
         poses.refuse(
             "sequence and frame",
             "every pose once",
-            f"{int(index.duplicated().sum())} poses again, first {_first(index[index.duplicated()])}; several people or cameras of a frame need an entry `person` or `camera`",
+            f"{int(index.duplicated().sum())} poses again, first {_first(index[index.duplicated()])}; several people "
+            "or cameras of a frame need an entry `person` or `camera`",
         )
     return index
 
@@ -287,7 +292,8 @@ def rows_of(pred: PoseFile, true: PoseFile) -> np.ndarray:
     more = len(given) - int((rows >= 0).sum())
     if more:
         warnings.warn(
-            f"{pred.path}: {more} predictions are of poses that the truth does not have, and are left out; first {_first(given[~given.isin(wanted)])}",
+            f"{pred.path}: {more} predictions are of poses that the truth does not have, and are left out; first "
+            f"{_first(given[~given.isin(wanted)])}",
             stacklevel=2,
         )
     return rows
@@ -326,7 +332,8 @@ def placed(pred: PoseFile, true: PoseFile, protocol: Protocol) -> Float[np.ndarr
                 f"{len(rows) - len(lost)}; the first of {len(lost)} missing ones is {first}{reason}",
             )
         warnings.warn(
-            f"{pred.path}: {len(lost)} of {len(rows)} poses are missing, first {first}; by {protocol.name}: {protocol.missing}{reason}",
+            f"{pred.path}: {len(lost)} of {len(rows)} poses are missing, first {first}; by {protocol.name}: "
+            f"{protocol.missing}{reason}",
             stacklevel=2,
         )
     return joints
@@ -362,7 +369,8 @@ def disorder(
         )
         if then < much * now:
             found.append(
-                f"are {name} in another order? Another order of {len(moved)} of {len(cost)} lowers the error from {now:.0f} to {then:.0f} mm{example}"
+                f"are {name} in another order? Another order of {len(moved)} of {len(cost)} lowers the error from "
+                f"{now:.0f} to {then:.0f} mm{example}"
             )
     return found
 
@@ -395,7 +403,8 @@ def oddities(
     flat = (np.where(seen, np.linalg.norm(p, axis=-1), 0).max(-1) < 1e-6) & (seen.sum(-1) > 1)
     if flat.any():
         found.append(
-            f"{int(flat.sum())} of {len(flat)} predicted poses have all joints in one point, first in row {np.flatnonzero(flat)[0]}: are they missing ones? Missing is NaN"
+            f"{int(flat.sum())} of {len(flat)} predicted poses have all joints in one point, first in row "
+            f"{np.flatnonzero(flat)[0]}: are they missing ones? Missing is NaN"
         )
     away = [
         float(np.nanmedian(np.linalg.norm(np.where(seen[..., None], x, np.nan)[seen.any(-1)].mean(1), axis=-1)))
@@ -405,7 +414,8 @@ def oddities(
     ]
     if absolute and away[0] < 0.1 * away[1] and mean(p) > 0.3 * mean(t):
         found.append(
-            f"predicted poses lie {away[0]:.0f} mm from the origin, true ones {away[1]:.0f}: are they relative to their root? Absolute measures need the camera's frame"
+            f"predicted poses lie {away[0]:.0f} mm from the origin, true ones {away[1]:.0f}: are they relative to "
+            "their root? Absolute measures need the camera's frame"
         )
     turned = p.copy()
     for view in dict.fromkeys(views.tolist()):
@@ -417,7 +427,8 @@ def oddities(
             turned[rows] = p[rows] @ u @ vt  # not what a mirror explains better
     if mean(turned - t) < much * mean(p - t):
         found.append(
-            f"are they in another frame, of the world or another camera? Tilting the poses alike lowers the error from {mean(p - t):.0f} to {mean(turned - t):.0f} mm"
+            "are they in another frame, of the world or another camera? Tilting the poses alike lowers the error "
+            f"from {mean(p - t):.0f} to {mean(turned - t):.0f} mm"
         )
     return found
 
@@ -472,16 +483,20 @@ def strangers(
             ]
         return np.nanmedian(found) if len(found) > len(few) / 2 else np.inf
 
-    size = lambda x: np.nanmedian(np.nanmax(x, 1) - np.nanmin(x, 1))
+    def size(x):
+        return np.nanmedian(np.nanmax(x, 1) - np.nanmin(x, 1))
+
     now, found, ratio = nearest(0), [], size(pred.joints2d) / size(true.joints2d)
     for by, words in ((-1, "early"), (1, "late")):
         if nearest(by) < much * now:
             found.append(
-                f"are frames one {words}? Undoing it brings people from {now:.0f} to {nearest(by):.0f} px of the annotated ones"
+                f"are frames one {words}? Undoing it brings people from {now:.0f} to {nearest(by):.0f} px of the "
+                "annotated ones"
             )
     if not 0.6 < ratio < 1.7:
         found.append(
-            f"predicted people are {ratio:.2g} times as large in the picture as annotated ones: is joints2d in px of the annotated picture?"
+            f"predicted people are {ratio:.2g} times as large in the picture as annotated ones: is joints2d in px of "
+            "the annotated picture?"
         )
     return found
 

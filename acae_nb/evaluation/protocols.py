@@ -13,7 +13,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from itertools import permutations
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from acae_nb.evaluation.metrics import (
     true_bone_lengths,
 )
 from ..geometry.cameras import Camera, triangulate
-from ..skeletons.joints import Skeleton, load_skeleton
+from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/evaluation/01_protocols.ipynb #8ff31d43
 AVERAGING = {
@@ -50,7 +50,10 @@ MISSING = {
     "previous": "a pose without a prediction takes the one before it in its sequence; the first must be there",
 }
 MOTION = {
-    "acceleration error": "mean distance of second differences of root-relative joints, mm/frame\N{SUPERSCRIPT TWO}, over runs of consecutive frames"
+    "acceleration error": (
+        "mean distance of second differences of root-relative joints, mm/frame\N{SUPERSCRIPT TWO}, over runs of "
+        "consecutive frames"
+    )
 }
 
 
@@ -115,7 +118,8 @@ class Protocol:
             self.motion or self.averaging == "mean of sequences" or self.missing == "previous"
         ) and "sequence" not in self.groups:
             raise ValueError(
-                f"protocol {self.name}: groups: expected 'sequence' among them, for its averaging, missing or motion; found {list(self.groups)}"
+                f"protocol {self.name}: groups: expected 'sequence' among them, for its averaging, missing or motion; "
+                f"found {list(self.groups)}"
             )
 
     def to_dict(self) -> dict:
@@ -134,7 +138,8 @@ def _text(self) -> str:
     "The protocol in words, one line a field."
     lines = [f"{self.name}  [{self.hash[:12]}]", f"data: {self.dataset}, {self.split}; frames: {self.frames}"]
     lines += [
-        f"joints of {f.format}: {len(f.joints)} ({' '.join(f.joints)}), root: {f.root or 'none, centred at the mean of the joints'}"
+        f"joints of {f.format}: {len(f.joints)} ({' '.join(f.joints)}), root: "
+        f"{f.root or 'none, centred at the mean of the joints'}"
         for f in self.formats
     ]
     lines += [
@@ -146,7 +151,8 @@ def _text(self) -> str:
         lines.append(f"compared joints: {', '.join(f'{a} = {b}' for a, b in self.pairs)}")
     if self.matching:
         lines.append(
-            f"people: each true person in turn takes the free prediction with the most joints within {self.matching.px:g} px in x and y, at least one, of {' '.join(self.matching.joints)}"
+            "people: each true person in turn takes the free prediction with the most joints within "
+            f"{self.matching.px:g} px in x and y, at least one, of {' '.join(self.matching.joints)}"
         )
     if self.bones:
         lines.append(
@@ -240,7 +246,8 @@ def _checked(pred, true, skeleton: Skeleton, protocol: Protocol):
     ].any(-1)
     if protocol.missing in ("refuse", "previous") and lost.any():
         raise ValueError(
-            f"predictions: expected every labelled joint ({protocol.name}: missing = {protocol.missing}), found {int(lost.sum())} poses with NaN, first {np.flatnonzero(lost)[:5].tolist()}"
+            f"predictions: expected every labelled joint ({protocol.name}: missing = {protocol.missing}), found "
+            f"{int(lost.sum())} poses with NaN, first {np.flatnonzero(lost)[:5].tolist()}"
         )
     return pred, true
 
@@ -254,7 +261,10 @@ def suspicions(
     """What seems wrong with mm predictions, in words: a unit, or a change that brings the mean-centred error below
     `much` of what it is (tried on up to 2000 poses in a row)."""
     pred, true = (np.asarray(x[:2000], np.float64) for x in (pred, true))
-    error = lambda p, t: measure(p, t, (Measure("MPJPE"),), root=None)["MPJPE"]
+
+    def error(p, t):
+        return measure(p, t, (Measure("MPJPE"),), root=None)["MPJPE"]
+
     size_of_true = error(true, true * 0)
     if not size_of_true or not error(pred, pred * 0):
         return [
@@ -379,12 +389,14 @@ def evaluate(
     absent groups or frames."""
     if protocol.averaging != "mean of formats" and len(protocol.formats) != 1:
         raise ValueError(
-            f"protocol {protocol.name}: averaging: expected 'mean of formats' for {len(protocol.formats)} formats, found {protocol.averaging!r}"
+            f"protocol {protocol.name}: averaging: expected 'mean of formats' for {len(protocol.formats)} formats, "
+            f"found {protocol.averaging!r}"
         )
     groups = {} if groups is None else {name: np.asarray(labels).astype(str) for name, labels in groups.items()}
     if {*protocol.groups} != {*groups} or any(len(labels) != len(truth) for labels in groups.values()):
         raise ValueError(
-            f"groups: expected {list(protocol.groups)} with {len(truth)} labels each, found { {k: len(v) for k, v in groups.items()} }"
+            f"groups: expected {list(protocol.groups)} with {len(truth)} labels each, found "
+            f"{ {k: len(v) for k, v in groups.items()} }"
         )
     if protocol.missing == "previous":
         predictions = previous_poses(np.asarray(predictions), groups["sequence"])
@@ -496,11 +508,15 @@ def _load(path: str | Path) -> Result:
     protocol = Protocol.from_dict(found["protocol"])
     if protocol.hash != found["protocol_hash"]:
         raise ValueError(
-            f"{path}: protocol_hash: expected {protocol.hash} (of the protocol in the file), found {found['protocol_hash']}"
+            f"{path}: protocol_hash: expected {protocol.hash} (of the protocol in the file), found "
+            f"{found['protocol_hash']}"
         )
-    table = lambda t: pd.DataFrame(
-        {k: [np.nan if x is None else x for x in v] for k, v in t.items() if k != "index"}, index=t["index"]
-    )
+
+    def table(t):
+        return pd.DataFrame(
+            {k: [np.nan if x is None else x for x in v] for k, v in t.items() if k != "index"}, index=t["index"]
+        )
+
     return Result(
         protocol,
         {k: np.nan if v is None else v for k, v in found["overall"].items()},
@@ -541,7 +557,8 @@ def mean_pose(
         known = ~np.isnan(relative)
         if not known.any(0).all():
             raise ValueError(
-                f"mean pose: {rule.format}: expected labels for every joint, found none for {[j for j, k in zip(rule.joints, known.any((0, 2))) if not k]}"
+                f"mean pose: {rule.format}: expected labels for every joint, found none for "
+                f"{[j for j, k in zip(rule.joints, known.any((0, 2))) if not k]}"
             )
         mean[rows] = np.where(known, relative, 0).sum(0) / known.sum(0)
     return mean
@@ -590,7 +607,7 @@ def recording_protocol(
     only enter the agreement of views)."""
     base = embedded_protocol(skeleton)
     pairs = []
-    for name, rows in skeleton.parts.items():
+    for rows in skeleton.parts.values():
         short = {skeleton.short_names[j]: skeleton.labels[j] for j in rows}
         if LIMBS.keys() <= short.keys():
             pairs += [(short[s], f"{detector}/{joint}") for s, joint in LIMBS.items()]
@@ -609,7 +626,8 @@ def recording_protocol(
             Measure("PCK@150", "pck", "root", 150),
             Measure("AUC@150", "auc", "root", 150),
         ),
-        notes="World frame. Views against each other (all ordered pairs), against the model's own joints triangulated over the views, and against the detector's "
+        notes="World frame. Views against each other (all ordered pairs), against the model's own joints triangulated "
+        "over the views, and against the detector's "
         "triangulated landmarks over the compared joints, centred at their mean.",
     )
 
@@ -628,9 +646,13 @@ def evaluate_views(
     poses = np.asarray(predictions, np.float64)
     if poses.ndim != 4 or len(poses) != len(cameras) or len(cameras) < 2 or poses.shape[2:] != (len(skeleton), 3):
         raise ValueError(
-            f"predictions: expected [{len(cameras)} views (2 or more), frames, {len(skeleton)} joints, 3], found {poses.shape}"
+            f"predictions: expected [{len(cameras)} views (2 or more), frames, {len(skeleton)} joints, 3], found "
+            f"{poses.shape}"
         )
-    flat = lambda x: x.reshape(-1, *x.shape[2:])
+
+    def flat(x):
+        return x.reshape(-1, *x.shape[2:])
+
     first, second = zip(*permutations(range(len(poses)), 2))
     px = np.stack([camera.project(pose) for camera, pose in zip(cameras, poses)])
     points = triangulate(px, np.isfinite(px).all(-1).astype(float), list(cameras))

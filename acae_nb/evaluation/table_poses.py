@@ -39,7 +39,8 @@ def mirror_poses(joints: Float[Tensor, "*b j 3"], skeleton: Skeleton) -> Float[T
 def flip_averaged(
     predict: Callable[[Tensor, Tensor], Float[Tensor, "b j 3"]], skeleton: Skeleton
 ) -> Callable[[Tensor, Tensor], Float[Tensor, "b j 3"]]:
-    "A prediction function (images, intrinsics) -> joints that averages the answers for each crop and for its mirror image."
+    """A prediction function (images, intrinsics) -> joints that averages the answers for each crop and for its mirror
+    image."""
 
     def both(images, intrinsics):
         return (predict(images, intrinsics) + mirror_poses(predict(*mirror_crops(images, intrinsics)), skeleton)) / 2
@@ -70,7 +71,8 @@ def unlabelled_crop(
 def crop_batches(
     table: ExampleTable, rows: Sequence[int], size: int, batch_size: int, threads: int = 2
 ) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
-    "(images uint8 [b, 3, s, s], intrinsics [b, 3, 3], rotations world -> crop camera float64 [b, 3, 3]) in the order of `rows`, one batch ahead."
+    """(images uint8 [b, 3, s, s], intrinsics [b, 3, 3], rotations world -> crop camera float64 [b, 3, 3]) in the order
+    of `rows`, one batch ahead."""
 
     def cut(row):
         return unlabelled_crop(table[row], table.image(row), size)
@@ -99,7 +101,8 @@ class Predictions:
 
 # %% ../../nbs/evaluation/05_table_poses.ipynb #9be60233
 def model_joints(model: torch.nn.Module) -> Callable[[Tensor, Tensor], Float[Tensor, "b j 3"]]:
-    "The prediction function of a PoseModel (or anything that answers with `.joints`): evaluation mode, its own device, no gradients."
+    """The prediction function of a PoseModel (or anything that answers with `.joints`): evaluation mode, its own
+    device, no gradients."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
     def predict(images, intrinsics):
@@ -145,8 +148,10 @@ def predict_examples(
     cache: FeatureCache | None = None,
     progress: bool = True,
 ) -> Predictions:
-    """Poses of all `rows` (default: every row) of a table. `skeleton`: what the model predicts; `size`: side of its crops, px; `flip_average`: also look at the mirrored crop.
-    `cache`: where what the frozen part of the model answers is kept; None: it runs. The model is put into evaluation mode. ValueError where the model's answer does not have the skeleton's joints."""
+    """Poses of all `rows` (default: every row) of a table. `skeleton`: what the model predicts; `size`: side of its
+    crops, px; `flip_average`: also look at the mirrored crop. `cache`: where what the frozen part of the model answers
+    is kept; None: it runs. The model is put into evaluation mode. ValueError where the model's answer does not have the
+    skeleton's joints."""
     model.eval()
     rows = np.arange(len(table)) if rows is None else np.asarray(rows, int)
     if cache is None:
@@ -165,7 +170,8 @@ def predict_examples(
             joints = answer.double().cpu().numpy()
             if joints.shape[1:] != (len(skeleton), 3):
                 raise ValueError(
-                    f"model: expected joints [{len(crop_rotation)}, {len(skeleton)} of {skeleton.name}, 3], found {joints.shape}"
+                    f"model: expected joints [{len(crop_rotation)}, {len(skeleton)} of {skeleton.name}, 3], found "
+                    f"{joints.shape}"
                 )
             part = slice(start, start + len(joints))
             directions = joints @ crop_rotation

@@ -150,7 +150,9 @@ TIMM_OPTIONS = {
 }  # of `timm.create_model`: none of them names a file or an address
 
 
-def timm_backbone(model: str, weights: str | Path | None = None, options: dict | None = None, side: int = 128) -> Backbone:
+def timm_backbone(
+    model: str, weights: str | Path | None = None, options: dict | None = None, side: int = 128
+) -> Backbone:
     """The last feature map of a timm model (random weights, or those of a file in timm's naming), normalised as its
     configuration says. `options`, out of `TIMM_OPTIONS`, go to `timm.create_model`; `side`: px of an image that the
     network takes, to measure its stride on. Raises ImportError without timm, what timm raises for an unknown model,

@@ -12,10 +12,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 

@@ -49,11 +49,11 @@ def format_colours(formats: Sequence[str]) -> dict[str, str]:
 
 def side_colours(colour: str) -> dict[str, str]:
     "The colour of the right side ('r'), a pale one for the left ('l') and a dark one for the centre ('c')."
-    h, l, s = colorsys.rgb_to_hls(*to_rgb(colour))
+    hue, lightness, saturation = colorsys.rgb_to_hls(*to_rgb(colour))
     return {
         "r": to_hex(colour),
-        "l": to_hex(colorsys.hls_to_rgb(h, max(0.76, l), s)),
-        "c": to_hex(colorsys.hls_to_rgb(h, 0.6 * l, s)),
+        "l": to_hex(colorsys.hls_to_rgb(hue, max(0.76, lightness), saturation)),
+        "c": to_hex(colorsys.hls_to_rgb(hue, 0.6 * lightness, saturation)),
     }
 
 # %% ../../nbs/reporting/00_plots.ipynb #69877e8f
@@ -247,7 +247,8 @@ def loss_curves(
     for column in columns:
         if not any(column in t for t in tables.values()):
             raise ValueError(
-                f"loss curves: no log has the column {column!r}; they have {sorted({c for t in tables.values() for c in t})}"
+                f"loss curves: no log has the column {column!r}; they have "
+                f"{sorted({c for t in tables.values() for c in t})}"
             )
     fig, axes = _axes(1, len(columns), 3.6, 2.8)
     for ax, column in zip(axes[0], columns):
@@ -327,7 +328,8 @@ def weights_picture(
     encoder, decoder = (np.asarray(w, float) for w in (encoder, decoder))
     if encoder.shape != decoder.T.shape or len(labels) != len(decoder):
         raise ValueError(
-            f"weights: expected encoder [L, {len(labels)}] and decoder [{len(labels)}, L], found {encoder.shape} and {decoder.shape}"
+            f"weights: expected encoder [L, {len(labels)}] and decoder [{len(labels)}, L], found {encoder.shape} and "
+            f"{decoder.shape}"
         )
     row, size = (0.085, 4.6) if len(labels) > 60 else (0.16, 7)
     fig, axes = _axes(1, 2, 2.2 + row * len(encoder), 1 + row * len(labels), sharey=True)
@@ -503,11 +505,14 @@ def pose_figure(
     if not len(known):
         raise ValueError("poses: expected finite joints, found none")
     colours = dict(zip(poses, PALETTE * (len(poses) // len(PALETTE) + 1)))
-    draw = lambda t: [
-        trace
-        for name, (s, _) in poses.items()
-        for trace in _traces(name, points[name][t], s, colours[name], "legendonly" if name in hidden else True)
-    ]
+
+    def draw(t):
+        return [
+            trace
+            for name, (s, _) in poses.items()
+            for trace in _traces(name, points[name][t], s, colours[name], "legendonly" if name in hidden else True)
+        ]
+
     n = next(iter(lengths.values()))
     labels = [str(t) for t in range(n)] if frame_names is None else list(frame_names)
     fig = go.Figure(draw(0), frames=[go.Frame(data=draw(t), name=labels[t]) for t in range(n)] if n > 1 else None)
@@ -531,9 +536,11 @@ def pose_figure(
 
 
 def _player(labels):
-    step = lambda duration: dict(
-        frame=dict(duration=duration, redraw=True), mode="immediate", transition=dict(duration=0), fromcurrent=True
-    )
+    def step(duration):
+        return dict(
+            frame=dict(duration=duration, redraw=True), mode="immediate", transition=dict(duration=0), fromcurrent=True
+        )
+
     slider = dict(
         steps=[dict(method="animate", label=t, args=[[t], step(0)]) for t in labels],
         currentvalue=dict(visible=False),

@@ -61,7 +61,8 @@ def results_table(results: Mapping[str, Result], columns: Sequence[Column]) -> p
     lost = [c.measure for c in columns if c.measure not in table]
     if lost:
         raise ValueError(
-            f"results of {', '.join(results)}: expected the measures {[c.measure for c in columns]}, found none for {lost}"
+            f"results of {', '.join(results)}: expected the measures {[c.measure for c in columns]}, found none for "
+            f"{lost}"
         )
     return table[[c.measure for c in columns]].set_axis([c.heading for c in columns], axis=1)
 
@@ -211,7 +212,8 @@ def part_html(part) -> str:
     if isinstance(part, Path):
         return _image(part.read_bytes(), {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}[part.suffix.lower()])
     raise TypeError(
-        f"report: expected text, Pre, DataFrame, a matplotlib or plotly figure, or the Path of an image, found {type(part).__name__}"
+        "report: expected text, Pre, DataFrame, a matplotlib or plotly figure, or the Path of an image, found "
+        f"{type(part).__name__}"
     )
 
 
@@ -225,9 +227,19 @@ def _image(content: bytes, kind: str) -> str:
     return f"<img src='data:image/{kind};base64,{base64.b64encode(content).decode()}'>"
 
 # %% ../../nbs/reporting/01_reports.ipynb #cf6173af
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}h1{font-size:1.7em}h2{margin-top:2em;border-bottom:1px solid #ddd}
-img{max-width:100%;height:auto}table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}td,th{padding:.25em .7em;text-align:right;border-bottom:1px solid #eee}
-th:first-child{text-align:left}tbody th{text-align:left;font-weight:500}pre{background:#f6f6f6;padding:.7em;overflow-x:auto;font-size:12px;white-space:pre-wrap}.wide{overflow-x:auto;margin:1em 0}nav a{margin-right:1em}"""
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}
+h1{font-size:1.7em}
+h2{margin-top:2em;border-bottom:1px solid #ddd}
+img{max-width:100%;height:auto}
+table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
+td,th{padding:.25em .7em;text-align:right;border-bottom:1px solid #eee}
+th:first-child{text-align:left}
+tbody th{text-align:left;font-weight:500}
+pre{background:#f6f6f6;padding:.7em;overflow-x:auto;font-size:12px;white-space:pre-wrap}
+.wide{overflow-x:auto;margin:1em 0}
+nav a{margin-right:1em}
+"""
 
 
 def write_report(path: str | Path, sections: Sequence[Section], title: str = "Report") -> Path:
@@ -243,8 +255,10 @@ def write_report(path: str | Path, sections: Sequence[Section], title: str = "Re
     links = "".join(f"<a href='#s{k}'>{html.escape(name)}</a>" for k, (name, _) in enumerate(bodies))
     content = "\n".join(f"<h2 id='s{k}'>{html.escape(name)}</h2>\n{body}" for k, (name, body) in enumerate(bodies))
     path.write_text(
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>{html.escape(title)}</title>"
-        f"<style>{STYLE}</style>{script}</head><body><h1>{html.escape(title)}</h1><nav>{links}</nav>\n{content}</body></html>\n",
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
+        f"content='width=device-width'><title>{html.escape(title)}</title>"
+        f"<style>{STYLE}</style>{script}</head><body><h1>{html.escape(title)}</h1><nav>{links}</nav>\n"
+        f"{content}</body></html>\n",
         encoding="utf-8",
     )
     return path

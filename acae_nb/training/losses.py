@@ -26,17 +26,15 @@ class Mean:
 
 
 def weighted_mean(x: Float[Tensor, "*b c"], weight: Float[Tensor, "*b"] | Bool[Tensor, "*b"]) -> Mean:
-    """Mean of the entries of `x`, each row with its weight (>= 0; a mask selects rows); 0, with zero gradient, where nothing
-    weighs anything. Rows of weight 0 may hold anything finite."""
+    """Mean of the entries of `x`, each row with its weight (>= 0; a mask selects rows); 0, with zero gradient, where
+    nothing weighs anything. Rows of weight 0 may hold anything finite."""
     weight = weight.to(x.dtype)[..., None]
     total = (torch.where(weight > 0, x, 0) * weight).sum()
     whole = weight.sum() * x.shape[-1]
     return Mean(total / torch.where(whole > 0, whole, 1), whole)
 
 
-def of_rows(
-    mask: Bool[Tensor, "b *j"], rows: Float[Tensor, " b"] | None
-) -> Float[Tensor, "b *j"] | Bool[Tensor, "b *j"]:
+def of_rows(mask: Bool[Tensor, "b ..."], rows: Float[Tensor, " b"] | None) -> Tensor:
     "The mask, where each row counts with its weight (None: 1)."
     return mask if rows is None else mask * rows.reshape(-1, *[1] * (mask.ndim - 1))
 
@@ -55,8 +53,8 @@ def relative_to_mean(points: Float[Tensor, "b j 3"], mask: Bool[Tensor, "b j"]) 
 # %% ../../nbs/training/00_losses.ipynb #610620fe
 @dataclass
 class LossTerms:
-    """Named scalar terms and their weights; `total` is what to minimise. `counts` says how much the entries of each term weigh
-    together (1 where not given)."""
+    """Named scalar terms and their weights; `total` is what to minimise. `counts` says how much the entries of each
+    term weigh together (1 where not given)."""
 
     values: dict[str, Float[Tensor, ""]]
     weights: dict[str, float]
@@ -110,8 +108,9 @@ def pose_loss_3d(
     box_mm: float = 2200.0,
     row_weight: Float[Tensor, " b"] | None = None,
 ) -> LossTerms:
-    """The pose loss for 3D labels (mm, crop camera; NaN where unlabelled). Method: MeTRAbs, section 3.4, as coded by its
-    authors. `size` and `stride` are the crop's and the backbone's, in px; `row_weight` is the weight of each example."""
+    """The pose loss for 3D labels (mm, crop camera; NaN where unlabelled). Method: MeTRAbs, section 3.4, as coded by
+    its authors. `size` and `stride` are the crop's and the backbone's, in px; `row_weight` is the weight of each
+    example."""
     truth, mask = labelled(truth, 1000.0)
     relative = (relative_to_mean(joints, mask) - relative_to_mean(truth, mask)).abs() / 1000
     far_enough = mask & (truth[..., 2] > 300)
@@ -143,8 +142,8 @@ def pose_loss_2d(
     box_mm: float = 2200.0,
     row_weight: Float[Tensor, " b"] | None = None,
 ) -> LossTerms:
-    """L1 in the image (unit: m of the box) between pooled projected joints and 2D labels (crop px; NaN where unlabelled).
-    `row_weight` is the weight of each example."""
+    """L1 in the image (unit: m of the box) between pooled projected joints and 2D labels (crop px; NaN where
+    unlabelled). `row_weight` is the weight of each example."""
     px_true, mask = labelled(px_true, 0.0)
     px = combine_points(pooling, project(joints, intrinsics))
     visible = is_within_view(px, size, stride) & is_within_view(px_true, size, stride, border=-20)
@@ -166,8 +165,8 @@ def disagreement(
     reproduced: Float[Tensor, "b j 3"],
     rows: Float[Tensor, " b"] | Bool[Tensor, " b"],
 ) -> Mean:
-    """Mean L1 (m) between joints and what the autoencoder makes of them, over all joints of the rows, each with its weight; 0
-    for no rows."""
+    """Mean L1 (m) between joints and what the autoencoder makes of them, over all joints of the rows, each with its
+    weight; 0 for no rows."""
     return weighted_mean((joints - reproduced).abs().flatten(1) / 1000, rows)
 
 # %% ../../nbs/training/00_losses.ipynb #d13feddc
@@ -258,8 +257,8 @@ def hybrid_loss(
     weight_2d: float = 0.2,
     box_mm: float = 2200.0,
 ) -> LossTerms:
-    """Step 3c: direct joints, decoded joints and reproduced direct joints against labels; consistency; latents against the
-    teacher."""
+    """Step 3c: direct joints, decoded joints and reproduced direct joints against labels; consistency; latents against
+    the teacher."""
     direct, size = output.direct_joints, batch.size
     reproduced = reproduce(direct, encoder, decoder)
     values = batch, pooling, stride, absolute_weight, weight_2d, box_mm

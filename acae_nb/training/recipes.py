@@ -71,7 +71,8 @@ class TrainingSets:
 
     @cached_property
     def skeleton_2d(self) -> Skeleton:
-        "The joints of the largest format labelled in 2D, which the others share by name; without one, of the first set."
+        """The joints of the largest format labelled in 2D, which the others share by name; without one, of the first
+        set."""
         flat = [t.skeleton for t in self.tables if "joints3d" not in t]
         return max(flat, key=len, default=self.tables[0].skeleton)
 
@@ -133,8 +134,8 @@ def source_of_looks(model: PoseModel, sets: TrainingSets, p: TrainingParameters)
 
 # %% ../../nbs/training/08_recipes.ipynb #130906b6
 def callbacks_of(key: str, p: TrainingParameters, log: str | Path, checkpoints: Path, pixels: Callable) -> list:
-    """What the parameters ask for beside the five verbs. Pictures and TensorBoard's files go below reports/, which is no
-    output of a stage."""
+    """What the parameters ask for beside the five verbs. Pictures and TensorBoard's files go below reports/, which is
+    no output of a stage."""
     asked = [
         LossLog(log, checkpoints, p.log_every),
         TimingLog(Path("results/timing") / f"{key}.csv", checkpoints, p.log_every),
@@ -286,7 +287,8 @@ def first_model(name: str, skeleton: Skeleton, p: FirstTraining) -> PoseModel:
 
 # %% ../../nbs/training/08_recipes.ipynb #838bf6a2
 class FirstLoss:
-    "`loss(output, batch, step)` of step 1: labelled joints, and, where it has a weight, what the heatmaps should look like."
+    """`loss(output, batch, step)` of step 1: labelled joints, and, where it has a weight, what the heatmaps should look
+    like."""
 
     def __init__(self, model: PoseModel, sets: TrainingSets, p: FirstTraining):
         self.p, self.stride = p, model.backbone.stride
@@ -311,9 +313,9 @@ class FirstLoss:
 
 # %% ../../nbs/training/08_recipes.ipynb #f34d95f2
 def first_training(name: str, data: str, out: str, log: str, **parameters) -> None:
-    """Step 1 (paper, section 3.1): train all joints as `separate` outputs, or with joints of the same name `merged`, on the
-    tables below the folder `data`; the model goes into the folder `out`, its losses into the CSV file `log`. `parameters` are
-    those of `FirstTraining`. ValueError for a name or a value that cannot be."""
+    """Step 1 (paper, section 3.1): train all joints as `separate` outputs, or with joints of the same name `merged`, on
+    the tables below the folder `data`; the model goes into the folder `out`, its losses into the CSV file `log`.
+    `parameters` are those of `FirstTraining`. ValueError for a name or a value that cannot be."""
     p = parameters_from(FirstTraining, parameters)
     initialise(p)
     sets = open_training_sets(data, p.quotas)

@@ -24,9 +24,9 @@ from acae_nb.inference.pictures import (
     VIDEO_ENDINGS,
     FolderPictures,
     TruncatedVideo,
+    VideoPictures,
     frame_count,
     frame_rate,
-    VideoPictures,
     read_picture,
 )
 from ..inference.pose_results import Poses

@@ -15,8 +15,6 @@ from acae_nb.claims.findings import (
     Claim,
     Run,
     analyse,
-    findings_of,
-    findings_text,
     gain_interval,
     level_interval,
     measured,
@@ -253,7 +251,10 @@ def test_the_study_of_the_repository_measures_every_claim():
 def test_variants_differ_in_one_thing():
     study = read_study(REPO / "params.yaml", REPO / "claims/params.yaml")
     v = study.variants
-    changed = lambda a, b: {k for k in a if a[k] != b[k]}
+
+    def changed(a, b):
+        return {k for k in a if a[k] != b[k]}
+
     assert changed(first_params(study, v["collections 2"], 1), first_params(study, v["separate"], 1)) == {"quotas"}
     assert all(
         sum(first_params(study, v[n], 1)["quotas"].values()) == sum(study.blocks["batches"]["quotas"].values())

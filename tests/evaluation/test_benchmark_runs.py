@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from acae_nb.datasets.native import ImageFile, VideoFrame
-from acae_nb.datasets.native_files import NativeError
 from acae_nb.datasets.selection import picture_name
 from acae_nb.datasets.sources import open_source
 from acae_nb.evaluation import benchmark_runs
@@ -188,12 +187,11 @@ def test_groups(tmp_path, name, groups):
 
 
 def test_a_universal_truth_is_another_truth(tmp_path):
-    for k, name in enumerate(("mpi-inf-3dhp", "mpi-inf-3dhp-universal")):
-        rows = made(tmp_path / str(k), name)[1]
-        eye = [e.camera.to_camera(e.joints3d) for e, *_ in rows]
-        if k:
-            assert all(np.allclose(a * 0.9, b, equal_nan=True) for a, b in zip(metric, eye))
-        metric = eye
+    metric, universal = (
+        [e.camera.to_camera(e.joints3d) for e, *_ in made(tmp_path / name, name)[1]]
+        for name in ("mpi-inf-3dhp", "mpi-inf-3dhp-universal")
+    )
+    assert all(np.allclose(a * 0.9, b, equal_nan=True) for a, b in zip(metric, universal))
 
 
 def detections(tmp_path, rows, lost):
@@ -324,7 +322,8 @@ def test_a_model_without_the_format_is_named(tmp_path):
     for entry, format in ((GOOD, "smpl_24"), (dict(format="h36m", folder="none", protocol="human36m"), "h36m_17")):
         with pytest.raises(
             ValueError,
-            match=f"model small: expected {format}/.* for protocol .*{PROTOCOLS[entry['protocol']].name[:5]}.*found the formats coco_17",
+            match=f"model small: expected {format}/.* for protocol "
+            f".*{PROTOCOLS[entry['protocol']].name[:5]}.*found the formats coco_17",
         ):
             run(tmp_path, read_benchmark("x", entry), {"small": CropModel(None, other, SIZE, formats_of(other))})
 

@@ -259,7 +259,8 @@ def test_joints_left_blank_are_told(people, words):
     blank[matched[matched >= 0][:2], 4] = np.nan
     with pytest.warns(
         UserWarning,
-        match=f"2 of {(matched >= 0).sum()} matched people lack joints .*first in row {np.flatnonzero(matched >= 0)[0]} .*{words}",
+        match=f"2 of {(matched >= 0).sum()} matched people lack joints "
+        f".*first in row {np.flatnonzero(matched >= 0)[0]} .*{words}",
     ):
         evaluate_people(
             replace(pred, joints3d=blank),

@@ -153,7 +153,10 @@ def test_mpi_inf_3dhp_evaluation(conformance):
         Measure("MPJPE"),
     ]
     activities = ["Stand/Walk", "Exercise", "Sit on Chair", "Reach/Crouch", "On Floor", "Sports", "Misc."]
-    by = lambda labels, value: measure(pred[labels == value], true[labels == value], classic, 14, names)["PCK"]
+
+    def by(labels, value):
+        return measure(pred[labels == value], true[labels == value], classic, 14, names)["PCK"]
+
     values = (
         [by(arrays["activity"], a) for a in activities]
         + [by(arrays["scene"], s) for s in ("green-screen", "no-green-screen", "outdoor")]
@@ -225,9 +228,10 @@ def test_invariances(seed, scale):
     rng = np.random.default_rng(seed)
     R, shift = Rotation.random(rng=rng).as_matrix(), rng.normal(0, 1000, 3)
     base = measure(pred, true)
-    same = lambda a, b, names: np.testing.assert_allclose(
-        [a[n] for n in names], [b[n] for n in names], rtol=1e-7, atol=1e-6
-    )
+
+    def same(a, b, names):
+        return np.testing.assert_allclose([a[n] for n in names], [b[n] for n in names], rtol=1e-7, atol=1e-6)
+
     same(
         measure(pred @ R.T + shift, true @ R.T + shift), base, ["MPJPE", "PA-MPJPE", "A-MPJPE"]
     )  # one rigid motion of both
@@ -245,7 +249,10 @@ def test_invariances(seed, scale):
 def test_more_freedom_never_fits_worse(seed):
     "Root mean squares: similarity <= rigid <= centred, similarity <= scale <= centred."
     pred, true = random_poses(seed, 8)
-    rms = lambda d: np.sqrt(np.nanmean(d**2, -1))
+
+    def rms(d):
+        return np.sqrt(np.nanmean(d**2, -1))
+
     seen_rigid = rms(joint_distances(procrustes(pred, true, scale=False), true))
     pa, n, centred = (rms(aligned_distances(pred, true, a, None)) for a in ("similarity", "scale", "root"))
     for less, more in ((pa, seen_rigid), (seen_rigid, centred), (pa, n), (n, centred)):

@@ -136,7 +136,8 @@ def some(n, *rows):
     [
         (
             lambda f, p: write(f, p[:, :14], H36M.labels[:14]),
-            r"joints: expected the 17 joints of the truth, found 14 joints, without h36m_17/right_shoulder, h36m_17/right_elbow",
+            r"joints: expected the 17 joints of the truth, found 14 joints, without h36m_17/right_shoulder, "
+            r"h36m_17/right_elbow",
         ),
         (lambda f, p: write(f, p[:, :14]), r"joints3d: expected 17 joints, as many as `joints` names, found 14"),
         (lambda f, p: write(f, p, H36M.joints), r"joints: expected names as format/joint.*found 'pelvis'"),
@@ -167,7 +168,8 @@ def some(n, *rows):
         (lambda f, p: write(f, p, drop=["joints"]), "found no joints among"),
         (
             lambda f, p: write(f, p[:100], **{k: v[:100] for k, v in columns().items()}),
-            r"expected all 120 poses of the truth .*found 100; the first of 20 missing ones is {'sequence': 'c', 'frame': 20}",
+            r"expected all 120 poses of the truth .*found 100; the first of 20 missing ones is "
+            r"{'sequence': 'c', 'frame': 20}",
         ),
         (
             lambda f, p: write(f, p, frame=columns()["frame"] * 0),

@@ -26,7 +26,7 @@ from acae_nb.evaluation.protocols import (
     recording_protocol,
 )
 from acae_nb.geometry.cameras import Camera, look_at_rotation
-from acae_nb.skeletons.joints import load_skeleton, select, union
+from acae_nb.skeletons.joints import load_skeleton, union
 
 
 @pytest.fixture(scope="module")
@@ -353,7 +353,10 @@ def test_acceleration_is_measured_over_consecutive_frames():
     pred, true = rng.normal(size=(2, 9, 4, 3))
     sequence, frame = list("aaaaaabbb"), [1, 2, 3, 10, 11, 12, 1, 2, 3]
     found = acceleration_errors(pred, true, 0, sequence, frame)
-    own = lambda rows: acceleration_error(pred[rows] - pred[rows][:, :1], true[rows] - true[rows][:, :1])
+
+    def own(rows):
+        return acceleration_error(pred[rows] - pred[rows][:, :1], true[rows] - true[rows][:, :1])
+
     assert np.allclose(found.to_numpy(), [(own(slice(0, 3)) + own(slice(3, 6))) / 2, own(slice(6, 9))])
     assert np.isnan(acceleration_errors(pred, true, 0, sequence, [1, 2, 4, 6, 8, 10, 1, 3, 5])).all()
 

@@ -63,7 +63,7 @@ class Oracle(torch.nn.Module):
 
     def forward(self, images, intrinsics):
         answers = []
-        for image, K in zip(images.numpy(), intrinsics.numpy()):
+        for image in images.numpy():
             seen = image[1] > 15
             k = round((np.median(image[1][seen]) - 30) / 40)
             flipped = np.polyfit(np.nonzero(seen)[1], image[0][seen].astype(float), 1)[0] < 0  # red falls to the right
