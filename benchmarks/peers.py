@@ -1,0 +1,325 @@
+"""A pose model of ours beside MediaPipe's landmark network, each behind its own detector, on the same pictures in one
+run; and the detectors beside each other on the people of hand-checked boxes.
+
+    python benchmarks/peers.py [--model artifacts/published/consistency] [--pictures 75] [--frames 12] [--json FILE]
+        [--landmarks full=data/blazepose/pose_landmark_full.tflite [heavy=FILE]] [--only detectors|poses]
+
+Poses: the rendered tests (reference: the truth) and the recording (reference: triangulated from MediaPipe's own
+landmarks, which favours MediaPipe). 12 limb joints (of ours those of cmu_panoptic_19), the hips' middle at the origin,
+axes of the view: the camera turned by the shortest way to look at the reference's hips, for MediaPipe's network does
+not know where in the picture its crop lies. Ours is given the camera. mm: MPJPE; scaled (best scale); PA-MPJPE; bones
+(mean error of the length of upper arms, forearms, thighs and shins); each over the pictures in which all found the
+person. found: pictures in which the detector found the person (IoU of at least 0.3 with the box of the joints). cpu_ms:
+of a picture, detection and pose, one thread. ratio: ours over the peer's, with 95 % intervals from pictures drawn anew
+by subject (by moment, where there is one subject). jitter: mean length of the limbs' second difference in the single
+athlete's videos, mm a frame squared; what moves well has some too.
+
+Detectors: found people of benchmarks/people_boxes.json, other boxes, CPU-ms a picture with one thread."""
+
+import argparse
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from acae_nb.datasets.pose2sim import read_video
+from acae_nb.evaluation.metrics import aligned_distances, joint_distances, procrustes
+from acae_nb.examples.tables import ExampleTable
+from acae_nb.inference.detection import BlazePoseDetector, People
+from acae_nb.inference.estimator import PoseEstimator
+from acae_nb.inference.looks import ONE_LOOK, WITH_MIRROR
+from acae_nb.models.multipose import MultiPose
+from acae_nb.people.blazepose import BlazePose, Network, box_around, landmark_skeleton, overlap
+
+KINDS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+LIMBS = [f"{side}_{kind}" for kind in KINDS for side in ("left", "right")]
+HIPS = [LIMBS.index("left_hip"), LIMBS.index("right_hip")]
+BONES = np.array([(k, k + 2) for k in (0, 1, 2, 3, 6, 7, 8, 9)])  # shoulder-elbow-wrist and hip-knee-ankle, both sides
+FORMAT = "cmu_panoptic_19"
+BOXES = Path(__file__).parent / "people_boxes.json"
+LEAST_IOU = 0.3
+
+
+class Scene(NamedTuple):
+    "A picture with one person of whom the 3D joints are known."
+
+    image: np.ndarray
+    camera: object
+    limbs: np.ndarray  # [12, 3] mm, camera's frame
+    box: np.ndarray  # left, top, width, height px
+    group: str  # what is drawn together when intervals are made
+
+
+class Answer(NamedTuple):
+    "What a method says of one picture."
+
+    limbs: np.ndarray | None  # [12, 3] mm, axes of the view, hips' middle at the origin; None: person not found
+    cpu_ms: float
+
+
+def hips_centred(limbs):
+    return limbs - limbs[..., HIPS, :].mean(-2, keepdims=True)
+
+
+def view_rotation(direction):
+    "[3, 3]: turns `direction` by the shortest way to the z axis (which it must not be opposite to)."
+    x, y, z = direction / np.linalg.norm(direction)
+    return np.array(
+        [[1 - x * x / (1 + z), -x * y / (1 + z), -x], [-x * y / (1 + z), 1 - y * y / (1 + z), -y], [x, y, z]]
+    )
+
+
+def in_view(limbs, direction):
+    "Limbs (camera's frame) about the hips' middle, in the axes of the view in `direction`."
+    return hips_centred(limbs) @ view_rotation(direction).T
+
+
+class MediaPipe:
+    "MediaPipe's detector and a landmark network: the person's crop is refined once by the network's own two points."
+
+    def __init__(self, folder, landmarks):
+        self.networks = BlazePose(folder)
+        self.networks.landmarker = Network(landmarks)
+        self.rows = [landmark_skeleton().index(joint) for joint in LIMBS]
+
+    def people(self, image):
+        "(box, limbs [12, 3] mm in the axes of the view), best first."
+        for face in self.networks.detect(image):
+            first = self.networks.landmarks(image, face.points)
+            second = self.networks.landmarks(image, first.points)
+            yield second.box, hips_centred(self.world_limbs(first.points))
+
+    def world_limbs(self, points):
+        "World landmarks (mm) of the crop that was read last, x and y turned back by its roll about `points`."
+        details = next(d for d in self.networks.landmarker.outputs if tuple(d["shape"][1:]) == (117,))
+        world = self.networks.landmarker.interpreter.get_tensor(details["index"])[0].reshape(39, 3)[self.rows]
+        return turned_back(1000.0 * world, points)
+
+    def __call__(self, scene):
+        return nearest(self.people(scene.image), scene.box)
+
+
+def turned_back(world, points):
+    "World landmarks of a crop whose upward direction in the picture is from points[0] to points[1]."
+    up = (points[1] - points[0]) / np.linalg.norm(points[1] - points[0])
+    right, down = np.array([-up[1], up[0]]), -up
+    return np.c_[world[:, :2] @ np.stack([right, down]), world[:, 2]]
+
+
+class Ours:
+    "A pose model of ours behind MoveNet multipose."
+
+    def __init__(self, folder, looks):
+        self.estimator = PoseEstimator.load(folder, looks=looks, device="cpu")
+        self.detector = MultiPose()
+        _, skeleton = self.estimator.joints_of(FORMAT)
+        self.rows = [skeleton.index(joint) for joint in LIMBS]
+
+    def people(self, image, camera):
+        "(box, limbs [12, 3] mm, axes of the view), best first."
+        boxes = self.detector(image).boxes
+        if len(boxes):
+            poses = self.estimator.estimate(image, boxes, camera, FORMAT)
+            for box, joints in zip(boxes, poses.joints3d):
+                limbs = joints[self.rows]
+                yield box, limbs
+
+    def __call__(self, scene):
+        limbs = nearest(self.people(scene.image, scene.camera), scene.box)
+        return None if limbs is None else in_view(limbs, scene.limbs[HIPS].mean(0))
+
+
+def nearest(people, box):
+    "Limbs of the person whose box overlaps `box` most; None where none does by LEAST_IOU."
+    ranked = sorted(((overlap(found, box), k, limbs) for k, (found, limbs) in enumerate(people)), reverse=True)
+    return ranked[0][2] if ranked and ranked[0][0] >= LEAST_IOU else None
+
+
+def scenes(folder, count):
+    "`count` pictures, evenly spread, of the rows of an example table that have all limbs."
+    table = ExampleTable.open(folder)
+    names = [label.split("/", 1)[0] for label in table.skeleton.labels]
+    form = FORMAT if FORMAT in names else names[0]
+    columns = [table.skeleton.index(joint, form) for joint in LIMBS]
+    world = table.world_joints3d()[:, columns]
+    rows = np.flatnonzero(np.isfinite(world).all((1, 2)))
+    subjects = table.column("subject")
+    groups = subjects if len(set(subjects[rows])) > 1 else table.column("frame").astype(str)
+    for k in np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)):
+        row, camera = int(rows[k]), table.camera(int(rows[k]))
+        limbs = (world[row] - camera.position) @ camera.rotation.T
+        yield Scene(table.image(row), camera, limbs, box_around(camera.project(world[row])), str(groups[row]))
+
+
+def timed(call, *arguments):
+    "(result, CPU-ms)."
+    began = time.process_time()
+    result = call(*arguments)
+    return result, 1000 * (time.process_time() - began)
+
+
+def errors(found, true):
+    "Mean errors (mm) of each picture, columns by name. found, true: [n, 12, 3], hips' middle at the origin."
+    lengths = [joint_distances(x[:, BONES[:, 0]], x[:, BONES[:, 1]]) for x in (found, true)]
+    with_origin = [np.concatenate([x, np.zeros((len(x), 1, 3))], 1) for x in (found, true)]
+    return pd.DataFrame(
+        {
+            "MPJPE": joint_distances(found, true).mean(-1),
+            "scaled": aligned_distances(*with_origin, "scale", len(LIMBS))[:, :-1].mean(-1),
+            "PA": joint_distances(procrustes(found, true), true).mean(-1),
+            "bones": np.abs(lengths[0] - lengths[1]).mean(-1),
+        }
+    )
+
+
+def ratio_interval(ours, theirs, groups, draws=1000, seed=0):
+    "Ratio of the means and its 95 % interval, groups drawn anew."
+    names, number = np.unique(groups, return_inverse=True)
+    sums = np.stack([np.bincount(number, weights=values, minlength=len(names)) for values in (ours, theirs)])
+    chosen = np.random.default_rng(seed).integers(0, len(names), (draws, len(names)))
+    drawn = sums[:, chosen].sum(-1)
+    low, high = np.percentile(drawn[0] / drawn[1], [2.5, 97.5])
+    return {"ratio": float(np.mean(ours) / np.mean(theirs)), "low": float(low), "high": float(high)}
+
+
+def compare(methods, pictures):
+    "(table of errors, a row a method; ratios of the first method to each other one) on scenes, read one by one."
+    answers, true, groups = {name: [] for name in methods}, [], []
+    for scene in pictures:
+        true.append(in_view(scene.limbs, scene.limbs[HIPS].mean(0)))
+        groups.append(scene.group)
+        for name, method in methods.items():
+            answers[name].append(Answer(*timed(method, scene)))
+    common = [k for k in range(len(true)) if all(said[k].limbs is not None for said in answers.values())]
+    if not common:
+        raise ValueError(f"pictures: expected one of {len(true)} in which all of {list(methods)} found the person")
+    reference, groups = np.stack([true[k] for k in common]), np.array(groups)[common]
+    by_method = {name: errors(np.stack([said[k].limbs for k in common]), reference) for name, said in answers.items()}
+    table = pd.DataFrame({name: table.mean() for name, table in by_method.items()}).T
+    table["found"] = [sum(answer.limbs is not None for answer in said) for said in answers.values()]
+    table["pictures"], table["in_common"] = len(true), len(common)
+    table["cpu_ms"] = [np.median([answer.cpu_ms for answer in said]) for said in answers.values()]
+    first, *others = methods
+    ratios = {
+        other: {
+            measure: ratio_interval(by_method[first][measure], by_method[other][measure], groups)
+            for measure in by_method[first]
+        }
+        for other in others
+    }
+    return table, ratios
+
+
+def jitter(methods, data, frames):
+    "Mean length of the limbs' second difference (mm a frame squared) over consecutive frames, all cameras together."
+    lengths = {name: [] for name in methods}
+    for video in sorted((data / "pose2sim" / "single").glob("cam*.mp4")):
+        images = list(read_video(video, range(40, 40 + frames)))
+        for name, method in methods.items():
+            people = (method.people(im, None) if isinstance(method, Ours) else method.people(im) for im in images)
+            best = [next(iter(someone), (None, np.full((len(LIMBS), 3), np.nan)))[1] for someone in people]
+            second = np.diff(hips_centred(np.stack(best)), n=2, axis=0)
+            lengths[name].append(np.linalg.norm(second, axis=-1).mean(-1))
+    return {name: float(np.nanmean(np.concatenate(values))) for name, values in lengths.items()}
+
+
+def count_found(boxes, main, bystanders, least_iou=LEAST_IOU):
+    """(main people found, bystanders found, other boxes). Each box finds at most one person, and each person is found
+    by at most one box: the assignment with the largest sum of IoUs of at least `least_iou`."""
+    people = [*main, *bystanders]
+    overlaps = np.array([[overlap(np.asarray(b), np.asarray(p)) for p in people] for b in boxes])
+    overlaps = overlaps.reshape(len(boxes), len(people))
+    overlaps = np.where(overlaps >= least_iou, overlaps, 0)
+    rows, columns = linear_sum_assignment(-overlaps)
+    found = [c for r, c in zip(rows, columns) if overlaps[r, c] > 0]
+    in_front = sum(c < len(main) for c in found)
+    return in_front, len(found) - in_front, len(boxes) - len(found)
+
+
+def compare_detectors(detectors, data):
+    "Table of found people, a row a detector. detectors: name -> function of a picture that gives something with boxes."
+    pictures = json.loads(BOXES.read_text())["pictures"]
+    counts, milliseconds = {name: [] for name in detectors}, {name: [] for name in detectors}
+    for picture in pictures:
+        image = next(read_video(data / "pose2sim" / picture["video"], [picture["frame"]]))
+        for name, detector in detectors.items():
+            people, cpu_ms = timed(detector, image)
+            counts[name].append(count_found(people.boxes, picture["main"], picture["bystanders"]))
+            milliseconds[name].append(cpu_ms)
+    table = pd.DataFrame({name: np.sum(c, 0) for name, c in counts.items()}, ["main", "bystanders", "other"]).T
+    table["of_main"] = sum(len(picture["main"]) for picture in pictures)
+    table["of_bystanders"] = sum(len(picture["bystanders"]) for picture in pictures)
+    table["cpu_ms"] = [np.median(values) for values in milliseconds.values()]
+    return table
+
+
+def usual_detectors(data):
+    seen = {f"multipose {longest} px": MultiPose(longest=longest) for longest in (256, 320, 512)}
+    whole_and_tiles: People = BlazePoseDetector(data / "blazepose")
+    return {"blazepose whole + tiles": whole_and_tiles} | seen
+
+
+def machine():
+    cpu = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    return {"cpu": cpu[0] if cpu else platform.processor(), "cores": len(cpu), "python": platform.python_version()}
+
+
+def print_ratios(ratios):
+    for other, measures in ratios.items():
+        texts = (f"{m} {r['ratio']:.2f} [{r['low']:.2f}, {r['high']:.2f}]" for m, r in measures.items())
+        print(f"  ours / {other}: {', '.join(texts)}", flush=True)
+
+
+def compare_poses(arguments):
+    "What `compare` says of each source, and the jitter, as it goes into the JSON file."
+    looks = {"one": ONE_LOOK, "mirror": WITH_MIRROR}[arguments.looks]
+    methods = {"ours": Ours(arguments.model, looks)}
+    for entry in arguments.landmarks:
+        name, path = entry.split("=", 1)
+        methods[f"mediapipe {name}"] = MediaPipe(arguments.data / "blazepose", path)
+    sources = {}
+    for part in ("people/test_indoor", "people/test_outdoor", "recording"):
+        table, ratios = compare(methods, scenes(arguments.artifacts / part, arguments.pictures))
+        sources[part] = {"errors": table.to_dict("index"), "ratios": ratios}
+        print(f"{part}\n{table.round(1).to_string()}", flush=True)
+        print_ratios(ratios)
+    shaking = jitter(methods, arguments.data, arguments.frames)
+    print("jitter, mm a frame squared: " + ", ".join(f"{name} {value:.1f}" for name, value in shaking.items()))
+    return {"poses": sources, "jitter": shaking}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path("artifacts/published/consistency"))
+    parser.add_argument("--artifacts", type=Path, default=Path("artifacts"))
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--landmarks", nargs="+", default=["full=data/blazepose/pose_landmark_full.tflite"])
+    parser.add_argument("--pictures", type=int, default=75, help="of each source")
+    parser.add_argument("--frames", type=int, default=12, help="of each video, for the jitter")
+    parser.add_argument("--looks", choices=("one", "mirror"), default="mirror")
+    parser.add_argument("--only", choices=("detectors", "poses"))
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    results = {"command": " ".join(["python", *sys.argv]), "machine": machine()}
+    if arguments.only != "poses":
+        table = compare_detectors(usual_detectors(arguments.data), arguments.data)
+        results["detectors"] = table.to_dict("index")
+        print(f"people of {BOXES.name}\n{table.round(1).to_string()}", flush=True)
+    if arguments.only != "detectors":
+        results |= compare_poses(arguments)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1, default=float) + "\n")
+
+
+if __name__ == "__main__":
+    main()
