@@ -3,7 +3,8 @@
     acae-nb export MODEL_FOLDER -o crop.onnx
     python examples/onnx_pose.py crop.onnx picture.jpg --box 120 40 200 400 [--format h36m_25] [--overlay out.jpg]
 
-The box is left, top, width, height in px. Without a calibrated camera the picture's longer side is taken to span 55 degrees.
+The box is left, top, width, height in px. Without a calibrated camera the picture's longer
+side is taken to span 55 degrees.
 Prints one line a joint: x, y, z in mm (camera: x right, y down, z forward) and u, v in px.
 """
 
@@ -22,7 +23,8 @@ def picture_camera(width, height, degrees=55.0):
 
 
 def crop_camera(K, box, size):
-    "Rotation (picture camera -> crop camera) and intrinsics of the camera that looks at the middle of the box, upright, so that the crop covers the box."
+    "Rotation (picture camera -> crop camera) and intrinsics of the camera that looks at the middle of the box,"
+    "upright, so that the crop covers the box."
     left, top, width, height = box
     points = np.array(
         [
@@ -44,7 +46,8 @@ def crop_camera(K, box, size):
 
 
 def estimate(session, facts, image, box, K):
-    "Joints [J, 3] in mm of the picture's camera frame, averaged over the crop and its mirror image, and their pixels [J, 2]."
+    "Joints [J, 3] in mm of the picture's camera frame, averaged over the crop and its mirror image, and their pixels"
+    "[J, 2]."
     size = facts["size"]
     R, crop_K = crop_camera(K, box, size)
     shrink = max(1.0, K[0, 0] / crop_K[0, 0])

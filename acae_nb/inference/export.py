@@ -73,10 +73,11 @@ def export_torch(estimator: PoseEstimator, path: str | Path) -> Path:
 
 
 def export_onnx(estimator: PoseEstimator, path: str | Path) -> Path:
-    "Writes one ONNX file with inputs `images` and `intrinsics`, output `joints` and the facts as metadata `acae_nb`. ImportError without the extra `export`."
+    "Writes one ONNX file with inputs `images` and `intrinsics`, output `joints` and the facts as metadata `acae_nb`."
+    "ImportError without the extra `export`."
     try:
         import onnx
-        import onnxscript
+        import onnxscript  # noqa: F401  torch's exporter needs it
     except ImportError as error:
         raise ImportError("ONNX files need onnx and onnxscript: pip install 'acae_nb[export]'") from error
     program = torch.onnx.export(
@@ -96,7 +97,8 @@ def export_onnx(estimator: PoseEstimator, path: str | Path) -> Path:
 def largest_difference(
     estimator: PoseEstimator, path: str | Path, batches: tuple[int, ...] = (1, 2, 7), seed: int = 0
 ) -> float:
-    "The largest difference in mm, for joints 10 m away or nearer scaled as they are and for farther ones as if at 10 m, between the ONNX file and the torch model, over batches of random crops."
+    "The largest difference in mm, for joints 10 m away or nearer scaled as they are and for farther ones as if at 10"
+    "m, between the ONNX file and the torch model, over batches of random crops."
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

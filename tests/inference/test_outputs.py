@@ -492,7 +492,10 @@ def test_the_example_without_torch_gives_the_same_pose(tmp_path, model_folder, c
         cv2.resize(np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8), (320, 240)), (0, 0), 3
     )
     cv2.imwrite(str(tmp_path / "p.png"), image)
-    blocked = "import sys, runpy; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    blocked = (
+        "import sys, runpy; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
     done = subprocess.run(
         [
             sys.executable,
