@@ -61,7 +61,7 @@ def apply_profile(profile: str, params_file: str | Path = "params.yaml") -> None
     from ruamel.yaml import YAML
 
     file, changes, replaced = read_profile(profile)
-    if not changes:
+    if not changes and not replaced:
         return
     text = Path(params_file).read_text("utf-8")
     for dotted in replaced:

@@ -63,6 +63,7 @@ ENDS = {  # what the training's first process (or, for Ctrl-C, its whole group) 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     "end, processes",
     [
@@ -91,7 +92,7 @@ def test_nothing_outlives_a_training(tmp_path, end, processes):
         )
     try:
         log = tmp_path / "log.csv"
-        begun = wait_until(lambda: log.exists() and log.read_text().count("\n") > 3 or training.poll() is not None, 120)
+        begun = wait_until(lambda: log.exists() and log.read_text().count("\n") > 3 or training.poll() is not None, 240)
         assert begun and training.poll() is None, (tmp_path / "output.txt").read_text()[-3000:]
         before = marked(mark)
         assert len(before) >= 4 + processes, before  # a server of workers and its workers, a resource tracker
