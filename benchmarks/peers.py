@@ -11,8 +11,9 @@ not know where in the picture its crop lies. Ours is given the camera. mm: MPJPE
 (mean error of the length of upper arms, forearms, thighs and shins); each over the pictures in which all found the
 person. found: pictures in which the detector found the person (IoU of at least 0.3 with the box of the joints). cpu_ms:
 of a picture, detection and pose, one thread. ratio: ours over the peer's, with 95 % intervals from pictures drawn anew
-by subject (by moment, where there is one subject). jitter: mean length of the limbs' second difference in the single
-athlete's videos, mm a frame squared; what moves well has some too.
+by subject (by moment, where there is one subject). jitter: mean and median length of the limbs' second difference in
+the single athlete's videos, mm a frame squared, of the best-scored person, each frame seen anew (no tracking); what
+moves well has some too, and one exchange of left and right outweighs a mean.
 
 Detectors: found people of benchmarks/people_boxes.json, other boxes, CPU-ms a picture with one thread."""
 
@@ -218,7 +219,7 @@ def compare(methods, pictures):
 
 
 def jitter(methods, data, frames):
-    "Mean length of the limbs' second difference (mm a frame squared) over consecutive frames, all cameras together."
+    "Length of the limbs' second difference (mm a frame squared) over consecutive frames, all cameras together."
     lengths = {name: [] for name in methods}
     for video in sorted((data / "pose2sim" / "single").glob("cam*.mp4")):
         images = list(read_video(video, range(40, 40 + frames)))
@@ -227,7 +228,8 @@ def jitter(methods, data, frames):
             best = [next(iter(someone), (None, np.full((len(LIMBS), 3), np.nan)))[1] for someone in people]
             second = np.diff(hips_centred(np.stack(best)), n=2, axis=0)
             lengths[name].append(np.linalg.norm(second, axis=-1).mean(-1))
-    return {name: float(np.nanmean(np.concatenate(values))) for name, values in lengths.items()}
+    together = {name: np.concatenate(values) for name, values in lengths.items()}
+    return {name: {"mean": np.nanmean(values), "median": np.nanmedian(values)} for name, values in together.items()}
 
 
 def count_found(boxes, main, bystanders, least_iou=LEAST_IOU):
@@ -293,7 +295,7 @@ def compare_poses(arguments):
         print(f"{part}\n{table.round(1).to_string()}", flush=True)
         print_ratios(ratios)
     shaking = jitter(methods, arguments.data, arguments.frames)
-    print("jitter, mm a frame squared: " + ", ".join(f"{name} {value:.1f}" for name, value in shaking.items()))
+    print(f"jitter, mm a frame squared\n{pd.DataFrame(shaking).T.round(1).to_string()}")
     return {"poses": sources, "jitter": shaking}
 
 
