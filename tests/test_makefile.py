@@ -1,5 +1,6 @@
 """What `make` says where it cannot start, and what it starts."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -9,13 +10,15 @@ import pytest
 from conftest import REPO
 
 MAKE = shutil.which("make")
+# as a person types it: under `make test` a second make would name its folder before anything else
+TYPED = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
 
 
 @pytest.mark.skipif(MAKE is None, reason="make is not installed")
 @pytest.mark.parametrize("target", ["repro", "fetch", "test", "claims"])
 def test_an_archive_without_git_is_told_so_before_anything_is_installed(tmp_path, target):  # C1
     shutil.copy(REPO / "Makefile", tmp_path)
-    run = subprocess.run([MAKE, target], cwd=tmp_path, capture_output=True, text=True)
+    run = subprocess.run([MAKE, target], cwd=tmp_path, env=TYPED, capture_output=True, text=True)
     assert run.returncode != 0 and run.stdout.splitlines()[0].startswith("this folder is no git repository")
     assert "git init" in run.stdout and not (tmp_path / ".venv").exists()
 
@@ -38,5 +41,5 @@ def test_modules_of_a_moved_clone_are_its_own(tmp_path):  # C7
     (clone / "Makefile").write_text(
         lines + '\nwhere:\n\t@python3 -c "import acae_nb; print(acae_nb.__file__)"\n', "utf-8"
     )
-    run = subprocess.run([MAKE, "-s", "where"], cwd=clone, capture_output=True, text=True, check=True)
+    run = subprocess.run([MAKE, "-s", "where"], cwd=clone, env=TYPED, capture_output=True, text=True, check=True)
     assert Path(run.stdout.strip()) == clone / "acae_nb/__init__.py"

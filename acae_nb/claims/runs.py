@@ -9,7 +9,6 @@ __all__ = ['NO_NUMBER_DEPENDS_ON', 'CODE', 'Variant', 'Study', 'read_study', 'va
 
 # %% ../../nbs/claims/02_runs.ipynb #a70a506a
 import json
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from ..autoencoder.affine_polish import projected, spatial
 from ..autoencoder.fitting import fit_acae
 from ..basics.files import fingerprint
 from ..basics.import_closure import import_closure
+from ..basics.processes import usable_cores
 from .findings import VARIANTS, Run, pose_scores, read_run, run_of, write_run
 from ..evaluation.protocols import embedded_protocol
 from ..evaluation.table_poses import predict_examples
@@ -336,7 +336,7 @@ def make_run(study: Study, places: Places, data: Mapping[str, str], name: str, s
         study.variants[name],
         run_fingerprint(study, study.variants[name], seed, data[name]),
     )
-    torch.set_num_threads(study.blocks["base"]["threads"] or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(study.blocks["base"]["threads"] or usable_cores())
     facts = {
         "fingerprint": mark,
         "machine": machine(),
@@ -349,7 +349,7 @@ def make_run(study: Study, places: Places, data: Mapping[str, str], name: str, s
         folder, facts["autoencoder"] = tuned_model(study, places, separate, name, seed, mark)
     else:
         folder = first_model(study, places, name, seed, mark)
-    torch.set_num_threads(study.blocks["base"]["threads"] or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(study.blocks["base"]["threads"] or usable_cores())
     scores, subject = score_model(
         folder / "model",
         places,

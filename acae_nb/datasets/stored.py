@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ..basics.processes import usable_cores
 from .colours import Recoloured
 from .native import Masked
 from ..examples.crops import store_crop
@@ -119,9 +120,7 @@ def store_crops(
 
     parts = shards()
     ahead = list(islice(parts, 8))
-    jobs = (
-        1 if len(ahead) < 8 else jobs or len(os.sched_getaffinity(0))
-    )  # a few shards take less time than processes take to start
+    jobs = 1 if len(ahead) < 8 else jobs or usable_cores()  # a few shards take less time than processes take to start
     tasks = (
         delayed(store_shard)(path, part, skeleton, folder.name, size, quality) for path, part in chain(ahead, parts)
     )

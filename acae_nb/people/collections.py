@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from ..basics.files import fingerprint, whole_file
 from ..basics.names import near
-from ..basics.processes import die_with_parent
+from ..basics.processes import die_with_parent, usable_cores
 from ..examples.tables import Example, ExampleWriter, encode_mask
 from ..geometry.cameras import Camera
 from .appearance import Look, dress, surfaces
@@ -438,7 +438,7 @@ def render_collection(
     work.mkdir(parents=True, exist_ok=True)
     paths = [work / f"{k:05d}.npz" for k in range(-(-plan.images // CHUNK))]
     missing = [k for k, path in enumerate(paths) if not path.exists()]
-    workers = min(processes or len(os.sched_getaffinity(0)), max(len(missing), 1))
+    workers = min(processes or usable_cores(), max(len(missing), 1))
     done = plan.images - sum(min(CHUNK, plan.images - k * CHUNK) for k in missing)
     with tqdm(total=plan.images, initial=done, desc=folder.name, unit="image", mininterval=1) as bar:
         if workers == 1 and missing:

@@ -12,7 +12,6 @@ import hashlib
 import html
 import io
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from plotly.offline import get_plotlyjs
 
+from ..basics.processes import usable_cores
 from ..evaluation.protocols import Result, compare
 
 # %% ../../nbs/reporting/01_reports.ipynb #922b19a9
@@ -99,7 +99,7 @@ def machine() -> str:
         else platform.processor()
     )
     gpu = [f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"] if torch.cuda.is_available() else []
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     return ", ".join(
         [
             f"{cores} CPU core{'s' * (cores > 1)} ({cpu})",

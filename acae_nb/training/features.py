@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from ..basics.files import file_digest, fingerprint, write_whole
 from ..basics.import_closure import import_closure
-from ..basics.processes import die_with_parent
+from ..basics.processes import die_with_parent, usable_cores
 from ..examples.crops import NO_AUGMENTATION, Augmentation, Crop, make_crop
 from ..examples.mixing import Batch, MixedBatches, hash64
 from ..examples.tables import ExampleTable
@@ -370,7 +370,7 @@ def write_shards(shards: list[Shard], looks: Looks, trunk: FrozenPart, jobs: int
     from joblib.externals.loky import get_reusable_executor
 
     if trunk.backbone.mean.device.type == "cpu":
-        jobs = min(jobs or len(os.sched_getaffinity(0)), len(shards))
+        jobs = min(jobs or usable_cores(), len(shards))
     else:
         jobs = 1
     tasks = (delayed(write_shard_for)(os.getpid(), shard, looks, trunk) for shard in shards)

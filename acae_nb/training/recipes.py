@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..basics.files import fingerprint
 from ..basics.import_closure import import_closure
+from ..basics.processes import usable_cores
 from ..examples.crops import Augmentation
 from ..examples.mixing import BatchPlan, MixedBatches, loader
 from ..examples.picture_folders import augmentation_from, picture_folders
@@ -39,7 +40,7 @@ from acae_nb.training.callbacks import (
     use_ghost_batch_norm,
 )
 from .checkpoints import discard_checkpoints
-from .distributed import gather_rows, local_device, rank, usable_cores, world_size
+from .distributed import gather_rows, local_device, rank, world_size
 from .features import LearningModel, MixedLooks, TrainingLooks, keep_looks, look_pictures
 from .heatmap_loss import heatmap_errors, heatmap_loss, labels_of_points
 from acae_nb.training.loop import (
