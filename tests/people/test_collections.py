@@ -64,7 +64,7 @@ def test_good_descriptions():
 
 @pytest.fixture(scope="module")
 def rig():
-    for path in ("artifacts/rig/rig.safetensors", ".cache/rig.safetensors"):
+    for path in (".cache/rig.safetensors", "artifacts/rig/rig.safetensors"):
         if (REPO / path).exists():
             return Rig.load(REPO / path)
     pytest.skip(

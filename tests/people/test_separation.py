@@ -124,7 +124,7 @@ def made(tmp_path_factory):
     from acae_nb.people.native_layouts import store_native
 
     path = next(
-        (p for p in (REPO / "artifacts/rig/rig.safetensors", REPO / ".cache/rig.safetensors") if p.exists()), None
+        (p for p in (REPO / ".cache/rig.safetensors", REPO / "artifacts/rig/rig.safetensors") if p.exists()), None
     )
     if path is None or not MOTIONS.is_dir():
         pytest.skip("no rig file or no clips: `dvc repro body` makes the one, the fetch of the sample data the others")
