@@ -27,7 +27,7 @@ def rig_formats() -> tuple[str, ...]:
 
 @cache
 def format_facts(name: str) -> dict:
-    """What acae_nb/data/body_formats says of one of `rig_formats`: `about`, where its owners say that its points lie, and
+    """What acae_nb/data/body_formats says of one of `rig_formats`: `about`, where its owners say its points lie, and
     `points`, of every joint its `recipe`, what it `lies` at and how `sure` that is.
 
     Raises KeyError that suggests near names and lists all.
