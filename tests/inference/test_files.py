@@ -13,7 +13,6 @@ from acae_nb.geometry.cameras import Camera
 from acae_nb.inference.outputs import check_c3d_length, resampled, write_coco, write_csv, write_parquet, write_trc
 from acae_nb.inference.pictures import FolderPictures, TruncatedVideo, VideoPictures, as_rgb, frame_count, read_picture
 from acae_nb.inference.pose_results import Poses
-from acae_nb.inference.tracks import people_over_time
 from acae_nb.skeletons.joints import Skeleton, load_skeleton
 
 VARIABLE = [k / 60 for k in range(15)] + [15 / 60 + k / 15 for k in range(15)]
@@ -111,49 +110,6 @@ def test_resampling_equals_interpolation_and_makes_nothing_up_in_gaps():  # B4
     expected = np.stack([np.interp(grid, seconds, x) for x in points.reshape(5, -1).T], -1).reshape(-1, 2, 3)
     expected[4:10] = np.nan
     np.testing.assert_allclose(resampled(points, seconds, 10.0), expected, atol=1e-9)
-
-
-def opensim_trc(text):
-    "OpenSim's two rules: Frame, Time and three fields a marker, each followed by a tab; as many labels as stated."
-    lines = text.split("\n")
-    count = int(lines[2].split("\t")[3])
-    names = lines[3].split("\t")[2:]
-    assert len([n for n in names if n]) == count and lines[5] == ""
-    rows = []
-    for line in lines[6:-1]:
-        assert line.endswith("\t")
-        fields = line[:-1].split("\t")
-        assert len(fields) == 2 + 3 * count
-        rows.append([float(x) if x else np.nan for x in fields])
-    assert len(rows) == int(lines[2].split("\t")[2])
-    return np.array(rows)[:, 2:].reshape(len(rows), count, 3)
-
-
-PEOPLE = {
-    "absent in between": [[[0, 0, 4000]], [], [[0, 0, 4000]]],
-    "last one absent": [[[0, 0, 4000], [2000, 0, 4000]], [[0, 0, 4000]]],
-    "one picture": [[[0, 0, 4000]]],
-    "many people": [[[1500 * k, 0, 4000] for k in range(12)]] * 2,
-}
-
-
-@pytest.mark.parametrize("joints", [1, 17, 206, 300])
-@pytest.mark.parametrize("places", PEOPLE.values(), ids=PEOPLE)
-def test_motion_files_are_read_by_others(tmp_path, places, joints):  # B7, B8
-    results = [person(k, p, joints) for k, p in enumerate(places)]
-    expected = np.concatenate(people_over_time(results), 1)
-    trc = opensim_trc(write_trc(results, tmp_path / "p.trc").read_text())
-    np.testing.assert_allclose(trc, expected * [1, -1, -1], atol=1e-3)
-    ezc3d = pytest.importorskip("ezc3d", reason="the extra `outputs` is not installed")
-    from acae_nb.inference.outputs import write_c3d
-
-    path = write_c3d(results, tmp_path / "p.c3d")
-    np.testing.assert_allclose(ezc3d.c3d(str(path))["data"]["points"][:3].T, expected, atol=0.01)
-    c3d = pytest.importorskip("c3d", reason="the package c3d, a second reader, is not installed")
-    with path.open("rb") as file:
-        frames = [points for _, points, _ in c3d.Reader(file).read_frames()]
-    seen = np.isfinite(expected[..., 0])
-    np.testing.assert_allclose(np.stack(frames)[..., :3][seen], expected[seen], atol=0.01)
 
 
 def test_more_pictures_than_c3d_counts_are_refused():  # B9
