@@ -1,0 +1,92 @@
+"""The committed study: its tables are what this code makes of its runs, and every page says whose code trained them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from acae_nb.claims.findings import (
+    CLAIMS,
+    findings_of,
+    findings_table,
+    read_findings,
+    read_runs,
+    study_facts,
+    study_words,
+)
+from acae_nb.claims.runs import code_fingerprint, whose_code
+
+REPO = Path(__file__).resolve().parents[2]
+PAGES = {"README.md": REPO / "README.md"} | {n: REPO / "nbs" / n for n in ("index.ipynb", "results.ipynb")}
+
+
+def page_text(path):
+    "What a reader sees of a page: Markdown, or a notebook's prose and stored outputs."
+    if path.suffix == ".md":
+        return path.read_text("utf-8")
+    texts = []
+    for cell in json.loads(path.read_text("utf-8"))["cells"]:
+        if cell["cell_type"] == "markdown":
+            texts.append("".join(cell["source"]))
+        for output in cell.get("outputs", []):
+            texts.append("".join(output.get("text", "")) + "".join(output.get("data", {}).get("text/markdown", "")))
+    return "\n".join(texts)
+
+
+def test_the_tables_are_what_this_code_makes_of_the_runs():
+    "Were the statistics changed and the tables not made again, they would be of other code."
+    runs = read_runs(REPO / "results/claims/runs")
+    made, _ = findings_of(CLAIMS, runs)
+    facts, committed = read_findings(REPO / "results/claims.json")
+    assert facts == study_facts(runs, len(CLAIMS) - len(made))
+    assert [f.claim for f in committed] == [f.claim for f in made]
+    for was, now in zip(committed, made):
+        numbers = ("gain", "low", "high", "p", "adjusted_p", "better", "worse")
+        assert [getattr(was, n) for n in numbers] == pytest.approx([getattr(now, n) for n in numbers]), (
+            was.claim.sentence
+        )
+    assert (REPO / "results/claims.json").read_bytes() == (REPO / "results/claims/report/claims.json").read_bytes()
+    assert study_words(facts, len(made)) in (REPO / "results/claims/report/claims.txt").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_says_whose_code_trained(name):  # A10
+    "A page that says 'by this code' is refused once the code is another one, and so is one that says it no more."
+    facts, _ = read_findings(REPO / "results/claims.json")
+    page = page_text(PAGES[name])
+    assert whose_code(facts) in page, f"{name}: run it again (make readme): expected {whose_code(facts)!r}"
+    assert (facts["code"] == [code_fingerprint()]) == ("trained by this code" in page)
+    assert not (facts["code"] == [code_fingerprint()] and "older code" in page)
+
+
+@pytest.mark.parametrize("name", ["README.md", "index.ipynb"])
+def test_a_page_has_the_verdicts_of_the_study(name):
+    _, findings = read_findings(REPO / "results/claims.json")
+    lines = page_text(PAGES[name]).splitlines()
+    for row in findings_table(findings).to_dict("records"):
+        cells = [
+            [cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith(f"| {row['claim']} ")
+        ]
+        cells = [line for line in cells if line[:2] == [row["claim"], row["measure"]]]
+        assert len(cells) == 1, row["claim"]
+        assert cells[0][6:] == [f"{row['p']:.4f}", f"{row['adjusted p']:.4f}", row["verdict"]]
+
+
+def test_a_claim_of_this_code_is_seen_through():
+    "The statement changes with the code, so that the test of the pages can fail."
+    assert (
+        whose_code({"code": [code_fingerprint()]})
+        == f"All runs were trained by this code (fingerprint {code_fingerprint()})."
+    )
+    for other in (["0" * 16], [code_fingerprint(), "0" * 16], ["not recorded"]):
+        assert "by this code" not in whose_code({"code": other}) and other[-1] in whose_code({"code": other})
+
+
+def test_the_lock_names_commands_of_today():
+    "A stage is in the lock only if it ran as dvc.yaml has it: the runs are of older code, and are not."
+    stages = YAML(typ="safe").load(REPO / "claims/dvc.yaml")["stages"]
+    locked = YAML(typ="safe").load(REPO / "claims/dvc.lock")["stages"]
+    for name, stage in locked.items():
+        assert stage["cmd"] == stages[name]["cmd"]
+        assert {d["path"] for d in stage["deps"]} == {*stages[name]["deps"]}
