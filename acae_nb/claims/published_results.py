@@ -33,14 +33,14 @@ class Published:
 # %% ../../nbs/claims/01_published_results.ipynb #6c3e9701
 def published_results() -> dict[str, Published]:
     "The tables of the paper's authors by name: ablation, prior work, speed, predecessor."
-    found = json.loads(resources.files("acae_nb").joinpath("data/published_results.json").read_text(encoding="utf-8"))
+    text = resources.files("acae_nb").joinpath("data/published_results.json").read_text(encoding="utf-8")
     return {
         name: Published(
-            t["title"],
-            t["source"],
-            t["protocols"],
-            t["note"],
-            pd.DataFrame.from_dict(t["rows"], orient="index").astype(float),
+            content["title"],
+            content["source"],
+            content["protocols"],
+            content["note"],
+            pd.DataFrame.from_dict(content["rows"], orient="index").astype(float),
         )
-        for name, t in found.items()
+        for name, content in json.loads(text).items()
     }
