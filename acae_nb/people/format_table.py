@@ -64,7 +64,6 @@ UNION_GROUPS = {  # name space of `posepile_huge8_merged`: the formats that hold
     "ghum": ("ghum_35",),
 }
 _UNION_NAMES = {  # short names in the union that the format spells otherwise
-    ("3doh", "head"): "htop",
     ("coco", "lfoo"): "lto2",
     ("coco", "ltoe"): "lto3",
     ("coco", "rfoo"): "rto2",
@@ -154,6 +153,6 @@ def draw_format(
         ax.set_title(title, fontsize=9)
         ax.set_aspect("equal")
         ax.axis("off")
-    figure.suptitle(f"{name}: {len(skeleton)} joints", fontsize=11)
+    figure.suptitle(f"{name}: {len(skeleton)} joints", x=0.75, fontsize=11)
     figure.tight_layout(pad=0.3)
     return figure
