@@ -7,10 +7,21 @@ import pytest
 
 from acae_nb.geometry.cameras import Camera
 from acae_nb.inference.pose_results import Poses
-from acae_nb.inference.tracks import Tracker, follow, people_over_time, pose_distances
+from acae_nb.inference.tracks import (
+    PERSON_MM,
+    Tracker,
+    follow,
+    people_over_time,
+    picture_distances,
+    pose_distances,
+    presence,
+    space_distances,
+    world_by_track,
+)
 from acae_nb.skeletons.joints import load_skeleton
 
 SKELETON = load_skeleton("coco_17")
+MIRROR = list(SKELETON.mirror)
 BODY = np.random.default_rng(0).normal(0, [150, 400, 100], (17, 3))
 CAMERA = Camera(np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]), position=np.array([0, 0, 500.0]))
 
@@ -70,6 +81,46 @@ def test_reach_grows_with_the_time_between_pictures():
     assert numbers(jump, 30, tracker=Tracker(still_mm=3000)) == [[0], [0]]
 
 
+def test_a_front_taken_for_a_back_is_the_same_person():
+    wide = BODY * [6, 1, 1]  # joints of the two sides far apart, so that their exchange is farther than anyone gets
+    shown = [picture(t, [[0, 0, 4000], [2500, 0, 6000]]) for t in range(8)]
+    turned = [wide if t % 3 else wide[MIRROR] for t in range(8)]
+    video = [replace(p, joints3d=np.stack([pose + [0, 0, 4000], p.joints3d[1]])) for p, pose in zip(shown, turned)]
+    moved = pose_distances(turned[0][None] + [0, 0, 4000], turned[1][None] + [0, 0, 4000], np.zeros(3))
+    assert moved > Tracker().still_mm + Tracker().speed_mm_s / 30
+    assert numbers(video) == [[0, 1]] * 8
+
+
+def test_the_picture_holds_whom_the_distance_loses():
+    "The person stays where they are in the picture, while the network's distance is half as much again for a moment."
+    near = BODY + [0, 0, 4000]
+    far = near * 1.58
+    assert space_distances(near[None], far[None], np.zeros(3), MIRROR) > Tracker().still_mm + Tracker().speed_mm_s / 30
+    video = [replace(picture(t, [[0, 0, 0]]), joints3d=np.stack([far if t == 4 else near])) for t in range(8)]
+    assert numbers(video) == [[0]] * 8
+
+
+def test_times_are_those_of_the_pictures():
+    "The header's rate would put these people out of reach, and so would equal steps."
+    stamps = [0.0, 0.01, 0.02, 0.5, 0.51]
+    video = [picture(t, [[4000 * s, 0, 6000]], s) for t, s in enumerate(stamps)]
+    assert numbers(video, 100) == [[0]] * 5
+    assert [poses.time_s for poses in follow(video, 100)] == stamps
+    without = [replace(poses, time_s=None) for poses in video]
+    assert numbers(without, 100) == [[0], [0], [0], [1], [1]]
+    assert [poses.time_s for poses in follow(without, 100)] == [0, 0.01, 0.02, 0.03, 0.04]
+
+
+def test_gaps_are_told():
+    here, nobody = [[0, 0, 4000]], []
+    video = [picture(t, here if t in (1, 2, 5, 6, 8) else nobody, s) for t, s in enumerate(np.arange(10) ** 1.5 / 10)]
+    table = presence(follow(video))
+    expected = [5, 1 / 10, 8**1.5 / 10, 2, (5**1.5 - 2**1.5) / 10]
+    np.testing.assert_allclose(table.loc[0].astype(float), expected)
+    assert np.isnan(people_over_time(video)[0][:, 0, 0]).tolist() == [t not in (1, 2, 5, 6, 8) for t in range(10)]
+    assert len(presence([])) == 0
+
+
 def test_arrays_of_people():
     places = [[[30 * t, 0, 4000], [-900, 0, 5000 + 20 * t]][:: 1 if t % 2 else -1] for t in range(6)]
     video = [*(picture(t, p) for t, p in enumerate(places)), picture(6, [[180, 0, 4000]]), picture(7, [])]
@@ -104,12 +155,43 @@ def test_distances_against_the_slow_way(weight):
     np.testing.assert_allclose(pose_distances(a, b, np.zeros(3), weight), slow)
 
 
+def test_sides_as_they_are_or_exchanged():
+    a, b = np.random.default_rng(2).normal(0, 800, (2, 3, 17, 3)) + [0, 0, 4000]
+    either = [pose_distances(x, b, np.zeros(3)) for x in (a, a[:, MIRROR])]
+    np.testing.assert_allclose(space_distances(a, b, np.zeros(3), SKELETON.mirror), np.minimum(*either))
+    b[1] = a[2][MIRROR]
+    assert space_distances(a, b, np.zeros(3), SKELETON.mirror)[2, 1] == 0
+
+
+def test_picture_distances_against_the_slow_way():
+    a, b = np.random.default_rng(3).uniform(0, 500, (2, 3, 17, 2))
+    a[0, 3] = np.nan
+    slow = np.zeros((3, 3))
+    for i in range(3):
+        for k in range(3):
+            boxes = [[min(p[~np.isnan(p[:, 0])][:, c]) for c in (0, 1)] for p in (a[i], b[k])]
+            boxes += [[max(p[~np.isnan(p[:, 0])][:, c]) for c in (0, 1)] for p in (a[i], b[k])]
+            low_a, low_b, high_a, high_b = np.array(boxes)
+            apart = (np.linalg.norm(low_a - low_b) + np.linalg.norm(high_a - high_b)) / 2
+            slow[i, k] = apart / np.linalg.norm(high_b - low_b) * PERSON_MM
+    np.testing.assert_allclose(picture_distances(a, b), slow)
+    a[1] = np.nan
+    assert np.isnan(picture_distances(a, b)).tolist() == [[False] * 3, [True] * 3, [False] * 3]
+
+
+def test_people_whom_the_picture_does_not_show_are_followed_in_space():
+    behind = [[[0, 0, -4000 + 10 * t]] for t in range(4)]
+    assert numbers([picture(t, place) for t, place in enumerate(behind)]) == [[0]] * 4
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
         (lambda: list(follow([picture(0, [])], 0)), "rate: expected"),
         (lambda: list(follow([picture(0, [], 1.0), picture(1, [], 0.5)])), "found 0.5 after 1.0"),
         (lambda: people_over_time([picture(0, [])], frame="room"), "frame: expected 'camera' or 'world'"),
+        (lambda: world_by_track([picture(7, [])]), "picture 7: tracks: expected"),
+        (lambda: presence([replace(picture(0, []), tracks=np.zeros(0, int))]), "time_s: expected"),
     ],
 )
 def test_bad_input(call, message):
