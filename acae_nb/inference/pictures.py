@@ -9,6 +9,7 @@ __all__ = ['PICTURE_ENDINGS', 'UNREAD_PICTURE_ENDINGS', 'VIDEO_ENDINGS', 'as_rgb
 
 # %% ../../nbs/inference/00_pictures.ipynb #e8136b00
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,11 +70,14 @@ class FolderPictures:
     """The pictures of a folder, one by one, in the order of their names (numbers in them by value).
 
     `names`: the files read so far; `unreadable`: what is wrong with those left out, also pictures of kinds that are not
-    read here (HEIC, raw files) and, where `box` (left, top, width, height px) is given, those it misses. ValueError for
-    a folder without pictures, and at the end where none could be read."""
+    read here (HEIC, raw files) and, where `box` (left, top, width, height px) is given, those it misses. `times`:
+    seconds of those read so far, where they were taken in turn at `rate` pictures a second (one that cannot be read
+    takes its time too); else None. ValueError for a folder without pictures, and at the end where none could be read.
+    """
 
-    def __init__(self, folder: str | Path, box=None):
-        self.folder, self.box, self.names = folder, box, []
+    def __init__(self, folder: str | Path, box=None, rate: float | None = None):
+        self.folder, self.box, self.rate = folder, box, rate
+        self.names, self.times = [], None if rate is None else []
         files = sorted(Path(folder).iterdir(), key=lambda path: (numbers_in_order(path.name), path.name))
         self.files = [p for p in files if p.suffix.lower() in PICTURE_ENDINGS]
         self.unreadable = [
@@ -89,7 +93,7 @@ class FolderPictures:
         return len(self.files)
 
     def __iter__(self):
-        for path in self.files:
+        for number, path in enumerate(self.files):
             try:
                 picture = read_picture(path)
                 self._check_box(path, picture)
@@ -97,6 +101,8 @@ class FolderPictures:
                 self.unreadable.append(str(error))
                 continue
             self.names.append(path.name)
+            if self.times is not None:
+                self.times.append(number / self.rate)
             yield picture
         if not self.names:
             raise ValueError(
@@ -165,23 +171,28 @@ def seconds_of(text: str) -> float:
 
 
 class VideoPictures:
-    """RGB pictures of a video, upright, one by one. `times`: of those read so far, seconds since the first.
+    """RGB pictures of a video, upright, one by one. `times`: of those read so far, seconds since the first: by the
+    container's time stamps, or, where it is given, by the `rate` (pictures a second) at which they were taken. Time
+    stamps that do not run forward, as where recordings were joined, go on after the picture before, with a warning at
+    the end.
 
     FileNotFoundError and ValueError at once for what is no video; while it is read ValueError for one without pictures,
     and TruncatedVideo after the last picture when more than 2 (and 1 %) of the pictures are missing that the header
     counts, or of the time that it states for the stream, or when pictures could not be decoded. What a reader would
     have to estimate (duration times rate) proves nothing and is not asked."""
 
-    def __init__(self, path: str | Path):
-        self.path, self.times = path, []
+    def __init__(self, path: str | Path, rate: float | None = None):
+        self.path, self.rate, self.times = path, rate, []
+        self.offset, self.put_in_order = 0.0, 0
         opened_video(path).close()
 
     def __iter__(self):
         self.times.clear()
+        self.offset, self.put_in_order = 0.0, 0
         with opened_video(self.path) as video:
             stream = video.streams.video[0]
             stream.thread_type = "AUTO"
-            start, damaged = None, 0
+            damaged = 0
             packets = video.demux(stream)
             while True:
                 try:
@@ -195,18 +206,37 @@ class VideoPictures:
                 if packet is None:
                     break
                 for frame in frames:
-                    time = self._time(frame, stream)
-                    start = time if start is None else start
-                    self.times.append(time - start)
+                    self.times.append(self._time(frame, stream))
                     yield upright(frame.to_ndarray(format="rgb24"), display_matrix(frame))
+            if self.put_in_order:
+                warnings.warn(
+                    f"{self.path}: {self.put_in_order} time stamps do not run forward: put after the picture before",
+                    stacklevel=2,
+                )
             self._check_whole(stream, damaged)
 
     def _time(self, frame, stream) -> float:
-        if frame.time is not None:
-            return float(frame.time)
-        if not stream.average_rate:
-            raise ValueError(f"{self.path}: expected time stamps or a rate, found neither")
-        return len(self.times) / float(stream.average_rate)
+        if self.rate is not None:
+            return len(self.times) / self.rate
+        if frame.time is None and not stream.average_rate:
+            raise ValueError(f"{self.path}: expected time stamps or a rate, found neither: give the rate (--rate)")
+        time = len(self.times) / float(stream.average_rate) if frame.time is None else float(frame.time)
+        if not self.times:
+            self.offset = -time
+            return 0.0
+        last = self.times[-1]
+        if time + self.offset > last:
+            return time + self.offset
+        self.put_in_order += 1
+        if last - time - self.offset < 0.5:
+            return last + 0.001
+        self.offset = last + self._usual_step(stream) - time  # another recording begins
+        return time + self.offset
+
+    def _usual_step(self, stream) -> float:
+        if len(self.times) > 1:
+            return float(np.median(np.diff(self.times)))
+        return 1 / float(stream.average_rate or 30)
 
     def _check_whole(self, stream, damaged: int) -> None:
         count = len(self.times)
@@ -219,7 +249,7 @@ class VideoPictures:
             )
         stated = seconds_of(stream.metadata.get("DURATION", ""))
         step = self.times[-1] / max(1, count - 1)
-        if stated and stated - self.times[-1] > max(3 * step, stated / 100, 0.1):
+        if stated and self.rate is None and stated - self.times[-1] > max(3 * step, stated / 100, 0.1):
             raise TruncatedVideo(
                 f"{self.path}: expected {stated:.2f} s as its header says, found {self.times[-1]:.2f} s: "
                 "cut short or damaged"
@@ -233,13 +263,11 @@ def video_frames(path: str | Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     yield from VideoPictures(path)
 
 # %% ../../nbs/inference/00_pictures.ipynb #48c8c453
-def frame_rate(path: str | Path) -> float:
-    "Pictures per second of a video on average as its header says. ValueError where it says nothing; as `opened_video`."
+def frame_rate(path: str | Path) -> float | None:
+    "Pictures per second on average as a video's header says, None where it says nothing; as `opened_video`."
     with opened_video(path) as video:
         rate = video.streams.video[0].average_rate
-    if not rate:
-        raise ValueError(f"{path}: expected a frame rate in the header, found {rate}")
-    return float(rate)
+    return float(rate) if rate else None
 
 
 def frame_count(path: str | Path) -> int | None:

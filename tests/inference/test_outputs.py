@@ -16,8 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from acae_nb.autoencoder.acae import load_acae
-from acae_nb.autoencoder.stick_people import stick_people
 from acae_nb.geometry.cameras import Camera
 from acae_nb.inference.estimator import PoseEstimator
 from acae_nb.inference.outputs import write_coco, write_csv, write_parquet, write_trc, writer_of
@@ -27,7 +25,7 @@ from acae_nb.inference.tracks import follow, people_over_time
 from acae_nb.models.backbones import tiny_backbone
 from acae_nb.models.pose_model import DecodedPoints, HybridPoints, PoseModel, SeparateJoints, save_pose_model
 from acae_nb.skeletons.joints import load_skeleton, union
-from acae_nb.workflow.cli import compare_skeletons, main
+from acae_nb.workflow.cli import main
 
 REPO = Path(__file__).resolve().parents[2]
 SKELETON = load_skeleton("coco_17")
@@ -227,193 +225,6 @@ def test_without_the_hub_library_it_says_what_to_install(model_folder, monkeypat
         pull_model("someone/model")
 
 
-def run(capsys, *arguments):
-    code = main([str(a) for a in arguments])
-    said = capsys.readouterr()
-    return code, said.out, said.err
-
-
-def test_command_skeletons(capsys):
-    assert run(capsys, "skeletons", "list", "--json")[0] == 0
-    code, out, err = run(capsys, "skeletons", "show", "h36m17")
-    assert code == 2 and "did you mean 'h36m_17'" in err and not out
-    assert run(capsys, "skeletons", "compare", "coco_17")[0] == 2
-    assert json.loads(run(capsys, "skeletons", "compare", "coco_17", "h36m_17", "--json")[1]) == compare_skeletons(
-        SKELETON, load_skeleton("h36m_17")
-    )
-    with pytest.raises(SystemExit) as stop:
-        main(["skeletons", "draw"])
-    assert stop.value.code == 2
-    for verb in ("skeletons", "predict", "validate", "evaluate", "fit-acae", "export", "card"):
-        with pytest.raises(SystemExit) as stop:
-            main([verb, "--help"])
-        assert stop.value.code == 0 and "examples:\n  acae-nb" in capsys.readouterr().out
-
-
-def test_command_predict(capsys, tmp_path, model_folder):
-    image = cv2.resize(np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8), (320, 240))
-    (tmp_path / "in").mkdir()
-    for name in "ab":
-        cv2.imwrite(str(tmp_path / f"in/{name}.png"), image)
-    options = ("--model", model_folder, "--box", 60, 40, 100, 150, "--skeleton", "h36m_17", "--json")
-    code, out, _ = run(
-        capsys, "predict", tmp_path / "in", "-o", tmp_path / "out.csv", "--overlay", tmp_path / "seen", *options
-    )
-    assert code == 0 and json.loads(out) == {
-        "pictures": 2,
-        "people": 2,
-        "output": str(tmp_path / "out.csv"),
-        "complete": True,
-        "lost": [],
-    }
-    table = pd.read_csv(tmp_path / "out.csv", comment="#", index_col=[0, 1, 2, 3])
-    assert table.loc[0, "picture"].eq("a.png").all() and table.loc[1, "picture"].eq("b.png").all()
-    expected = (
-        PoseEstimator.load(model_folder).estimate(image[..., ::-1], [60, 40, 100, 150], skeleton="h36m_17").to_pandas()
-    )
-    np.testing.assert_allclose(
-        table.loc[0, ["x_mm", "y_mm", "z_mm"]], expected[["x_mm", "y_mm", "z_mm"]], rtol=1e-4, atol=0.01
-    )
-    assert (
-        sorted(p.name for p in (tmp_path / "seen").iterdir()) == ["a.png", "b.png"]
-        and (cv2.imread(str(tmp_path / "seen/a.png")) != image).any()
-    )
-    (tmp_path / "in/aa.png").write_bytes(
-        (tmp_path / "in/a.png").read_bytes()[:50]
-    )  # one that cannot be read is left out, named
-    for ending in ("csv", "parquet", "json"):
-        code, out, err = run(capsys, "predict", tmp_path / "in", "-o", tmp_path / f"part.{ending}", *options)
-        assert (
-            code == 3
-            and json.loads(out)["pictures"] == 2
-            and not json.loads(out)["complete"]
-            and "aa.png: expected a picture" in err
-            and err.count("\n") == 1
-        )
-    assert (
-        cv2.imwrite(str(tmp_path / "in/a.jpg"), image)
-        and run(
-            capsys, "predict", tmp_path / "in", "-o", tmp_path / "two.csv", "--overlay", tmp_path / "both", *options
-        )[0]
-        == 3
-    )
-    assert sorted(p.name for p in (tmp_path / "both").iterdir()) == [
-        "a.jpg.png",
-        "a.png",
-        "b.png",
-    ]  # two files of one stem
-    (tmp_path / "in/a.jpg").unlink()
-    assert (
-        set(pd.read_parquet(tmp_path / "part.parquet").picture)
-        == {"a.png", "b.png"}
-        == {i["file_name"] for i in json.loads((tmp_path / "part.json").read_text())["images"]}
-    )
-    (tmp_path / "in/aa.png").unlink()
-    writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (320, 240))
-    for k in range(20):
-        writer.write(np.roll(image, k, 1))
-    writer.release()
-    assert (
-        run(
-            capsys,
-            "predict",
-            tmp_path / "v.avi",
-            "-o",
-            tmp_path / "v.trc",
-            "--overlay",
-            tmp_path / "seen.avi",
-            *options,
-        )[0]
-        == 0
-    )
-    assert (tmp_path / "v.trc").read_text().split("\n")[2].startswith("25\t25\t20\t17\tmm") and cv2.VideoCapture(
-        str(tmp_path / "seen.avi")
-    ).get(cv2.CAP_PROP_FRAME_COUNT) == 20
-    content = (tmp_path / "v.avi").read_bytes()
-    (tmp_path / "half.avi").write_bytes(content[: len(content) // 2])
-    code, out, err = run(capsys, "predict", tmp_path / "half.avi", "-o", tmp_path / "half.parquet", *options)
-    assert (
-        code == 3
-        and 5 < json.loads(out)["pictures"] < 20
-        and "expected 20 pictures" in err
-        and len(pd.read_parquet(tmp_path / "half.parquet")) == 17 * json.loads(out)["pictures"]
-    )
-    for wrong, words in (
-        ((tmp_path / "none.png", "-o", "x.csv"), "no such file"),
-        ((tmp_path / "in", "-o", "x.docx"), "expected an ending"),
-        ((tmp_path / "out.csv", "-o", "x.csv"), "expected a picture"),
-        ((tmp_path / "in", "-o", tmp_path / "x.csv", "--skeleton", "h36m17"), "did you mean"),
-    ):
-        code, _, err = run(capsys, "predict", *wrong, *(options if "--skeleton" not in wrong else options[:7]))
-        assert code == 2 and words in err and err.count("\n") == 1
-
-
-def test_command_predict_says_what_is_wrong_in_one_line(capsys, tmp_path, model_folder):
-    "Each before any picture is looked at, and nothing is written."
-    cv2.imwrite(str(tmp_path / "p.png"), np.zeros((60, 80, 3), np.uint8))
-    (tmp_path / "file").write_bytes(b"no")
-    (tmp_path / "cut.mp4").write_bytes(b"no video" * 100)
-    (tmp_path / "mixed").mkdir()
-    (tmp_path / "mixed/broken.png").write_bytes(b"no")
-    options = dict(input=tmp_path / "p.png", o=tmp_path / "o.csv")
-    for changes, words in (
-        (dict(input=tmp_path / "cut.mp4"), "cut.mp4: expected a video, found 800 bytes that cannot be opened"),
-        (dict(input=tmp_path / "mixed"), "broken.png: expected a picture"),
-        (dict(o=tmp_path / "file/x.csv"), "is no folder"),
-        (dict(o=tmp_path / "mixed"), "found a folder"),
-        (dict(overlay=tmp_path / "file"), "expected a folder for pictures"),
-        (dict(overlay=tmp_path / "seen.png"), "expected a folder for pictures"),
-        (dict(device="toaster"), "device: expected one that torch can use here"),
-        (dict(acae=tmp_path / "file"), "file: expected an autoencoder"),
-        (dict(memory=-5), "memory: expected a budget above 0 MiB"),
-        (dict(memory="nan"), "memory: expected"),
-        (dict(looks=0), "looks: expected at least one"),
-        (dict(field_of_view=180), "field_of_view_deg: expected an angle"),
-        (dict(model=tmp_path / "file"), "model.json: no such file"),
-    ):
-        chosen = {"model": model_folder, **options, **changes}
-        arguments = [chosen.pop("input"), "-o", chosen.pop("o")] + [
-            part for name, value in chosen.items() for part in (f"--{name.replace('_', '-')}", value)
-        ]
-        code, out, err = run(capsys, "predict", *arguments, "--box", 10, 10, 40, 40, "--json")
-        assert code == 2 and words in err and err.count("\n") == 1 and not out, (changes, err)
-        assert not (tmp_path / "o.csv").exists() and not (tmp_path / "seen.png").exists()
-
-
-def test_command_fit_acae(capsys, tmp_path):
-    poses, names, mirror, _ = stick_people(400, 2)
-    np.savez(tmp_path / "poses.npz", joints3d=poses, joints=np.array(names))
-    code, out, err = run(
-        capsys,
-        "fit-acae",
-        tmp_path / "poses.npz",
-        "-o",
-        tmp_path / "a.safetensors",
-        "--sided",
-        0,
-        "--central",
-        12,
-        "--json",
-    )
-    assert code == 0, err
-    assert json.loads(out)["latents"] == 12 and load_acae(tmp_path / "a.safetensors").joints == tuple(names)
-    np.savez(tmp_path / "bad.npz", poses=poses)
-    code, _, err = run(capsys, "fit-acae", tmp_path / "bad.npz", "-o", tmp_path / "b.safetensors")
-    assert code == 2 and "joints3d: expected [poses, joints, 3] in mm, found none; it has ['poses']" in err
-
-
-def test_command_validate(capsys, tmp_path):
-    code, _, err = run(capsys, "validate", tmp_path / "nowhere")
-    assert code == 2 and "expected a folder" in err
-    (tmp_path / "t").mkdir()
-    (tmp_path / "t/table.arrow").write_bytes(b"no table")
-    code, out, _ = run(capsys, "validate", tmp_path / "t", "--json")
-    assert code == 1 and json.loads(out)["problems"]
-    (tmp_path / "own").mkdir()
-    code, out, _ = run(capsys, "validate", tmp_path / "own")
-    assert code == 1 and "examples.csv" in out
-
-
 def test_results_of_the_pipeline_go_into_cards(model_folder, tmp_path):
     numbers = json.loads((REPO / "results/evaluate/consistency.json").read_text())
     rows = benchmarks_of(numbers)
@@ -432,14 +243,6 @@ def test_results_of_the_pipeline_go_into_cards(model_folder, tmp_path):
     for wrong in ([1], {"a": {"MPJPE": "1"}}, {"a": [1]}):
         with pytest.raises(ValueError, match="results: "):
             benchmarks_of(wrong)
-
-
-def test_command_card(capsys, tmp_path, model_folder):
-    (tmp_path / "r.json").write_text(json.dumps({"synthetic": {"MPJPE": 169.627}}))
-    code, out, _ = run(capsys, "card", model_folder, tmp_path / "r.json")
-    assert code == 0 and "| synthetic | 169.6 |" in out and "169.6" in (model_folder / "README.md").read_text()
-    (tmp_path / "bad.json").write_text("[1]")
-    assert run(capsys, "card", model_folder, tmp_path / "bad.json")[0] == 2
 
 
 needs_onnx = pytest.mark.skipif(
