@@ -67,10 +67,10 @@ def verbs(group=cli, path=()):
             yield (*path, name)
 
 
-@pytest.mark.parametrize("verb", verbs(), ids=" ".join)
+@pytest.mark.parametrize("verb", list(verbs()), ids=" ".join)
 def test_each_verb_has_help_with_examples(capsys, verb):  # D12
     code, out, _ = run(capsys, *verb, "-h")
-    assert code == 0 and f"examples:\n    acae-nb {' '.join(verb)} " in out
+    assert code == 0 and f"examples:\n    acae-nb {' '.join(verb)}" in out
     assert run(capsys, *verb, "--help")[1] == out
 
 
@@ -118,7 +118,7 @@ def test_help_imports_nothing_heavy():  # D12
     [
         ("acae-nb pre", {"predict"}),
         ("acae-nb skeletons show h36m_", {"h36m_17", "h36m_25"}),
-        ("acae-nb evaluate a b --protocol muco", set()),
+        ("acae-nb evaluate a b --protocol zz", set()),
         ("acae-nb evaluate a b --protocol h", {"human36m"}),
         ("acae-nb predict a --model MODEL --skeleton ", {"coco_17", "h36m_17"}),
     ],
@@ -130,7 +130,7 @@ def test_completion(model_folder, words, expected):  # issue 19.9
     done = in_a_process(_ACAE_NB_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(count))
     completed = {line.partition(",")[2] for line in done.stdout.splitlines()}
     assert completed == expected if not expected else expected <= completed, done.stderr
-    assert in_a_process(_ACAE_NB_COMPLETE="bash_source").stdout.count("complete") > 2
+    assert in_a_process(_ACAE_NB_COMPLETE="bash_source").stdout.count("complete -o") == 1
 
 
 # --- skeletons -------------------------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ def test_all_that_is_missing_is_said_at_once(capsys, tmp_path, monkeypatch):  # 
     code, out, err = run(capsys, "predict", "a.mp4", "-o", "a.c3d")
     assert code == 2 and not out and err.count("\n") == 6
     for words in (
-        "published/consistency/model.json",
+        "consistency/model.json",
         "acae_nb[detect]",
         "detection.tflite",
         "full.tflite",
@@ -306,19 +306,8 @@ sys.exit(main())
 
 
 def test_after_ctrl_c_what_was_found_is_written(tmp_path, image, options):  # B18
-    video, output = write_avi(tmp_path / "v.avi", image, 400), tmp_path / "v.csv"
-    command = [
-        sys.executable,
-        "-c",
-        LONG_VIDEO,
-        "predict",
-        video,
-        "-o",
-        output,
-        "--overlay",
-        tmp_path / "v.mp4",
-        *options,
-    ]
+    video, output, seen = write_avi(tmp_path / "v.avi", image, 400), tmp_path / "v.csv", tmp_path / "v.mp4"
+    command = [sys.executable, "-c", LONG_VIDEO, "predict", video, "-o", output, "--overlay", seen, *options]
     process = subprocess.Popen(
         list(map(str, command)),
         stdout=subprocess.PIPE,
@@ -335,7 +324,7 @@ def test_after_ctrl_c_what_was_found_is_written(tmp_path, image, options):  # B1
     assert process.returncode == 130 and 4 <= told["pictures"] < 400 and "interrupted after" in err, err
     assert "Traceback" not in err and not told["complete"]
     assert pd.read_csv(output, comment="#").frame.nunique() == told["pictures"]
-    assert cv2.VideoCapture(str(tmp_path / "v.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == told["pictures"]
+    assert cv2.VideoCapture(str(seen)).get(cv2.CAP_PROP_FRAME_COUNT) == told["pictures"]
 
 
 # --- without what Linux has ------------------------------------------------------------------------------------------
@@ -395,8 +384,8 @@ def test_predict_evaluate_export_validate_and_fit_run_anywhere(tmp_path, picture
     poses, names, _, _ = stick_people(60, 2)
     np.savez(tmp_path / "stick.npz", joints3d=poses, joints=np.array(names))
     joints = np.random.default_rng(0).normal([0, 0, 4000], 300, (4, 17, 3))
-    truth = dict(joints=np.array(load_skeleton("h36m_17").joints), sequence=np.array(["a"] * 4), frame=np.arange(4))
-    np.savez(tmp_path / "truth.npz", joints3d=joints, skeleton=np.array("h36m_17"), action=np.array(["x"] * 4), **truth)
+    truth = dict(joints=np.array(load_skeleton("h36m_17").labels), sequence=np.array(["a"] * 4), frame=np.arange(4))
+    np.savez(tmp_path / "truth.npz", joints3d=joints, skeleton=np.array("h36m_17"), activity=np.array(["x"] * 4), **truth)
     calls = (
         f"predict {pictures} -o {tmp_path}/p.csv --model {model_folder} --box 60 40 100 150 --overlay {tmp_path}/p.mp4",
         f"evaluate {tmp_path}/truth.npz {tmp_path}/truth.npz --protocol human36m -o {tmp_path}/r.json",
@@ -413,10 +402,8 @@ def test_predict_evaluate_export_validate_and_fit_run_anywhere(tmp_path, picture
 def test_fit_acae(capsys, tmp_path):
     poses, names, mirror, _ = stick_people(400, 2)
     np.savez(tmp_path / "poses.npz", joints3d=poses, joints=np.array(names))
-    output = tmp_path / "a.safetensors"
-    code, out, err = run(
-        capsys, "fit-acae", tmp_path / "poses.npz", "-o", output, "--sided", 0, "--central", 12, "--json"
-    )
+    output, latents = tmp_path / "a.safetensors", ("--sided", 0, "--central", 12)
+    code, out, err = run(capsys, "fit-acae", tmp_path / "poses.npz", "-o", output, *latents, "--json")
     assert code == 0, err
     assert json.loads(out)["latents"] == 12 and load_acae(output).joints == tuple(names)
 
@@ -432,9 +419,7 @@ def poses_files():
     yield "unknown", dict(joints3d=poses, skeleton=np.array("h36m17")), "did you mean 'h36m_17'"
 
 
-@pytest.mark.parametrize(
-    "name, arrays, words", poses_files(), ids=lambda value: value if isinstance(value, str) else ""
-)
+@pytest.mark.parametrize("name, arrays, words", [pytest.param(*case, id=case[0]) for case in poses_files()])
 def test_poses_that_cannot_be_meant_are_named(capsys, tmp_path, name, arrays, words):  # B19
     np.savez(tmp_path / f"{name}.npz", **arrays)
     code, out, err = run(capsys, "fit-acae", tmp_path / f"{name}.npz", "-o", tmp_path / "a.safetensors")
