@@ -129,7 +129,7 @@ def test_completion(model_folder, words, expected):  # issue 19.9
     count = len(words.split(" ")) - 1
     done = in_a_process(_ACAE_NB_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(count))
     completed = {line.partition(",")[2] for line in done.stdout.splitlines()}
-    assert completed == expected if not expected else expected <= completed, done.stderr
+    assert expected <= completed and (expected or not completed - {""}), done.stderr
     assert in_a_process(_ACAE_NB_COMPLETE="bash_source").stdout.count("complete -o") == 1
 
 
@@ -385,7 +385,9 @@ def test_predict_evaluate_export_validate_and_fit_run_anywhere(tmp_path, picture
     np.savez(tmp_path / "stick.npz", joints3d=poses, joints=np.array(names))
     joints = np.random.default_rng(0).normal([0, 0, 4000], 300, (4, 17, 3))
     truth = dict(joints=np.array(load_skeleton("h36m_17").labels), sequence=np.array(["a"] * 4), frame=np.arange(4))
-    np.savez(tmp_path / "truth.npz", joints3d=joints, skeleton=np.array("h36m_17"), activity=np.array(["x"] * 4), **truth)
+    np.savez(
+        tmp_path / "truth.npz", joints3d=joints, skeleton=np.array("h36m_17"), activity=np.array(["x"] * 4), **truth
+    )
     calls = (
         f"predict {pictures} -o {tmp_path}/p.csv --model {model_folder} --box 60 40 100 150 --overlay {tmp_path}/p.mp4",
         f"evaluate {tmp_path}/truth.npz {tmp_path}/truth.npz --protocol human36m -o {tmp_path}/r.json",
