@@ -20,8 +20,7 @@ import torch
 
 from acae_nb.geometry.cameras import Camera
 from acae_nb.inference.estimator import CropReader, PoseEstimator
-from acae_nb.inference.looks import ONE_LOOK, WITH_MIRROR, spread_looks
-from acae_nb.inference.person_crops import PeopleCropper
+from acae_nb.inference.person_crops import ONE_LOOK, WITH_MIRROR, PeopleCropper, spread_looks
 from acae_nb.models.backbones import efficientnet_lite0
 from acae_nb.models.pose_model import PoseModel, SeparateJoints
 from acae_nb.skeletons.joints import load_skeleton, union

@@ -20,7 +20,7 @@ from acae_nb.evaluation.metrics import joint_distances
 from acae_nb.evaluation.protocols import embedded_protocol, evaluate
 from acae_nb.examples.tables import ExampleTable
 from acae_nb.inference.estimator import PoseEstimator
-from acae_nb.inference.looks import spread_looks, trained_looks
+from acae_nb.inference.person_crops import spread_looks, trained_looks
 
 COUNTS = {"one look": 1, "with mirror": 2, "three looks": 3, "five looks": 5, "nine looks": 9}
 WIDE = "authors' spread"

@@ -35,7 +35,7 @@ from acae_nb.evaluation.metrics import aligned_distances, joint_distances, procr
 from acae_nb.examples.tables import ExampleTable
 from acae_nb.inference.detection import BlazePoseDetector, People
 from acae_nb.inference.estimator import PoseEstimator
-from acae_nb.inference.looks import ONE_LOOK, WITH_MIRROR
+from acae_nb.inference.person_crops import ONE_LOOK, WITH_MIRROR
 from acae_nb.models.multipose import MultiPose
 from acae_nb.people.blazepose import BlazePose, Network, box_around, landmark_skeleton, overlap
 

@@ -22,7 +22,7 @@ from acae_nb.datasets.pose2sim import read_video
 from acae_nb.examples.tables import ExampleTable
 from acae_nb.inference.detection import BlazePoseDetector
 from acae_nb.inference.estimator import PoseEstimator
-from acae_nb.inference.looks import WITH_MIRROR
+from acae_nb.inference.person_crops import WITH_MIRROR
 from acae_nb.people.blazepose import landmark_skeleton
 from acae_nb.reporting.plots import overlay_grid
 

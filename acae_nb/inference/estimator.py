@@ -22,8 +22,7 @@ from ..autoencoder.acae import ACAE, load_acae
 from ..basics.names import near
 from ..geometry.cameras import Camera, project_points
 from .detection import Detector
-from .looks import WITH_MIRROR, Look, trained_looks
-from .person_crops import CroppedPicture, PeopleCropper
+from .person_crops import WITH_MIRROR, CroppedPicture, Look, PeopleCropper, trained_looks
 from .plausibility import Plausibility
 from .pose_results import Poses
 from .publishing import packaged_model

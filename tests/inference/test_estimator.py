@@ -15,17 +15,18 @@ from acae_nb.examples.crops import warp_image
 from acae_nb.geometry.cameras import Camera, crop_camera, scale_intrinsics
 from acae_nb.inference.detection import BlazePoseDetector, People, from_corners, one_box_each
 from acae_nb.inference.estimator import PoseEstimator, bytes_per_crop, crops_within
-from acae_nb.inference.looks import (
+from acae_nb.inference.person_crops import (
     ONE_LOOK,
     WITH_MIRROR,
     Look,
+    PersonLeftOut,
     look_camera,
+    person_camera,
     spread_looks,
     surroundings,
     take_look,
     trained_looks,
 )
-from acae_nb.inference.person_crops import PersonLeftOut, person_camera
 from acae_nb.inference.pictures import TruncatedVideo, assumed_camera, read_picture, video_frames
 from acae_nb.inference.pose_results import to_table
 from acae_nb.models.backbones import tiny_backbone
