@@ -36,7 +36,7 @@ def format_table() -> pd.DataFrame:
         counts = Counter(point[word] for point in points for word in ("lies", "sure"))
         rows[name] = {
             "joints": len(rig_skeleton(name) if on_body else load_skeleton(name)),
-            "on the body": "yes" if on_body else f"no: {NOT_ON_BODY.get(name, 'no recipes yet')}",
+            "on the body": "yes" if on_body else f"no: {NOT_ON_BODY[name]}",
             **{word: counts[word] for word in LIES + SURE},
         }
     return pd.DataFrame.from_dict(rows, orient="index")
