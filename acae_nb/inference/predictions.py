@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED_MODEL', 'DETECTOR_FILES', 'OUTPUT_PACKAGES', 'OVERLAY_CODECS', 'usual_model', 'missing_parts',
-           'require_parts', 'Source', 'source_of', 'poses_of', 'drawn_format', 'draw', 'OverlayFolder', 'fitted',
-           'OverlayVideo', 'overlay_to', 'stopping_gently', 'Outcome', 'Drawing', 'arguments_for', 'check_output',
-           'write_predictions']
+           'require_parts', 'Source', 'source_of', 'poses_of', 'drawn_format', 'draw', 'naming', 'OverlayFolder',
+           'fitted', 'OverlayVideo', 'overlay_to', 'stopping_gently', 'Outcome', 'Drawing', 'arguments_for',
+           'check_output', 'write_predictions']
 
 # %% ../../nbs/inference/08_predictions.ipynb #b8f00002
 import inspect
@@ -176,6 +176,18 @@ def draw(image: UInt8[np.ndarray, "h w 3"], poses: Poses) -> UInt8[np.ndarray, "
                 cv2.line(picture, *ends, shade[a][side], width, cv2.LINE_AA)
     return picture
 
+# %% ../../nbs/inference/08_predictions.ipynb #b8f00023
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    "Turns an error of writing that names no file, or the one that is written aside, into an OSError that names this."
+    try:
+        yield
+    except (OSError, av.error.FFmpegError) as error:
+        other = error.filename is not None and not Path(error.filename).name.startswith(f".{Path(path).stem}.")
+        if other or error.errno is None:
+            raise
+        raise OSError(f"{path}: cannot be written ({error.strerror})") from error
+
 # %% ../../nbs/inference/08_predictions.ipynb #b8f00011
 class OverlayFolder:
     "Pictures as PNG files of a folder, which is made and tried. ValueError where it cannot be written to."
@@ -193,10 +205,8 @@ class OverlayFolder:
         "OSError naming the file where it cannot be written."
         path = self.folder / (name if name.lower().endswith(".png") else f"{name}.png")
         _, png = cv2.imencode(".png", picture[..., ::-1])
-        try:
+        with naming(path):
             write_whole(path, png.tobytes())
-        except OSError as error:
-            raise OSError(f"{path}: cannot be written ({error.strerror})") from error
 
 # %% ../../nbs/inference/08_predictions.ipynb #b8f00013
 def fitted(picture: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
@@ -247,12 +257,12 @@ class OverlayVideo:
         frame = av.VideoFrame.from_ndarray(picture, "rgb24")
         self.last = self.last + 1 if self.by_number else max(self.last + 1, round(time_s / self.step))
         frame.pts, frame.time_base = self.last, self.step
-        with self.telling():
+        with naming(self.path):
             self.file.mux(self.stream.encode(frame))
 
     def __exit__(self, kind, *error):
         try:
-            with self.telling():
+            with naming(self.path):
                 if self.size is not None and kind is None:
                     self.file.mux(self.stream.encode())
                 self.file.close()
@@ -266,13 +276,6 @@ class OverlayVideo:
                 f"{self.size[0]} x {self.size[1]} px",
                 stacklevel=2,
             )
-
-    @contextmanager
-    def telling(self):
-        try:
-            yield
-        except av.error.FFmpegError as error:
-            raise OSError(f"{self.path}: cannot be written ({error.strerror})") from error
 
 # %% ../../nbs/inference/08_predictions.ipynb #b8f00016
 def overlay_to(path: str | Path, rate: float) -> OverlayFolder | OverlayVideo:
@@ -400,7 +403,8 @@ def write_predictions(
             open_files.enter_context(drawing)
         results = outcome.follow(poses_of(source, estimator, skeleton), asked, drawing or (lambda poses: None))
         bar = tqdm(results, "poses", source.count, unit="picture", disable=not progress, file=sys.stderr)
-        write(bar, output, **arguments_for(write, source))
+        with naming(output):
+            write(bar, output, **arguments_for(write, source))
     outcome.lost += source.problems + (drawing.lost if drawing else [])
     if outcome.interrupted:
         outcome.lost.append(f"interrupted after {outcome.pictures} pictures, whose poses are written")
