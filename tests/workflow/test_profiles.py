@@ -9,6 +9,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from acae_nb.claims.runs import read_study
+from acae_nb.people.collections import read_collection
+from acae_nb.people.formats import rig_formats
+from acae_nb.people.motion import HELD_OUT
 from acae_nb.workflow.parameters import StageError
 from acae_nb.workflow.profiles import apply_profile, check_pipeline
 
@@ -42,6 +45,25 @@ def test_default_and_smoke_pass_the_check(checkout):
     apply_profile("gpu")
     assert check_pipeline() == default and params()["train"]["backbone"] == {"name": "efficientnet_v2_s", "stride": 32}
     read_study("params.yaml", REPO / "claims/params.yaml", REPO / "claims/gpu.yaml")
+
+
+def test_dozens_are_the_papers_collections_and_published_renders_40000_pictures(checkout):
+    paper = YAML(typ="safe").load(REPO / "profiles/paper.yaml")["batches"]["quotas"]
+    apply_profile("dozens")
+    check_pipeline()
+    dozens = params()["people"]["collections"]
+    training = {name: plan for name, plan in dozens.items() if plan.get("split", "train") == "train"}
+    assert set(training) == set(paper) == set(params()["batches"]["quotas"]) == set(params()["prepare"]["datasets"])
+    assert {n for n, plan in training.items() if plan["label"] == "2d"} == {"mpii", "coco", "jrdb", "posetrack"}
+    assert all(a != b | {"seed": a["seed"]} for m, a in training.items() for n, b in training.items() if m != n)
+    apply_profile("published")
+    check_pipeline()
+    formats, plans = params()["body"]["formats"], params()["people"]["collections"]
+    read = [read_collection(dict(plan), tuple(formats), name=name) for name, plan in plans.items()]
+    assert sum(plan.images for plan in read if plan.split == "train") == 40_000
+    held_out = {clip for names in HELD_OUT.values() for clip in names}
+    assert not held_out & {clip for plan in read for clip in plan.clips}
+    assert set(formats) <= set(rig_formats())
 
 
 def test_the_papers_recipe_names_every_absent_data_set(checkout):
