@@ -6,7 +6,7 @@
 __all__ = ['PUBLISHED_MODEL', 'DETECTOR_FILES', 'OUTPUT_PACKAGES', 'OVERLAY_CODECS', 'usual_model', 'missing_parts',
            'require_parts', 'Source', 'source_of', 'poses_of', 'drawn_format', 'draw', 'naming', 'OverlayFolder',
            'fitted', 'OverlayVideo', 'overlay_to', 'stopping_gently', 'Outcome', 'Drawing', 'arguments_for',
-           'check_output', 'write_predictions']
+           'check_output', 'without_pixels', 'smoothing_of', 'writing_changed', 'write_predictions']
 
 # %% ../../nbs/inference/08_predictions.ipynb #b8f00002
 import inspect
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -44,6 +45,7 @@ from acae_nb.inference.pictures import (
 )
 from .pose_results import Poses
 from .publishing import packaged_model
+from .smoothing import people_with_constant_bones, smoothed_people
 from .tracks import follow
 from ..reporting.plots import edge_sides, format_colours, side_colours
 from ..skeletons.joints import Skeleton
@@ -381,6 +383,47 @@ def check_output(path: str | Path, source: Source) -> None:
         check_c3d_length(source.count or 0)
 
 # %% ../../nbs/inference/08_predictions.ipynb #b8f0001f
+def without_pixels(results: Iterable[Poses]) -> Iterator[Poses]:
+    "The same with pictures of which only the size is left, for those of a whole video would not fit into memory."
+    for poses in results:
+        yield poses if poses.image is None else replace(poses, image=np.broadcast_to(np.uint8(0), poses.image.shape))
+
+
+def smoothing_of(
+    source: Source, cutoff_hz: float | None, constant_bones: bool
+) -> Callable[[Iterable[Poses]], Iterable[Poses]] | None:
+    """What is done to all poses of a video together: `smoothed_people` up to cutoff_hz, then
+    `people_with_constant_bones`; None where neither is asked for.
+
+    ValueError for a cut-off that is none, and for pictures of which no times are known."""
+    if cutoff_hz is None and not constant_bones:
+        return None
+    if cutoff_hz is not None and not cutoff_hz > 0:
+        raise ValueError(f"smooth: expected a frequency above 0 Hz, found {cutoff_hz}")
+    if source.times is None:
+        raise ValueError(
+            "smooth, constant bones: expected a video, or a folder with a rate: nobody is followed otherwise"
+        )
+
+    def change(results):
+        results = without_pixels(results)
+        if cutoff_hz is not None:
+            results = smoothed_people(results, cutoff_hz)
+        return people_with_constant_bones(results) if constant_bones else results
+
+    return change
+
+
+def writing_changed(write: Callable, change: Callable[[Iterable[Poses]], Iterable[Poses]]) -> Callable:
+    "A writer with the parameters of `write` that puts the poses through `change` first."
+
+    @wraps(write)
+    def write_changed(results, path, **options):
+        return write(change(results), path, **options)
+
+    return write_changed
+
+
 def write_predictions(
     source: Source,
     estimator: PoseEstimator,
@@ -389,6 +432,7 @@ def write_predictions(
     overlay: OverlayFolder | OverlayVideo | None = None,
     overlay_skeleton: str | None = None,  # see `drawn_format`
     progress: bool = False,  # show a bar on stderr
+    change: Callable[[Iterable[Poses]], Iterable[Poses]] | None = None,  # of all poses before they are written
 ) -> Outcome:
     """Poses of all pictures of the source into a file, and drawn into the overlay; what could not be is in the outcome.
 
@@ -397,6 +441,8 @@ def write_predictions(
     drawn = drawn_format(estimator.joints_of(skeleton)[1], overlay_skeleton)
     check_output(output, source)
     write, outcome = writer_of(output), Outcome()
+    if change is not None:
+        write = writing_changed(write, change)
     drawing = None if overlay is None else Drawing(overlay, source, drawn)
     with stopping_gently() as asked, ExitStack() as open_files:
         if drawing is not None:

@@ -258,6 +258,14 @@ def compare(a: str, b: str, as_json: bool) -> int:
     "motion (default: a video's own time stamps).",
 )
 @click.option(
+    "--smooth",
+    type=float,
+    metavar="HZ",
+    help="Take out of a video's poses what trembles faster, 6 say; people who are lost for at most 0.25 s are filled "
+    "in with score 0. The overlay shows the poses as they were.",
+)
+@click.option("--constant-bones", is_flag=True, help="Give each person of a video bones of one length.")
+@click.option(
     "--field-of-view",
     type=float,
     default=55.0,
@@ -282,6 +290,8 @@ def predict(
     tiles: int,
     looks: int,
     rate: float | None,
+    smooth: float | None,
+    constant_bones: bool,
     field_of_view: float,
     memory: float | None,
     device: str | None,
@@ -300,6 +310,7 @@ def predict(
         check_output,
         overlay_to,
         require_parts,
+        smoothing_of,
         source_of,
         usual_model,
         write_predictions,
@@ -309,6 +320,7 @@ def predict(
     require_parts(model, None if box else detector, output)
     source = source_of(pictures, box, rate)
     check_output(output, source)
+    change = smoothing_of(source, smooth, constant_bones)
     drawn = overlay and overlay_to(overlay, source.rate)
     estimator = PoseEstimator.load(
         model,
@@ -321,7 +333,7 @@ def predict(
     )
     if memory is not None:
         estimator.chunk = crops_within(memory, estimator.model, estimator.size)
-    outcome = write_predictions(source, estimator, output, skeleton, drawn, overlay_skeleton, not as_json)
+    outcome = write_predictions(source, estimator, output, skeleton, drawn, overlay_skeleton, not as_json, change)
     for problem in outcome.lost:
         click.echo(f"acae-nb: {problem}", err=True)
     values = {

@@ -1,15 +1,22 @@
 """Smoothing against the textbook's two passes and a dense solution; gaps, outliers, sides, units; constant bones."""
 
+import json
 from dataclasses import replace
+from fractions import Fraction
 
+import av
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from scipy.linalg import block_diag, sqrtm
 from scipy.optimize import minimize
 
 from acae_nb.geometry.cameras import Camera
+from acae_nb.inference.estimator import PoseEstimator
 from acae_nb.inference.plausibility import bone_lengths
 from acae_nb.inference.pose_results import Poses
+from acae_nb.inference.predictions import poses_of, smoothing_of, source_of, write_predictions
 from acae_nb.inference.smoothing import (
     CUTOFF_HZ,
     change_people,
@@ -22,6 +29,8 @@ from acae_nb.inference.smoothing import (
     stiffness,
     stretches,
 )
+from acae_nb.models.backbones import tiny_backbone
+from acae_nb.models.pose_model import PoseModel, SeparateJoints
 from acae_nb.skeletons.joints import Skeleton, load_skeleton
 
 SMPL = load_skeleton("smpl_24")
@@ -285,6 +294,61 @@ def test_a_video_without_people():
     empty = [picture(t, np.zeros((0, 24, 3)), [], t / 30) for t in range(4)]
     assert [len(p) for p in people_with_constant_bones(smoothed_people(empty))] == [0] * 4
     assert smoothed_people([]) == people_with_constant_bones([]) == []
+
+
+# --- in the files of the command line --------------------------------------------------------------------------------
+UNEVEN = [0, 1 / 60, 2 / 60, 3 / 60, 0.2, 0.3, 0.4]
+BOX = [10, 5, 30, 40]
+
+
+@pytest.fixture
+def video(tmp_path):
+    "A video with noise at the times of UNEVEN."
+    path, rng = tmp_path / "v.mp4", np.random.default_rng(0)
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mpeg4", rate=60)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 600)
+        for time in UNEVEN:
+            frame = av.VideoFrame.from_ndarray(rng.integers(0, 255, (48, 64, 3), np.uint8), "rgb24")
+            frame.pts, frame.time_base = round(time * 600), Fraction(1, 600)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    return source_of(path, BOX)
+
+
+@pytest.fixture(scope="module")
+def estimator():
+    torch.manual_seed(0)
+    return PoseEstimator(PoseModel(tiny_backbone(), SeparateJoints(17)), load_skeleton("coco_17"), 64)
+
+
+@pytest.mark.parametrize("cutoff_hz, bones", [(6.0, False), (None, True), (6.0, True)])
+def test_what_is_written_is_smooth_where_asked(tmp_path, estimator, video, cutoff_hz, bones):
+    seen = list(poses_of(video, estimator))
+    expected = smoothed_people(seen) if cutoff_hz else seen
+    expected = people_with_constant_bones(expected) if bones else expected
+    change = smoothing_of(video, cutoff_hz, bones)
+    outcome = write_predictions(video, estimator, tmp_path / "p.csv", change=change)
+    table = pd.read_csv(tmp_path / "p.csv", comment="#")
+    mm, before = (np.concatenate([p.joints3d.reshape(-1, 3) for p in results]) for results in (expected, seen))
+    np.testing.assert_allclose(table[["x_mm", "y_mm", "z_mm"]], mm, rtol=1e-5, atol=0.01)
+    assert outcome.pictures == 7 and len(mm) != len(before) or np.abs(mm - before).max() > 0.1
+    assert table.track.tolist() == np.concatenate([np.repeat(p.tracks, 17) for p in expected]).tolist()
+    np.testing.assert_allclose(table.groupby("frame").time_s.first(), UNEVEN, atol=1 / 500)
+    write_predictions(video, estimator, tmp_path / "p.json", change=change)
+    images = json.loads((tmp_path / "p.json").read_text())["images"]
+    assert [(image["width"], image["height"]) for image in images] == [(64, 48)] * 7  # without their pixels
+
+
+def test_smoothing_is_for_those_who_are_followed(video):
+    assert smoothing_of(replace(video, times=None), None, False) is None
+    for source, cutoff_hz, words in (
+        (replace(video, times=None), 6.0, "expected a video"),
+        (video, 0.0, "above 0 Hz, found 0.0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            smoothing_of(source, cutoff_hz, True)
 
 
 @pytest.mark.parametrize(

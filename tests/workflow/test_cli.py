@@ -219,6 +219,10 @@ def test_poses_of_a_video(capsys, tmp_path, image, options):
     assert run(capsys, "predict", video, "-o", tmp_path / "v.trc", "--overlay", seen, *options)[0] == 0
     assert (tmp_path / "v.trc").read_text().split("\n")[2].startswith("25\t25\t20\t17\tmm")
     assert cv2.VideoCapture(str(seen)).get(cv2.CAP_PROP_FRAME_COUNT) == 20
+    smooth = ("--smooth", 6, "--constant-bones")
+    assert run(capsys, "predict", video, "-o", tmp_path / "s.parquet", *smooth, *options)[0] == 0
+    table = pd.read_parquet(tmp_path / "s.parquet")
+    assert len(table) == 17 * 20 and set(table.track) == {0}
     content = video.read_bytes()
     (tmp_path / "half.avi").write_bytes(content[: len(content) // 2])
     code, out, err = run(capsys, "predict", tmp_path / "half.avi", "-o", tmp_path / "half.parquet", *options)
