@@ -21,6 +21,14 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import cv2
 import numpy as np
+import pyarrow as pa
+import torch
+
+from acae_nb.examples import mixing
+from acae_nb.examples.crops import NO_AUGMENTATION
+from acae_nb.examples.mixing import BatchPlan, MixedBatches
+from acae_nb.examples.tables import SCHEMA_VERSION, TEXT_COLUMNS, ExampleTable, encode_jpeg, number_columns
+from acae_nb.skeletons.joints import load_skeleton, union
 
 # 3D sets: (rows of the 13.4 million in thousands, rounded proportions; quota in a batch of 96); then four 2D sets, 8
 # each.
@@ -57,67 +65,86 @@ SETS_3D = {
 SETS_2D = {"mpii": (15, 8), "coco": (70, 8), "jrdb": (120, 8), "posetrack": (60, 8)}
 
 
-def format_of(i):
-    "Formats in turn, so that every table has one and the union has several."
-    names = ["h36m_17", "smpl_24", "mpi_inf_3dhp_28", "cmu_panoptic_19", "coco_17", "h36m_25"]
-    return names[i % len(names)]
+SETS = SETS_3D | SETS_2D
+FORMATS = ("h36m_17", "smpl_24", "mpi_inf_3dhp_28", "cmu_panoptic_19", "coco_17", "h36m_25")
+RESUMED_STEP = 300_000
 
 
-def write_table(folder, name, skeleton, n, two_d):
-    "A table as ExampleWriter leaves it, its columns made in one go."
-    import pyarrow as pa
+def format_of(number):
+    "The format of the 3D set of a number: in turn, so that every table has one and the union has several."
+    return FORMATS[number % len(FORMATS)]
 
-    from acae_nb.examples.tables import SCHEMA_VERSION, TEXT_COLUMNS, encode_jpeg, number_columns
 
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
-    jpeg = encode_jpeg(rng.integers(0, 255, (96, 96, 3), dtype=np.uint8), 60)
-    fixed = {
+# ---- made-up tables
+def joint_values(field, count, shape, rng):
+    "Random joints, made in parts: around a person 3 m away (mm), or in the middle of the picture (px)."
+    values = np.empty((count, *shape), np.float32)
+    scale, middle = (300, (0, 0, 3000)) if field == "joints3d" else (10, 48)
+    for start in range(0, count, 65536):
+        part = rng.standard_normal((min(65536, count - start), *shape), np.float32)
+        values[start : start + 65536] = part * scale + middle
+    return values
+
+
+def number_values(field, kind, shape, count, jpeg, rng):
+    "The values of one column of numbers: joints and frames of their own, all else the same in every row."
+    if field in ("joints3d", "joints2d"):
+        return joint_values(field, count, shape, rng).astype(kind, copy=False)
+    same_in_every_row = {
         "weight": 1,
         "box": [20, 10, 50, 70],
         "image_size": [96, 96],
         "intrinsics": [[120, 0, 48], [0, 120, 48], [0, 0, 1]],
         "distortion": 0,
         "rotation": np.eye(3),
+        "position": 0,
         "world_up": [0, -1, 0],
-        "origin": 0,
         "image_offset": 0,
         "image_length": len(jpeg),
         "image_crc32": zlib.crc32(jpeg),
     }
-    arrays = {}
-    for field, (kind, shape) in number_columns(len(skeleton)).items():
-        if field == "origin" or field == ("joints3d" if two_d else "joints2d"):
-            continue
-        values = np.empty((n, *shape), kind)
-        if field == "frame":
-            values[:] = np.arange(n)
-        elif field in ("joints3d", "joints2d"):
-            for start in range(0, n, 65536):
-                part = rng.standard_normal((min(65536, n - start), *shape), np.float32)
-                values[start : start + 65536] = part * 300 + (0, 0, 3000) if field == "joints3d" else part * 10 + 48
-        elif field == "position":
-            values[:] = 0
-        else:
-            values[:] = fixed[field]
-        arrow = pa.from_numpy_dtype(kind)
-        flat = pa.Array.from_buffers(arrow, values.size, [None, pa.py_buffer(values)])
-        arrays[field] = (
-            flat
-            if not shape
-            else pa.ExtensionArray.from_storage(
-                pa.fixed_shape_tensor(arrow, list(shape)), pa.FixedSizeListArray.from_arrays(flat, int(np.prod(shape)))
-            )
-        )
-    for field in TEXT_COLUMNS:  # ids of one length: a prefix and nine digits
-        data = (
-            np.char.add(f"{name}/", np.char.zfill(np.arange(n).astype("S9"), 9).astype("U9")).astype("S")
-            if field == "example_id"
-            else np.full(n, b"subject-01")
-        )
-        width = data.dtype.itemsize
-        offsets = np.arange(n + 1, dtype=np.int64) * width
-        arrays[field] = pa.Array.from_buffers(
-            pa.large_string(), n, [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(data))]
+    values = np.empty((count, *shape), kind)
+    values[:] = np.arange(count) if field == "frame" else same_in_every_row[field]
+    return values
+
+
+def arrow_numbers(values):
+    "A column of numbers, or of arrays of one shape, without a copy."
+    kind = pa.from_numpy_dtype(values.dtype)
+    flat = pa.Array.from_buffers(kind, values.size, [None, pa.py_buffer(values)])
+    shape = list(values.shape[1:])
+    if not shape:
+        return flat
+    rows = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(shape)))
+    return pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(kind, shape), rows)
+
+
+def arrow_texts(texts):
+    "A column of byte texts that are all of one length."
+    offsets = np.arange(len(texts) + 1, dtype=np.int64) * texts.dtype.itemsize
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(texts))]
+    return pa.Array.from_buffers(pa.large_string(), len(texts), buffers)
+
+
+def example_ids(name, count):
+    "The table's name and nine digits."
+    digits = np.char.zfill(np.arange(count).astype("S9"), 9).astype("U9")
+    return np.char.add(f"{name}/", digits).astype("S")
+
+
+def write_table(folder, name, skeleton, count, two_d):
+    "A table as ExampleWriter leaves it, its columns made in one go."
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    jpeg = encode_jpeg(rng.integers(0, 255, (96, 96, 3), dtype=np.uint8), 60)
+    absent = {"origin", "joints3d" if two_d else "joints2d"}
+    columns = {
+        field: arrow_numbers(number_values(field, kind, shape, count, jpeg, rng))
+        for field, (kind, shape) in number_columns(len(skeleton)).items()
+        if field not in absent
+    }
+    for field in TEXT_COLUMNS:
+        columns[field] = arrow_texts(
+            example_ids(name, count) if field == "example_id" else np.full(count, b"subject-01")
         )
     metadata = {
         "schema_version": str(SCHEMA_VERSION),
@@ -125,111 +152,142 @@ def write_table(folder, name, skeleton, n, two_d):
         "images_bytes": str(len(jpeg)),
         "skeleton": json.dumps(skeleton.to_dict()),
     }
+    schema = pa.schema([pa.field(f, column.type, nullable=False) for f, column in columns.items()], metadata)
     folder.mkdir(parents=True)
-    schema = pa.schema([pa.field(f, a.type, nullable=False) for f, a in arrays.items()], metadata)
     with pa.ipc.new_file(str(folder / "table.arrow"), schema) as file:
-        file.write_batch(pa.RecordBatch.from_arrays(list(arrays.values()), schema=schema))
+        file.write_batch(pa.RecordBatch.from_arrays(list(columns.values()), schema=schema))
     (folder / "images.bin").write_bytes(jpeg)
 
 
+def write_tables(root, rows):
+    "All tables that are not in `root` yet, of `rows` rows together."
+    total = sum(thousands for thousands, _ in SETS.values())
+    for number, (name, (thousands, _)) in enumerate(SETS.items()):
+        if not (root / name / "table.arrow").exists():
+            two_d = name in SETS_2D
+            skeleton = load_skeleton("coco_17" if two_d else format_of(number))
+            write_table(root / name, name, skeleton, max(10, rows * thousands // total), two_d)
+
+
+# ---- measured, each in a process of its own
 def peak_mb():
     """Most resident memory so far (Linux counts it from the start of the program; getrusage would count the parent's
     too)."""
-    return (
-        next(
-            int(line.split()[1])
-            for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-            if line.startswith("VmHWM")
-        )
-        / 1024
-    )
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
-def measure_tables(folder):
-    "In a process of its own: open, draw, resume."
-    import torch
+def quotas_are_exact(plan, quotas):
+    "Whether twenty batches have each table as often as its quota says."
+    expected = [table for table, quota in enumerate(quotas) for _ in range(quota)]
+    return all([table for table, _ in plan.batch(step)] == expected for step in range(RESUMED_STEP, RESUMED_STEP + 20))
 
-    from acae_nb.examples import mixing
-    from acae_nb.examples.crops import NO_AUGMENTATION
-    from acae_nb.examples.mixing import BatchPlan, MixedBatches
-    from acae_nb.examples.tables import ExampleTable
-    from acae_nb.skeletons.joints import load_skeleton, union
 
-    cv2.setNumThreads(1), torch.set_num_threads(1)
-    base = peak_mb()
-    start = time.perf_counter()
-    tables = [ExampleTable.open(folder / name) for name in (*SETS_3D, *SETS_2D)]
-    opened = time.perf_counter() - start
-    rows = sum(len(t) for t in tables)
-    skeleton = union([load_skeleton(n) for n in dict.fromkeys(format_of(i) for i in range(len(SETS_3D)))])
-    quotas = [q for _, q in (*SETS_3D.values(), *SETS_2D.values())]
-    start = time.perf_counter()
-    plan = BatchPlan([len(t) for t in tables], quotas, seed=0)
-    batches = MixedBatches(tables, plan, skeleton, load_skeleton("coco_17"), 256, NO_AUGMENTATION, seed=0)
-    resumed = plan.batch(300_000)
-    resume = time.perf_counter() - start
-    exact = all(
-        [d for d, _ in plan.batch(step)] == [d for d, q in enumerate(quotas) for _ in range(q)]
-        for step in range(300_000, 300_020)
-    )
-    # the crop itself is no overhead: replace it by a ready one, and decoding too
+def leave_out_pictures(tables):
+    "From now on a crop is a ready one and a picture is read but not decoded: neither is part of the overhead."
     table = tables[0]
     ready = mixing.make_crop(table[0], table.image(0), table.skeleton, 256)
-    crops = {
-        len(t.skeleton): type(ready)(
-            ready.image,
-            ready.camera,
-            np.zeros((len(t.skeleton), 3), np.float32),
-            np.zeros((len(t.skeleton), 2), np.float32),
-            False,
-        )
-        for t in tables
-    }
+    crops = {}
+    for count in {len(table.skeleton) for table in tables}:
+        joints3d, joints2d = np.zeros((count, 3), np.float32), np.zeros((count, 2), np.float32)
+        crops[count] = type(ready)(ready.image, ready.camera, joints3d, joints2d, False)
     mixing.make_crop = lambda example, image, skeleton, *rest: crops[len(skeleton)]
-    ExampleTable.image = lambda self, row: (self.image_bytes(row), None)[1]
+    ExampleTable.image = lambda table, row: (table.image_bytes(row), None)[1]
+
+
+def overhead_of_a_row(batches, batch_size):
+    "CPU seconds a row, over twenty batches."
     batches[0]
     start = time.process_time()
     for step in range(1000, 1020):
         batches[step]
-    overhead = (time.process_time() - start) / 20 / plan.batch_size
-    print(
-        json.dumps(
-            dict(
-                rows=rows,
-                opened=opened,
-                resume=resume,
-                exact=exact,
-                overhead_ms=overhead * 1e3,
-                base=base,
-                peak=peak_mb(),
-                batch=len(resumed),
-            )
-        )
-    )
+    return (time.process_time() - start) / 20 / batch_size
+
+
+def measure_tables(folder):
+    "Open, draw, resume."
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    base = peak_mb()
+    start = time.perf_counter()
+    tables = [ExampleTable.open(folder / name) for name in SETS]
+    opened = time.perf_counter() - start
+    skeleton = union([load_skeleton(name) for name in FORMATS])
+    quotas = [quota for _, quota in SETS.values()]
+    start = time.perf_counter()
+    plan = BatchPlan([len(table) for table in tables], quotas, seed=0)
+    batches = MixedBatches(tables, plan, skeleton, load_skeleton("coco_17"), 256, NO_AUGMENTATION, seed=0)
+    resumed_batch = plan.batch(RESUMED_STEP)
+    resume = time.perf_counter() - start
+    leave_out_pictures(tables)
+    return {
+        "rows": sum(len(table) for table in tables),
+        "opened": opened,
+        "resume": resume,
+        "exact": quotas_are_exact(plan, quotas),
+        "overhead_ms": overhead_of_a_row(batches, plan.batch_size) * 1e3,
+        "base": base,
+        "peak": peak_mb(),
+        "batch": len(resumed_batch),
+    }
+
+
+def as_object(example):
+    "An example whose arrays are its own."
+    for field in ("joints3d", "joints2d", "box"):
+        if getattr(example, field) is not None:
+            setattr(example, field, np.array(getattr(example, field)))
+    return example
+
+
+def objects_of(table):
+    return [as_object(table[row]) for row in range(max(1, len(table) // 100))]
 
 
 def measure_objects(folder):
-    "In a process of its own: 1/100 of the rows as Python objects, the way merged annotation lists are kept."
-    from acae_nb.examples.tables import ExampleTable
-
+    "1/100 of the rows as Python objects, the way merged annotation lists are kept."
     base, start = peak_mb(), time.perf_counter()
-    objects = []
-    for name in (*SETS_3D, *SETS_2D):
-        table = ExampleTable.open(folder / name)
-        for row in range(max(1, len(table) // 100)):
-            example = table[row]
-            for field in ("joints3d", "joints2d", "box"):
-                if getattr(example, field) is not None:
-                    setattr(example, field, np.array(getattr(example, field)))
-            objects.append(example)
+    objects = [example for name in SETS for example in objects_of(ExampleTable.open(folder / name))]
     loaded = time.perf_counter() - start
     start = time.perf_counter()
     np.random.default_rng(0).shuffle(objects)
-    print(
-        json.dumps(
-            dict(rows=len(objects), loaded=loaded, shuffled=time.perf_counter() - start, base=base, peak=peak_mb())
-        )
-    )
+    shuffled = time.perf_counter() - start
+    return {"rows": len(objects), "loaded": loaded, "shuffled": shuffled, "base": base, "peak": peak_mb()}
+
+
+MEASUREMENTS = {"tables": measure_tables, "objects": measure_objects}
+
+
+def measured_apart(name, root):
+    "What one of MEASUREMENTS returns in a process of its own."
+    command = [sys.executable, __file__, "--measure", name, "--folder", str(root)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+# ---- the report
+def tables_text(tables):
+    return f"""
+tables: {tables["rows"] / 1e6:.2f} million rows, batches of {tables["batch"]}
+  open all                       {tables["opened"]:8.2f} s      (limit 10 s)
+  peak memory                    {tables["peak"]:8.0f} MB     (limit 2000 MB; {tables["base"]:.0f} MB of it imports)
+  plan and batch of step 300,000 {tables["resume"]:8.3f} s      (limit 5 s)
+  overhead a row, one core       {tables["overhead_ms"]:8.3f} ms     (limit 1 ms; without decoding and cropping)
+  quotas exact                   {"yes" if tables["exact"] else "NO"}"""
+
+
+def objects_text(objects, tables):
+    scale = tables["rows"] / objects["rows"]
+    loaded, shuffled, memory = objects["loaded"], objects["shuffled"], objects["peak"] - objects["base"]
+    times_loaded = loaded * scale / tables["opened"]
+    times_memory = memory * scale / max(1, tables["peak"] - tables["base"])
+    all_loaded = f"x {scale:.0f} = {loaded * scale:.0f} s, {times_loaded:.0f} times the tables' time"
+    all_memory = f"x {scale:.0f} = {memory * scale / 1000:.0f} GB, {times_memory:.0f} times the tables' memory"
+    all_shuffled = f"x {scale:.0f} = {shuffled * scale:.0f} s every epoch; the tables need none"
+    return f"""
+Python objects: {objects["rows"]} rows (1/{scale:.0f} of them)
+  load                           {loaded:8.2f} s      {all_loaded}
+  memory                         {memory:8.0f} MB     {all_memory}
+  shuffle                        {shuffled:8.2f} s      {all_shuffled}"""
 
 
 def main():
@@ -237,69 +295,26 @@ def main():
     parser.add_argument("--rows", type=int, default=13_400_000)
     parser.add_argument("--folder", type=Path, default=None, help="a folder with room for 0.7 kB a row")
     parser.add_argument("--keep", action="store_true")
-    parser.add_argument("--measure", choices=["tables", "objects"], help=argparse.SUPPRESS)
-    o = parser.parse_args()
-    if o.measure:
-        return {"tables": measure_tables, "objects": measure_objects}[o.measure](o.folder)
-    from acae_nb.skeletons.joints import load_skeleton
-
-    root = o.folder or Path(tempfile.mkdtemp(prefix="acae_nb_mixing_"))
+    parser.add_argument("--measure", choices=list(MEASUREMENTS), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        print(json.dumps(MEASUREMENTS[args.measure](args.folder)))
+        return
+    root = args.folder or Path(tempfile.mkdtemp(prefix="acae_nb_mixing_"))
     try:
-        total = sum(n for n, _ in (*SETS_3D.values(), *SETS_2D.values()))
         start = time.perf_counter()
-        for i, (name, (n, _)) in enumerate((SETS_3D | SETS_2D).items()):
-            if not (root / name / "table.arrow").exists():
-                two_d = name in SETS_2D
-                write_table(
-                    root / name,
-                    name,
-                    load_skeleton("coco_17" if two_d else format_of(i)),
-                    max(10, o.rows * n // total),
-                    two_d,
-                )
-        size = sum(p.stat().st_size for p in root.glob("*/table.arrow"))
-        print(
-            f"made up {len(SETS_3D)} + {len(SETS_2D)} tables, {size / 1e9:.1f} GB, in "
-            f"{time.perf_counter() - start:.0f} s"
-        )
-
-        def run(what):
-            command = [sys.executable, __file__, "--measure", what, "--folder", str(root)]
-            return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-        t, p = run("tables"), run("objects")
-        print(f"\ntables: {t['rows'] / 1e6:.2f} million rows, batches of {t['batch']}")
-        print(f"  open all                       {t['opened']:8.2f} s      (limit 10 s)")
-        print(
-            f"  peak memory                    {t['peak']:8.0f} MB     (limit 2000 MB; {t['base']:.0f} MB of it "
-            "Python, torch and OpenCV)"
-        )
-        print(f"  plan and batch of step 300,000 {t['resume']:8.3f} s      (limit 5 s)")
-        print(
-            f"  overhead a row, one core       {t['overhead_ms']:8.3f} ms     (limit 1 ms; without decoding and "
-            "cropping)"
-        )
-        print(f"  quotas exact                   {'yes' if t['exact'] else 'NO'}")
-        scale = t["rows"] / p["rows"]
-        print(f"\nPython objects: {p['rows']} rows (1/{scale:.0f} of them)")
-        print(
-            f"  load                           {p['loaded']:8.2f} s      x {scale:.0f} = "
-            f"{p['loaded'] * scale:.0f} s, {p['loaded'] * scale / t['opened']:.0f} times the tables' time"
-        )
-        print(
-            f"  memory                         {p['peak'] - p['base']:8.0f} MB     x {scale:.0f} = "
-            f"{(p['peak'] - p['base']) * scale / 1000:.0f} GB, "
-            f"{(p['peak'] - p['base']) * scale / max(1, t['peak'] - t['base']):.0f} times the tables' memory"
-        )
-        print(
-            f"  shuffle                        {p['shuffled']:8.2f} s      x {scale:.0f} = "
-            f"{p['shuffled'] * scale:.0f} s every epoch; the tables need none"
-        )
+        write_tables(root, args.rows)
+        size = sum(path.stat().st_size for path in root.glob("*/table.arrow"))
+        seconds = time.perf_counter() - start
+        print(f"made up {len(SETS_3D)} + {len(SETS_2D)} tables, {size / 1e9:.1f} GB, in {seconds:.0f} s")
+        tables, objects = measured_apart("tables", root), measured_apart("objects", root)
+        print(tables_text(tables))
+        print(objects_text(objects, tables))
     finally:
-        if not o.keep:
-            for name in (*SETS_3D, *SETS_2D):
+        if not args.keep:
+            for name in SETS:
                 shutil.rmtree(root / name, ignore_errors=True)
-            if not o.folder:
+            if not args.folder:
                 shutil.rmtree(root, ignore_errors=True)
 
 
