@@ -41,19 +41,23 @@ def truth(artifacts, collections, skeleton):
     ]
 
 
+def nearest_joint(known, joint, candidates):
+    "Which of some joints lies nearest to a joint, on average over `known` poses."
+    distances = [np.linalg.norm(known[:, joint] - known[:, other], axis=1).mean() for other in candidates]
+    return candidates[int(np.argmin(distances))]
+
+
 def nearest_copy(known, poses, formats):
     """Mean error when every joint of a format (columns) is replaced by the joint of another (rows) that was nearest on
     `known` poses."""
     table = {}
-    for given, mine in formats.items():
-        near = {
-            j: mine[int(np.argmin([np.linalg.norm(known[:, j] - known[:, k], axis=1).mean() for k in mine]))]
-            for js in formats.values()
-            for j in js
+    for given, given_joints in formats.items():
+        copied_from = {
+            joint: nearest_joint(known, joint, given_joints) for joints in formats.values() for joint in joints
         }
         table[given] = {
-            name: np.mean([np.linalg.norm(poses[:, j] - poses[:, near[j]], axis=1).mean() for j in theirs])
-            for name, theirs in formats.items()
+            name: np.mean([np.linalg.norm(poses[:, j] - poses[:, copied_from[j]], axis=1).mean() for j in joints])
+            for name, joints in formats.items()
         }
     return pd.DataFrame(table).T.rename_axis(index="given", columns="completed")
 
@@ -62,31 +66,32 @@ def off_diagonal(table):
     return float(table.to_numpy()[~np.eye(len(table), dtype=bool)].mean())
 
 
+def forecast(bridge, poses, given_joints, most_mm):
+    "Of one given format: forecast and true error of the other joints, and of those that would be refused."
+    part = np.full_like(poses, np.nan)
+    part[:, given_joints] = poses[:, given_joints]
+    completed, table = bridge.complete(part, most_mm=np.inf)
+    others = [j for j in range(poses.shape[1]) if j not in set(given_joints)]
+    true_mm = np.linalg.norm(completed - poses, axis=2).mean(0)[others]
+    forecast_mm = table["expected mm"].to_numpy()[others]
+    refused = forecast_mm > most_mm
+    worst = [table.index[others[i]] for i in np.argsort(-forecast_mm)[:3]]
+    return {
+        "forecast mm": forecast_mm.mean(),
+        "found mm": true_mm.mean(),
+        "rank correlation": np.corrcoef(rankdata(forecast_mm), rankdata(true_mm))[0, 1],
+        "refused": int(refused.sum()),
+        "of": len(others),
+        "found mm, kept": true_mm[~refused].mean() if (~refused).any() else np.nan,
+        "found mm, refused": true_mm[refused].mean() if refused.any() else np.nan,
+        "least determined": ", ".join(worst),
+    }
+
+
 def forecasts(bridge, poses, formats, most_mm=60.0):
-    """For every given format: forecast and found error of the other joints, and of those that would be refused."""
-    rows = []
-    for given, mine in formats.items():
-        part = np.full_like(poses, np.nan)
-        part[:, mine] = poses[:, mine]
-        completed, table = bridge.complete(part, most_mm=np.inf)
-        rest = [j for j in range(poses.shape[1]) if j not in set(mine)]
-        found, said = np.linalg.norm(completed - poses, axis=2).mean(0)[rest], table["expected mm"].to_numpy()[rest]
-        refused = said > most_mm
-        worst = [table.index[rest[i]] for i in np.argsort(-said)[:3]]
-        rows.append(
-            {
-                "given": given,
-                "forecast mm": said.mean(),
-                "found mm": found.mean(),
-                "rank correlation": np.corrcoef(rankdata(said), rankdata(found))[0, 1],
-                "refused": int(refused.sum()),
-                "of": len(rest),
-                "found mm, kept": found[~refused].mean() if (~refused).any() else np.nan,
-                "found mm, refused": found[refused].mean() if refused.any() else np.nan,
-                "least determined": ", ".join(worst),
-            }
-        )
-    return pd.DataFrame(rows).set_index("given")
+    "`forecast` of every format, one row each."
+    rows = {given: forecast(bridge, poses, joints, most_mm) for given, joints in formats.items()}
+    return pd.DataFrame([{"given": given} | row for given, row in rows.items()]).set_index("given")
 
 
 def within(distance, error, axis):
@@ -131,58 +136,78 @@ def centred(poses):
     return poses - poses.mean(1, keepdims=True)
 
 
-def main():
+def confidences(artifacts, model, tests, people, acae, bridge):
+    """(numbers, curves) of a model's predictions by four measures of doubt: {measure: row of `confidence`},
+    {measure: its calibration}. `tests`: {name: number of people}."""
+    with np.load(artifacts / "predictions" / model / "synthetic.npz", allow_pickle=False) as file:
+        predicted = file["predicted"]
+    error = np.linalg.norm(centred(predicted) - centred(people), axis=2)
+    group = np.repeat(list(tests), list(tests.values()))
+    left_out = bridge.left_out(predicted)
+    doubts = {
+        "reconstructed": disagreement(acae, predicted),
+        "left out": left_out,
+        "expected error": expected_elsewhere(left_out, error, group),
+        "mean error of the joint": expected_elsewhere(np.zeros_like(left_out), error, group),
+    }
+    numbers, curves = {}, {}
+    for name, doubt in doubts.items():
+        numbers[f"{model}, {name}"], bins = confidence(doubt, error)
+        curves[f"{model}, {name}"] = bins.round(2).to_dict("list")
+    return numbers, curves
+
+
+def fitted_like(acae, poses, skeleton):
+    "(autoencoder, report of its fit) on other poses, with as many latent points of each kind."
+    center = sum(name.startswith("center") for name in acae.latents)
+    return fit_acae(poses, skeleton, len(acae.latents) - center, center)
+
+
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--artifacts", type=Path, default=Path("artifacts"))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--tests", nargs="+", default=["test_indoor", "test_outdoor"])
     parser.add_argument("--models", nargs="+", default=["separate", "consistency", "hybrid"])
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
     torch.set_num_threads(1)
     began = time.process_time()
-    skeleton = Skeleton.from_dict(json.loads((args.artifacts / "acae" / "skeleton.json").read_text()))
+    skeleton = Skeleton.from_dict(json.loads((args.artifacts / "acae" / "skeleton.json").read_text("utf-8")))
     formats = {name: list(part) for name, part in skeleton.parts.items()}
-    labels = np.concatenate(
-        [np.load(path, allow_pickle=False) for path in sorted((args.artifacts / "pseudo_labels").rglob("poses.npy"))]
-    )
-    tests, (other,) = truth(args.artifacts, args.tests, skeleton), truth(args.artifacts, ["unlabelled"], skeleton)
-    people, sizes = np.concatenate(tests), [len(t) for t in tests]
+    label_files = sorted((args.artifacts / "pseudo_labels").rglob("poses.npy"))
+    labels = np.concatenate([np.load(path, allow_pickle=False) for path in label_files])
+    test_poses = dict(zip(args.tests, truth(args.artifacts, args.tests, skeleton)))
+    (unlabelled,) = truth(args.artifacts, ["unlabelled"], skeleton)
+    people = np.concatenate([*test_poses.values()])
     acae = load_acae(args.artifacts / "acae" / "acae.safetensors")
-    clean, report = fit_acae(
-        other,
-        skeleton,
-        len([n for n in acae.latents if not n.startswith("center")]),
-        len([n for n in acae.latents if n.startswith("center")]),
-    )
-    bridges = {"pseudo-labels": Bridge.of(acae, labels), "true joints": Bridge.of(clean, other)}
+    acae_of_truth, report = fitted_like(acae, unlabelled, skeleton)
+    bridges = {"pseudo-labels": Bridge.of(acae, labels), "true joints": Bridge.of(acae_of_truth, unlabelled)}
     print(
         f"{len(people)} test people with {len(skeleton)} joints in {len(formats)} formats; autoencoders of "
-        f"{len(labels)} pseudo-labels and of {len(other)} true poses\n"
+        f"{len(labels)} pseudo-labels and of {len(unlabelled)} true poses\n"
     )
 
-    matrices = {name: format_to_format(bridge, people, formats) for name, bridge in bridges.items()}
-    matrices["nearest joint copied"] = nearest_copy(other, people, formats)
-    for name, table in matrices.items():
+    completions = {name: format_to_format(bridge, people, formats) for name, bridge in bridges.items()}
+    completions["nearest joint copied"] = nearest_copy(unlabelled, people, formats)
+    for name, table in completions.items():
         print(f"completion, {name}: mean {off_diagonal(table):.1f} mm\n{table.round(0).astype(int).to_string()}\n")
-    said = {name: forecasts(bridge, people, formats) for name, bridge in bridges.items()}
-    for name, table in said.items():
+
+    forecast_tables = {name: forecasts(bridge, people, formats) for name, bridge in bridges.items()}
+    for name, table in forecast_tables.items():
         print(f"forecast, {name}\n{table.round(2).to_string()}\n")
 
-    sure, curves = {}, {}
+    confidence_rows, curves = {}, {}
+    tests = {name: len(poses) for name, poses in test_poses.items()}
     for model in args.models:
-        with np.load(args.artifacts / "predictions" / model / "synthetic.npz", allow_pickle=False) as file:
-            predicted = file["predicted"]
-        error = np.linalg.norm(centred(predicted) - centred(people), axis=2)
-        apart, group = bridges["pseudo-labels"].left_out(predicted), np.repeat(args.tests, sizes)
-        for kind, distance in (
-            ("reconstructed", disagreement(acae, predicted)),
-            ("left out", apart),
-            ("expected error", expected_elsewhere(apart, error, group)),
-            ("mean error of the joint", expected_elsewhere(np.zeros_like(apart), error, group)),
-        ):
-            sure[f"{model}, {kind}"], bins = confidence(distance, error)
-            curves[f"{model}, {kind}"] = bins.round(2).to_dict("list")
-    print("confidence: errors relative to the middle of the pose\n" + pd.DataFrame(sure).T.round(3).to_string())
+        rows, bins = confidences(args.artifacts, model, tests, people, acae, bridges["pseudo-labels"])
+        confidence_rows |= rows
+        curves |= bins
+    table = pd.DataFrame(confidence_rows).T.round(3)
+    print(f"confidence: errors relative to the middle of the pose\n{table.to_string()}")
 
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -192,14 +217,16 @@ def main():
             "people": len(people),
             "joints": len(skeleton),
             "pseudo-labels": len(labels),
-            "true poses": len(other),
+            "true poses": len(unlabelled),
             "residual of the fit to true poses mm": round(float(report.residual.mean()), 2),
-            "completion mm": {name: table.round(1).to_dict("index") for name, table in matrices.items()},
-            "forecast": {name: table.round(3).to_dict("index") for name, table in said.items()},
-            "confidence": {name: {k: round(v, 3) for k, v in row.items()} for name, row in sure.items()},
+            "completion mm": {name: table.round(1).to_dict("index") for name, table in completions.items()},
+            "forecast": {name: table.round(3).to_dict("index") for name, table in forecast_tables.items()},
+            "confidence": {
+                name: {key: round(value, 3) for key, value in row.items()} for name, row in confidence_rows.items()
+            },
             "calibration": curves,
         }
-        args.out.write_text(json.dumps(numbers, indent=1) + "\n")
+        args.out.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
