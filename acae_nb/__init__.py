@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # for editors, type checkers and the pages of the documentati
     from acae_nb.autoencoder.fitting import fit_acae
     from acae_nb.examples.tables import ExampleTable
     from acae_nb.geometry.cameras import Camera
-    from acae_nb.inference.detection import BlazePoseDetector
+    from acae_nb.inference.detection import BlazePoseDetector, MoveNetDetector
     from acae_nb.inference.estimator import PoseEstimator
     from acae_nb.inference.pictures import read_picture
     from acae_nb.skeletons.joints import Skeleton, load_skeleton, skeleton_names
@@ -21,6 +21,7 @@ __all__ = [
     "BlazePoseDetector",
     "Camera",
     "ExampleTable",
+    "MoveNetDetector",
     "PoseEstimator",
     "Skeleton",
     "fit_acae",
@@ -35,6 +36,7 @@ _MODULES = {
     "BlazePoseDetector": "inference.detection",
     "Camera": "geometry.cameras",
     "ExampleTable": "examples.tables",
+    "MoveNetDetector": "inference.detection",
     "PoseEstimator": "inference.estimator",
     "Skeleton": "skeletons.joints",
     "fit_acae": "autoencoder.fitting",

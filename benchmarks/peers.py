@@ -33,7 +33,7 @@ from scipy.optimize import linear_sum_assignment
 from acae_nb.datasets.pose2sim import read_video
 from acae_nb.evaluation.metrics import aligned_distances, joint_distances, procrustes
 from acae_nb.examples.tables import ExampleTable
-from acae_nb.inference.detection import BlazePoseDetector, People
+from acae_nb.inference.detection import BlazePoseDetector, MoveNetDetector
 from acae_nb.inference.estimator import PoseEstimator
 from acae_nb.inference.person_crops import ONE_LOOK, WITH_MIRROR
 from acae_nb.models.multipose import MultiPose
@@ -264,8 +264,7 @@ def compare_detectors(detectors, data):
 
 def usual_detectors(data):
     seen = {f"multipose {longest} px": MultiPose(longest=longest) for longest in (256, 320, 512)}
-    whole_and_tiles: People = BlazePoseDetector(data / "blazepose")
-    return {"blazepose whole + tiles": whole_and_tiles} | seen
+    return {"movenet (default)": MoveNetDetector(), "blazepose": BlazePoseDetector(data / "blazepose")} | seen
 
 
 def machine():

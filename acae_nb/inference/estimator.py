@@ -11,6 +11,7 @@ import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from safetensors import SafetensorError
 from ..autoencoder.acae import ACAE, load_acae
 from ..basics.names import near
 from ..geometry.cameras import Camera, project_points
-from .detection import Detector
+from .detection import Detector, MoveNetDetector, People
 from .person_crops import WITH_MIRROR, CroppedPicture, Look, PeopleCropper, trained_looks
 from .plausibility import Plausibility
 from .pose_results import Poses
@@ -214,7 +215,8 @@ class PoseEstimator:
     """A pose model with all it needs to look at pictures.
 
     looks: how often and how it looks at each person (ONE_LOOK, WITH_MIRROR, spread_looks(5), or a number, see
-    `trained_looks`). detector: finds people where no boxes are given. acae: makes the second statement that confidence
+    `trained_looks`). detector: finds people where no boxes are given, default
+    MoveNetDetector() on the same device. acae: makes the second statement that confidence
     comes from. formats: name -> (indices, Skeleton), default the parts of the skeleton. chunk: crops in one pass of the
     model. device: default the GPU where there is one; the caller's model stays where it is. precision: float32 or
     bfloat16. plausibility: applied to detected people, None keeps all. point_mirror: see `CropReader`.
@@ -245,14 +247,26 @@ class PoseEstimator:
             raise ValueError(f"acae: expected the {len(skeleton)} joints of the model, found {len(acae.joints)}")
         if chunk < 1 or not looks:
             raise ValueError(f"expected at least one crop in a chunk and one look, found {chunk} and {len(looks)}")
-        self.model = on_device(model.eval(), default_device() if device is None else device)
+        self.device = default_device() if device is None else device
+        self.model = on_device(model.eval(), self.device)
         self.skeleton, self.size, self.looks, self.acae = skeleton, size, looks, acae
-        self.detector, self.chunk, self.precision = detector, chunk, precision
+        self.chunk, self.precision = chunk, precision
+        if detector is not None:
+            self.detector = detector
         self.plausibility, self.field_of_view_deg, self.licence = plausibility, field_of_view_deg, licence
         self.point_mirror = point_mirror
         if formats is None:
             formats = {name: (list(rows), select(skeleton, rows, name)) for name, rows in skeleton.parts.items()}
         self.formats = dict(formats)
+
+    @cached_property
+    def detector(self) -> Detector:
+        "The package's own, made when first needed, where no other was given."
+        return MoveNetDetector(device=self.device)
+
+    def people(self, image: UInt8[np.ndarray, "h w 3"]) -> People:
+        "Whom the detector finds in an RGB picture."
+        return self.detector(image)
 
     @classmethod
     def load(cls, folder: str | Path | None = None, acae: str | Path | None = None, **options) -> "PoseEstimator":
@@ -348,7 +362,7 @@ class PoseEstimator:
 
         What cannot be read raises when its turn comes: the pictures before it have been given then."""
         rows, chosen = self.joints_of(skeleton)
-        cropper = PeopleCropper(self.looks, self.size, self.detector, self.field_of_view_deg)
+        cropper = PeopleCropper(self.looks, self.size, self.people, self.field_of_view_deg)
         reader = CropReader(self.model, self.acae, self.skeleton.mirror, self.point_mirror, self.precision)
 
         def cropped(numbered):

@@ -286,8 +286,8 @@ class PeopleCropper:
             return People(boxes, np.ones(len(boxes)))
         if self.detector is None:
             raise ValueError(
-                "boxes: expected boxes, or an estimator with a detector (detector=BlazePoseDetector(folder)), "
-                "found neither"
+                "boxes: expected boxes, or a detector to find people (such as "
+                "acae_nb.inference.detection.MoveNetDetector()), found neither"
             )
         return self.detector(image)
 

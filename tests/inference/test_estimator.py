@@ -307,7 +307,6 @@ def test_kinds_of_pictures_give_the_same_pose():
         (dict(images={"a": IMAGE}), "found dict"),
         (dict(images=[None], boxes=[[0, 0, 9, 9]]), r"image: expected an array, a path, .* found nothing \(None\)"),
         (dict(images=torch.zeros(3, 20, 30), boxes=[0, 0, 9, 9]), "found float32"),
-        (dict(images=IMAGE), "expected boxes, or an estimator with a detector"),
         (dict(images=IMAGE, boxes=[0, 0, 9, 9], cameras=np.eye(3)), "expected a Camera"),
         (dict(images=[IMAGE, IMAGE], boxes=[[0, 0, 9, 9]]), "boxes: expected 2, one for each picture, found 1"),
     ],
