@@ -87,7 +87,7 @@ def one_box_each(people: People, most_overlap: float = 0.6) -> People:
     return people[suppress(overlaps, people.scores, most_overlap)]
 
 # %% ../../nbs/inference/01_detection.ipynb #a48a7d61
-def keypoint_similarity(a: People, b: People, mirror: Sequence[int], reach: float = 0.2) -> Float[np.ndarray, "n m"]:
+def keypoint_similarity(a: People, b: People, mirror: Sequence[int], reach: float = 0.15) -> Float[np.ndarray, "n m"]:
     """How well the keypoints of people agree, 0..1: mean of exp(-d^2 / (2 reach^2 area)) over what is seen in both.
 
     d: distance of two keypoints. area: of the smaller box. The better of b as it is and with left and right exchanged
@@ -151,8 +151,8 @@ def turned_back(people: People, turns: int, image_size: tuple[int, int]) -> Peop
 
 # %% ../../nbs/inference/01_detection.ipynb #e348d9a6
 Region = tuple[int, int, int, int]  # left, top, width, height px of a part of a picture
-LEAST_HEIGHT = 64  # px, of people in what the network sees
-LOOK_SIDES = 512, 576  # least and most px of the longer side of what the network sees
+LEAST_HEIGHT = 72  # px, of people in what the network sees
+LOOK_SIDES = 512, 672  # least and most px of the longer side of what the network sees
 
 
 def stretches(length: int, longest: float, shared: float) -> list[tuple[int, int]]:
@@ -167,7 +167,7 @@ def fine_regions(image_size: tuple[int, int], smallest: float) -> list[Region]:
     """The parts in which people of `smallest` px height are LEAST_HEIGHT px high to the network: the whole of a picture
     (width, height) that is not large. They overlap by what the look at the whole needs at least."""
     side = smallest * LOOK_SIDES[1] / LEAST_HEIGHT
-    shared = min(max(2 * smallest, max(image_size) * LEAST_HEIGHT / LOOK_SIDES[0]), 0.75 * side)
+    shared = min(max(2 * smallest, max(image_size) * LEAST_HEIGHT / LOOK_SIDES[1]), 0.75 * side)
     columns, rows = (stretches(length, side, shared) for length in image_size)
     return [(x, y, width, height) for (y, height), (x, width) in product(rows, columns)]
 
@@ -197,8 +197,8 @@ class MoveNetDetector:
 
     threshold: least score. In the sample videos people score 0.27 or more upright (of 1088 x 1920 px; hand-checked:
     80 of 80 in front, 20 of 20 behind) and what is nobody below 0.1. smallest: px in the picture of the height of the
-    smallest people to look for: pictures whose longer side is more than nine times as long are also looked at in parts
-    (a lower value takes longer, as one over its square). ValueError for values that do not do.
+    smallest people to look for: pictures whose longer side is more than 9.3 times as long are also looked at in
+    parts (a lower value takes longer, as one over its square). ValueError for values that do not do.
     """
 
     def __init__(self, threshold: float = 0.2, smallest: float = 240, device: str | torch.device = "cpu"):
