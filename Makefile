@@ -40,7 +40,7 @@ format: install         # notebooks first, since the package is made of them
 	@$(PY) -m ruff check .
 
 lab: install
-	$(PY) -m jupyter lab nbs
+	$(PY) -m jupyter lab nbs/tutorials/00_start.ipynb
 
 profile: install        # make profile NAME=smoke: overlay profiles/NAME.yaml onto params.yaml
 	$(PY) -m acae_nb.workflow.profiles $(NAME)
@@ -58,7 +58,7 @@ claims: fetch           # the study of the paper's claims over seeds: hours; aft
 docs: install           # the documentation site, in site/
 	$(PY) -m pip install --quiet -c constraints.txt -e '.[docs]'
 	$(PY) docs/wings.py
-	$(PY) -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
 clean-features: install # delete .cache/features: what is frozen is computed again when it is needed
 	$(PY) -m acae_nb.training.features --delete

@@ -1,0 +1,77 @@
+"""The documentation site: its order, its signatures, and that no page asks anything of anybody else."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPO
+
+import acae_nb
+
+sys.path.insert(0, str(REPO / "docs"))
+import api  # noqa: E402
+
+REQUESTS = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=["']?(?:https?:)?//[^"'> ]+""")
+
+
+def test_the_page_of_public_names_has_them_all_and_begins_with_the_estimator():  # D2
+    page = api.public_page()
+    headings = re.findall(r"^### `(\w+)`", page, re.M)
+    assert headings[:2] == ["PoseEstimator", "Poses"] and set(headings) >= set(acae_nb.__all__)
+    assert len(headings) == len(set(headings))
+
+
+@pytest.mark.parametrize("method", ["load", "estimate", "stream", "save", "from_metrabs"])
+def test_methods_are_found_by_their_names_with_their_parameters(method):  # D2
+    page = api.public_page()
+    assert f"#### `PoseEstimator.{method}`" in page
+    code = page.split(f"#### `PoseEstimator.{method}`")[1].split("```")[1].removeprefix("python\n")
+    written = ast.parse(re.sub(r"@\w+\n", "", code) + "    pass").body[0]
+    real = inspect.signature(getattr(acae_nb.PoseEstimator, method)).parameters
+    arguments = [argument.arg for argument in (*written.args.args, *written.args.kwonlyargs)]
+    assert [name for name in arguments if name != "cls"] == [name for name in real if name != "options"]
+
+
+@pytest.mark.parametrize("wing", sorted(p.name for p in (REPO / "acae_nb").iterdir() if (p / "__init__.py").is_file()))
+def test_every_exported_function_and_class_is_on_the_page_of_its_wing(wing):
+    page = api.wing_page(wing, wing)
+    for module in api.module_names(wing):
+        tree = ast.parse((REPO / "acae_nb" / f"{module.replace('.', '/')}.py").read_text("utf-8"))
+        for node in tree.body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                assert f"{{#acae_nb.{module}.{node.name}}}" in page
+
+
+def test_the_start_page_names_every_tutorial_once():  # D7
+    folder = REPO / "nbs/tutorials"
+    named = re.findall(r"\]\((\w+\.ipynb)\)", (folder / "00_start.ipynb").read_text("utf-8"))
+    assert sorted(named) == sorted(p.name for p in folder.glob("*.ipynb") if p.name != "00_start.ipynb")
+    assert "nbs/tutorials/00_start.ipynb" in (REPO / "Makefile").read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", sorted((REPO / "nbs/tutorials").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_tutorials_run_from_any_folder(path):  # C8
+    assert "../../" not in path.read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    run = subprocess.run(build, cwd=REPO, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return folder
+
+
+@pytest.mark.nightly
+def test_the_built_site(site):  # D3: no request to elsewhere, no raw formula, small
+    pages = {path: path.read_text("utf-8") for path in site.rglob("*.html")}
+    assert [found for text in pages.values() for found in REQUESTS.findall(text)] == []
+    assert not [path for path, text in pages.items() if 'class="arithmatex"' in text]
+    assert "<math" in pages[site / "evaluation/00_metrics/index.html"]
+    assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 16e6
