@@ -66,22 +66,22 @@ DETECTOR_FILES = ("pose_detection.tflite", "pose_landmark_full.tflite")
 OUTPUT_PACKAGES = {".c3d": ("ezc3d", "outputs")}  # ending of the output: package that writes it, and its extra
 
 
-def missing_parts(model: Path, detector: Path | None, output: Path) -> list[str]:
-    """What a prediction lacks, and how to get it, each in a line. `model`, `detector`: their folders (no detector where
-    boxes are given); `output`: the file of poses."""
+def missing_parts(model: Path, blazepose: Path | None, output: Path) -> list[str]:
+    """What a prediction lacks, and how to get it, each in a line. `model`: its folder; `blazepose`: that of the
+    networks, None where they are not to find people; `output`: the file of poses."""
     lacks = []
     if not (model / "model.json").is_file():
         lacks.append(
             f"a pose model: {model / 'model.json'}: no such file (--model FOLDER names a model; `make repro` in the "
             f"repository makes {PUBLISHED_MODEL})"
         )
-    if detector is not None and find_spec("ai_edge_litert") is None:
-        lacks.append("the LiteRT interpreter, to find people: pip install 'acae_nb[detect]' (or say where with --box)")
-    for name in DETECTOR_FILES if detector is not None else ():
-        if not (detector / name).is_file():
+    if blazepose is not None and find_spec("ai_edge_litert") is None:
+        lacks.append("the LiteRT interpreter, for BlazePose: pip install 'acae_nb[detect]' (or leave out --blazepose)")
+    for name in DETECTOR_FILES if blazepose is not None else ():
+        if not (blazepose / name).is_file():
             lacks.append(
-                f"a BlazePose network, to find people: {detector / name}: no such file "
-                "(`python -m acae_nb.people.sample_data data` fetches it; --detector FOLDER names another place)"
+                f"a BlazePose network, to find people: {blazepose / name}: no such file "
+                "(`python -m acae_nb.people.sample_data data` fetches it; --blazepose FOLDER names another place)"
             )
     package, extra = OUTPUT_PACKAGES.get(output.suffix.lower(), (None, None))
     if package and find_spec(package) is None:
@@ -89,9 +89,9 @@ def missing_parts(model: Path, detector: Path | None, output: Path) -> list[str]
     return lacks
 
 
-def require_parts(model: Path, detector: Path | None, output: Path) -> None:
+def require_parts(model: Path, blazepose: Path | None, output: Path) -> None:
     "FileNotFoundError with all that a prediction lacks, see `missing_parts`."
-    if lacks := missing_parts(model, detector, output):
+    if lacks := missing_parts(model, blazepose, output):
         raise FileNotFoundError(("missing: " if len(lacks) == 1 else "missing:\n  ") + "\n  ".join(lacks))
 
 # %% ../../nbs/inference/08_predictions.ipynb #b8f00009

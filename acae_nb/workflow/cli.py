@@ -228,20 +228,16 @@ def compare(a: str, b: str, as_json: bool) -> int:
     help="Look here (px) instead of searching for people.",
 )
 @click.option(
-    "--detector",
-    type=click.Path(path_type=Path),
-    default=Path("data/blazepose"),
-    show_default=True,
-    metavar="FOLDER",
-    help="Folder of the BlazePose networks.",
+    "--smallest",
+    type=click.FloatRange(16),
+    metavar="PX",
+    help="Height of the smallest people to search for (default: 240). Less takes longer.",
 )
 @click.option(
-    "--tiles",
-    type=click.IntRange(1, 8),
-    default=2,
-    show_default=True,
-    help="How finely a picture is cut in search of people: the shorter side in so many. More finds smaller people and "
-    "takes longer.",
+    "--blazepose",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Search with the BlazePose networks in this folder (extra `detect`) instead of MoveNet multipose.",
 )
 @click.option(
     "--looks",
@@ -286,8 +282,8 @@ def predict(
     overlay: Path | None,
     overlay_skeleton: str | None,
     box: tuple[float, ...] | None,
-    detector: Path,
-    tiles: int,
+    smallest: float | None,
+    blazepose: Path | None,
     looks: int,
     rate: float | None,
     smooth: float | None,
@@ -304,8 +300,8 @@ def predict(
     writes what was found (130)."""
     import torch
 
-    from acae_nb.inference.detection import BlazePoseDetector
-    from acae_nb.inference.estimator import PoseEstimator, crops_within
+    from acae_nb.inference.detection import BlazePoseDetector, MoveNetDetector
+    from acae_nb.inference.estimator import PoseEstimator, crops_within, default_device
     from acae_nb.inference.predictions import (
         check_output,
         overlay_to,
@@ -317,16 +313,25 @@ def predict(
     )
 
     model = model or usual_model()
-    require_parts(model, None if box else detector, output)
+    if smallest and (blazepose or box):
+        raise click.UsageError(
+            f"--smallest is for MoveNet multipose: it goes without --{'box' if box else 'blazepose'}."
+        )
+    require_parts(model, None if box else blazepose, output)
     source = source_of(pictures, box, rate)
     check_output(output, source)
     change = smoothing_of(source, smooth, constant_bones)
     drawn = overlay and overlay_to(overlay, source.rate)
+    detector = None
+    if blazepose and not box:
+        detector = BlazePoseDetector(blazepose)
+    elif smallest:
+        detector = MoveNetDetector(smallest=smallest, device=device or default_device())
     estimator = PoseEstimator.load(
         model,
         acae=acae,
         looks=looks,
-        detector=None if box else BlazePoseDetector(detector, counts=tuple(range(1, tiles + 1))),
+        detector=detector,
         device=device,
         precision=getattr(torch, precision),
         field_of_view_deg=field_of_view,

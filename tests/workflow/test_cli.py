@@ -93,7 +93,9 @@ def test_version(capsys):  # D12
         (("skeletons", "compare", "coco_17"), "Missing argument 'B'"),
         (("predict",), "Missing argument 'INPUT'"),
         (("predict", "a.jpg"), "'-o' / '--output'"),
-        (("predict", "a.jpg", "-o", "a.csv", "--tiles", "9"), "9 is not in the range"),
+        (("predict", "a.jpg", "-o", "a.csv", "--smallest", "3"), "3.0 is not in the range"),
+        (("predict", "a.jpg", "-o", "a.csv", "--smallest", "99", "--blazepose", "b"), "goes without --blazepose"),
+        (("predict", "a.jpg", "-o", "a.csv", "--smallest", "99", "--box", *"1234"), "goes without --box"),
         (("predict", "a.jpg", "-o", "a.csv", "--overlya", "x"), "--overlay"),
         (("skeletons", "show", "h36m17"), "did you mean 'h36m_17'"),
     ],
@@ -279,7 +281,7 @@ def test_all_that_is_missing_is_said_at_once(capsys, tmp_path, monkeypatch):  # 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(predictions, "find_spec", lambda name: None)
     monkeypatch.setattr(predictions, "packaged_model", lambda: predictions.PUBLISHED_MODEL)
-    code, out, err = run(capsys, "predict", "a.mp4", "-o", "a.c3d")
+    code, out, err = run(capsys, "predict", "a.mp4", "-o", "a.c3d", "--blazepose", "nowhere")
     assert code == 2 and not out and err.count("\n") == 6
     for words in (
         "consistency/model.json",
@@ -289,7 +291,18 @@ def test_all_that_is_missing_is_said_at_once(capsys, tmp_path, monkeypatch):  # 
         "[outputs]",
     ):
         assert words in err
-    assert err.count("\n") > run(capsys, "predict", "a.mp4", "-o", "a.csv", *BOX)[2].count("\n") == 1
+    for options in ((), BOX, ("--blazepose", "nowhere", *BOX)):
+        assert run(capsys, "predict", "a.mp4", "-o", "a.csv", *options)[2].count("\n") == 1
+
+
+@pytest.mark.parametrize("options", [(), ("--smallest", "100")])
+def test_people_are_searched_for_without_any_extra(capsys, tmp_path, model_folder, monkeypatch, options):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    picture = np.load(REPO / "tests/models/movenet_reference.npz")["multipose_picture_0"]
+    cv2.imwrite(str(tmp_path / "a.png"), picture[..., ::-1])
+    arguments = tmp_path / "a.png", "-o", tmp_path / "a.csv", "--model", model_folder, "--json", *options
+    code, out, err = run(capsys, "predict", *arguments)
+    assert code == 0 and json.loads(out)["pictures"] == 1, err
 
 
 LONG_VIDEO = """
