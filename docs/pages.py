@@ -174,7 +174,7 @@ def picture_line(content: bytes, ending: str, place: str, label: str, pictures: 
 
 
 def still(figure: dict) -> bytes:
-    "A plotly figure of 3D curves as an SVG picture, seen from a little above; with a script it would be 5 MB."
+    "A plotly figure of 3D curves as an SVG picture; the script that turns it would be 5 MB."
     fig = Figure(figsize=(6, 6), layout="constrained")
     axes = fig.add_subplot(projection="3d")
     for curve in figure["data"]:
@@ -185,8 +185,14 @@ def still(figure: dict) -> bytes:
                 axes.plot(x, y, z, color=colour if isinstance(colour, str) else None, linewidth=2)
             else:
                 axes.scatter(x, y, z, color=colour if isinstance(colour, (str, list)) else None, s=6)
-    axes.set_aspect("equal")
-    axes.view_init(elev=15, azim=-60)
+    scene = figure["layout"][
+        "scene"
+    ]  # as acae_nb.reporting.plots.pose_figure sets it: a cube, and where it is seen from
+    axes.set(**{f"{axis}lim": scene[f"{axis}axis"]["range"] for axis in "xyz"})
+    axes.set_box_aspect((1, 1, 1))
+    eye = scene["camera"]["eye"]
+    height = np.arctan2(eye["z"], np.hypot(eye["x"], eye["y"]))
+    axes.view_init(elev=np.degrees(height), azim=np.degrees(np.arctan2(eye["y"], eye["x"])))
     file = io.BytesIO()
     fig.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
