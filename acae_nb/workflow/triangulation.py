@@ -4,22 +4,29 @@
 
 # %% auto #0
 __all__ = ['FARTHEST', 'AGREEMENT', 'sightings_of', 'size_px', 'mismatch', 'match_people', 'joints_between', 'triangulated',
-           'numbered', 'triangulate_pictures']
+           'numbered', 'triangulate_pictures', 'views_of', 'pictures_to_skip', 'common_rate', 'write_triangulated']
 
 # %% ../../nbs/workflow/08_triangulation.ipynb #4b5c7e50
-from collections.abc import Iterable, Iterator, Sequence
+import inspect
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from scipy.optimize import linear_sum_assignment
 
+from ..basics.names import near
+from ..basics.output_paths import writable_file
 from ..datasets.pose2sim import triangulate_robustly
-from ..geometry.calibration import CalibratedView
+from ..geometry.calibration import CalibratedView, view_of
 from ..geometry.cameras import triangulate
 from ..inference.estimator import PoseEstimator
+from ..inference.outputs import WRITERS, bvh_tree, write_page, writer_of
 from ..inference.pose_results import Poses
+from ..inference.predictions import Outcome, Source, source_of, stopping_gently
 from ..inference.tracks import Tracker
 
 # %% ../../nbs/workflow/08_triangulation.ipynb #2318dc1f
@@ -133,6 +140,7 @@ def triangulate_pictures(
     skeleton: str = "all",  # a format of the model
     skip: Sequence[int] | None = None,  # pictures of each camera before the first common moment
     rate: float = 30.0,  # moments per second
+    times: Sequence[float] | None = None,  # seconds of the first camera's pictures, as far as they are read
 ) -> Iterator[Poses]:
     """The people of each moment, followed over time, in the first camera's frame, with its pictures. Ends with the
     shortest recording. ValueError where numbers of cameras differ or pictures are not of the calibrated shape."""
@@ -148,6 +156,89 @@ def triangulate_pictures(
         for shots in moments
         for picture, view in zip(shots, views)
     )
+    start = skip[0]
+
+    def seconds(moment):
+        return moment / rate if times is None else times[moment + start] - times[start]
+
     stream = estimator.stream(triples, skeleton)
     together = (triangulated(poses) for poses in zip(*[stream] * len(views)))
-    return numbered(replace(poses, frame=k, time_s=k / rate) for k, poses in enumerate(together))
+    return numbered(replace(poses, frame=k, time_s=seconds(k)) for k, poses in enumerate(together))
+
+# %% ../../nbs/workflow/08_triangulation.ipynb #bf95aad3
+def views_of(calibration: Mapping[str, CalibratedView], recordings: Sequence[Path]) -> list[CalibratedView]:
+    "The calibrated camera of each recording, by its name. KeyError for a name that is none; ValueError for one twice."
+    if len(calibration) < 2:
+        raise ValueError(f"calibration: expected two cameras or more, found {len(calibration)}")
+    views = [view_of(calibration, recording.name) for recording in recordings]
+    for k, view in enumerate(views):
+        if any(view is other for other in views[:k]):
+            raise ValueError(f"{recordings[k]}: expected a recording a camera, found two of one camera")
+    return views
+
+
+def pictures_to_skip(skip: Mapping[str, int], recordings: Sequence[Path]) -> list[int]:
+    "How many pictures of each recording come before the first common moment. KeyError or ValueError."
+    names = [recording.stem for recording in recordings]
+    for name, count in skip.items():
+        if name not in names:
+            raise KeyError(f"skip: no recording {name!r}{near(name, names)}: there are {', '.join(names)}")
+        if count < 0:
+            raise ValueError(f"skip: {name}: expected a number of pictures, found {count}")
+    return [skip.get(name, 0) for name in names]
+
+
+def common_rate(sources: Sequence[Source]) -> float:
+    "Pictures a second of all recordings. ValueError where they differ by more than 1 %."
+    rates = [source.rate for source in sources]
+    if max(rates) > 1.01 * min(rates):
+        raise ValueError(f"recordings: expected one rate, found {', '.join(f'{rate:g}' for rate in rates)} pictures/s")
+    return rates[0]
+
+
+def write_triangulated(
+    recordings: Sequence[str | Path],  # a video or a folder of pictures a camera, called like it
+    calibration: Mapping[str, CalibratedView],
+    estimator: PoseEstimator,
+    output: str | Path,  # file of poses; its ending chooses the writer
+    skeleton: str = "all",  # a format of the model
+    skip: Mapping[str, int] | None = None,  # name of a recording: pictures before the first common moment
+    rate: float | None = None,  # pictures per second, in place of what the videos say
+    page: str | Path | None = None,  # an HTML file, the poses to turn in 3D
+) -> Outcome:
+    """People in the world into a file: TRC, C3D, BVH and pages in the calibration's world, tables and COCO in the frame
+    of the first camera (tables also in the world). Ctrl-C ends it early, and what was found is written.
+
+    KeyError for unknown names; ValueError or OSError where recordings do not fit together or nothing can be
+    written."""
+    recordings = [Path(recording) for recording in recordings]
+    views, starts = views_of(calibration, recordings), pictures_to_skip(skip or {}, recordings)
+    write = writer_of(output)
+    if write is WRITERS[".bvh"]:
+        bvh_tree(estimator.joints_of(skeleton)[1])
+    for path in filter(None, (output, page)):
+        writable_file(path)
+    if write in (WRITERS[".trc"], WRITERS[".bvh"]) and views[0].camera.world_up[2] < 0.9:
+        up = ", ".join(f"{value:.2f}" for value in views[0].camera.world_up)
+        warnings.warn(f"{output}: y will be up where z is in the calibration's world, whose up is ({up})", stacklevel=2)
+    sources = [source_of(recording, None, rate) for recording in recordings]
+    shots = [source.pictures for source in sources]
+    outcome, shown, times = Outcome(), [], []
+
+    def add(poses):
+        times.append(poses.time_s)
+        shown.append(replace(poses, image=None))
+
+    every = common_rate(sources)
+    moments = triangulate_pictures(shots, views, estimator, skeleton, starts, every, sources[0].times)
+    options = {"frame": "world", "rate": every, "times": times}
+    asked_for = inspect.signature(write).parameters
+    with stopping_gently() as asked:
+        results = outcome.follow(moments, asked, add)
+        write(results, output, **{name: value for name, value in options.items() if name in asked_for})
+    if page is not None and any(map(len, shown)):
+        write_page(shown, page, **options)
+    elif page is not None:
+        outcome.lost.append(f"{page}: nobody was found, so no page is written")
+    outcome.lost += [problem for source in sources for problem in source.problems]
+    return outcome

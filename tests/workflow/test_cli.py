@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -178,7 +179,7 @@ def options(model_folder):
 def test_poses_of_a_folder(capsys, tmp_path, pictures, image, options, model_folder):
     output = tmp_path / "out.csv"
     code, out, _ = run(capsys, "predict", pictures, "-o", output, "--overlay", tmp_path / "seen", *options)
-    told = {"pictures": 2, "people": 2, "output": str(output), "complete": True, "lost": []}
+    told = {"pictures": 2, "people": 2, "output": str(output), "complete": True, "lost": [], "cameras": {"assumed": 2}}
     assert code == 0 and json.loads(out) == told
     table = pd.read_csv(output, comment="#", index_col=[0, 1, 2, 3])
     assert table.loc[0, "picture"].eq("a.png").all() and table.loc[1, "picture"].eq("b.png").all()
@@ -187,6 +188,66 @@ def test_poses_of_a_folder(capsys, tmp_path, pictures, image, options, model_fol
     np.testing.assert_allclose(table.loc[0, axes], poses[axes], rtol=1e-4, atol=0.01)
     assert sorted(p.name for p in (tmp_path / "seen").iterdir()) == ["a.png", "b.png"]
     assert (cv2.imread(str(tmp_path / "seen/a.png")) != image).any()
+
+
+def distances(path):
+    return pd.read_csv(path, comment="#").groupby("frame").z_mm.mean().to_numpy()
+
+
+def test_a_photograph_tells_its_field_of_view_and_a_calibration_the_camera(capsys, tmp_path, pictures, image, options):
+    from PIL import Image
+
+    photograph = Image.fromarray(image[..., ::-1])
+    tags = photograph.getexif()
+    tags.get_ifd(0x8769)[0xA405] = 200  # mm on film: a telephoto lens
+    photograph.save(pictures / "c.jpg", exif=tags, quality=100)
+    code, out, _ = run(capsys, "predict", pictures, "-o", tmp_path / "p.csv", *options)
+    assert code == 0 and json.loads(out)["cameras"] == {"assumed": 2, "EXIF": 1}
+    assumed, same, far = distances(tmp_path / "p.csv")
+    assert assumed == same and far > 3 * assumed
+    code, out, _ = run(capsys, "predict", pictures, "-o", tmp_path / "g.csv", "--field-of-view", 55, *options)
+    assert json.loads(out)["cameras"] == {"given": 3}
+    np.testing.assert_allclose(distances(tmp_path / "g.csv"), assumed, rtol=0.02)  # a JPEG beside two PNG
+    code, out, _ = run(capsys, "predict", pictures, "-o", tmp_path / "q.csv", *options[:-1])
+    assert "(fields of view: 1 by EXIF, 2 assumed (55 degrees)) -> " in out
+
+    storage = cv2.FileStorage(str(tmp_path / "c.yml"), cv2.FILE_STORAGE_WRITE)
+    focal = 160 / np.tan(np.radians(55 / 2))
+    storage.write("camera_matrix", np.array([[focal, 0, 159.5], [0, focal, 119.5], [0, 0, 1]]))
+    storage.write("distortion_coefficients", np.zeros(5))
+    storage.write("image_width", 320)
+    storage.write("image_height", 240)
+    storage.release()
+    more = ("--calibration", tmp_path / "c.yml")
+    code, out, _ = run(capsys, "predict", pictures, "-o", tmp_path / "c.csv", *more, *options)
+    assert json.loads(out)["cameras"] == {"calibrated": 3}
+    np.testing.assert_allclose(distances(tmp_path / "c.csv"), assumed, rtol=0.02)
+    (tmp_path / "c.toml").write_text("[left]\n[right]\n")
+    more = ("--calibration", tmp_path / "c.toml")
+    code, out, err = run(capsys, "predict", pictures, "-o", tmp_path / "d.csv", *more, *options)
+    assert code == 2 and "c.toml: camera 'left': field size" in err
+
+
+def test_a_page_stands_alone(capsys, tmp_path, image, options):  # issue 19.3
+    video = write_avi(tmp_path / "v.avi", image, 5)
+    page = tmp_path / "page.html"
+    assert run(capsys, "predict", video, "-o", tmp_path / "v.csv", "--html", page, *options)[0] == 0
+    text = page.read_text()
+    scripts = re.findall(r"<script[^>]*>(.*?)</script>", text, re.S)
+    library = max(scripts, key=len)
+    assert len(library) > 1e6 and "plotly.js v" in library[:500]  # it names addresses, and asks none for a figure in 3D
+    rest = text.replace(library, "")
+    assert not re.search(r"https?:|//cdn|\b(src|href)=|@import|fetch\(|XMLHttpRequest", rest)
+    assert '"sliders"' in rest and '"scatter3d"' in rest and "0.16 s" in rest and len(rest) > 3000
+
+
+def test_motion_for_animation_programs(capsys, tmp_path, image, options):  # issue 19.3
+    video = write_avi(tmp_path / "v.avi", image, 5)
+    assert run(capsys, "predict", video, "-o", tmp_path / "v.bvh", *options)[0] == 0
+    assert "Frames: 5\nFrame Time: 0.04" in (tmp_path / "v.bvh").read_text()
+    all_formats = [option for option in options if option not in ("--skeleton", "h36m_17")]
+    code, _, err = run(capsys, "predict", video, "-o", tmp_path / "w.bvh", *all_formats)
+    assert code == 2 and "expected a format whose bones connect all of its joints" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "json"])

@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.spatial.transform import Rotation
 
 from acae_nb.datasets import pose2sim
 from acae_nb.geometry.calibration import CalibratedView, read_calibration, view_of
@@ -17,6 +19,7 @@ from acae_nb.inference.outputs import WRITERS
 from acae_nb.inference.pictures import VideoPictures
 from acae_nb.inference.pose_results import Poses
 from acae_nb.skeletons.joints import load_skeleton
+from acae_nb.workflow.cli import main
 from acae_nb.workflow.triangulation import match_people, triangulate_pictures, triangulated
 
 REPO = Path(__file__).resolve().parents[2]
@@ -204,3 +207,116 @@ def test_the_recording_of_four_cameras():
         assert len(poses) == 1
         error = np.linalg.norm(poses.world[0] - reference[moment], axis=-1)
         assert np.nanmedian(error) < 15 and np.isfinite(error).sum() > 20, error
+
+
+# --- recordings into a file ------------------------------------------------------------------------------------------
+@pytest.fixture
+def recordings(tmp_path):
+    "Four folders of pictures, and the calibration of their cameras as Pose2Sim writes it."
+    text = ""
+    for k, camera in enumerate(CAMERAS):
+        folder = tmp_path / f"cam{k}"
+        folder.mkdir()
+        for t in range(6):
+            cv2.imwrite(str(folder / f"{t}.png"), np.full((96, 128, 3), t, np.uint8))
+        turn = Rotation.from_matrix(camera.rotation).as_rotvec()
+        place = -camera.rotation @ camera.position / 1000
+        text += f"[cam{k}]\nsize = [1280, 960]\nmatrix = {camera.intrinsics.tolist()}\ndistortions = {LENS.tolist()}\n"
+        text += f"rotation = {turn.tolist()}\ntranslation = {place.tolist()}\n"
+    (tmp_path / "Calib.toml").write_text(text)
+    return [tmp_path / f"cam{k}" for k in range(4)]
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    "acae-nb triangulate with the stand-in for a model."
+    from acae_nb.inference import estimator, predictions
+
+    stand_in = estimator_of(walking())
+    stand_in.joints_of = lambda name: (np.arange(17), SKELETON)
+    near = [np.round(camera.position) for camera in CAMERAS]
+    stream = stand_in.stream
+
+    def rounded(triples, skeleton):  # the file's camera is the nearest of those here
+        def exact(camera):
+            return CAMERAS[int(np.argmin([np.linalg.norm(camera.position - place) for place in near]))]
+
+        return stream(((picture, boxes, exact(camera)) for picture, boxes, camera in triples), skeleton)
+
+    stand_in.stream = rounded
+    monkeypatch.setattr(estimator.PoseEstimator, "load", lambda *args, **options: stand_in)
+    monkeypatch.setattr(predictions, "require_parts", lambda *args: None)
+
+    def call(capsys, recordings, *more):
+        arguments = ["triangulate", *recordings, "--calibration", tmp_path / "Calib.toml", *more]
+        return main([str(a) for a in arguments]), *capsys.readouterr()
+
+    return call
+
+
+def test_command_triangulate(capsys, tmp_path, recordings, command):
+    code, out, err = command(capsys, recordings, "-o", tmp_path / "p.csv", "--html", tmp_path / "p.html", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["moments"] == 6 and told["people"] == 12 and told["complete"]
+    table = pd.read_csv(tmp_path / "p.csv", comment="#")
+    truth, columns = walking(), ["world_x_mm", "world_y_mm", "world_z_mm"]
+    for (moment, _), rows in table.groupby(["frame", "track"]):
+        error = np.linalg.norm(rows[columns].to_numpy() - truth[moment], axis=-1).mean(-1)
+        assert error.min() < 15
+    np.testing.assert_allclose(table.groupby("frame").time_s.first(), np.arange(6) / 30, atol=1e-6)
+    page = (tmp_path / "p.html").read_text()
+    assert "person 2, h36m_17" in page
+
+
+def test_motion_files_of_command_triangulate_are_in_the_world(capsys, tmp_path, recordings, command):
+    code, _, err = command(capsys, recordings[:3], "-o", tmp_path / "p.trc", "--rate", 25)
+    assert code == 0, err
+    lines = (tmp_path / "p.trc").read_text().split("\n")
+    assert lines[2].startswith("25\t25\t6\t34\tmm")
+    row = np.array([float(x or "nan") for x in lines[6].split("\t")[2:-1]]).reshape(2, 17, 3)
+    world = np.stack([row[..., 0], -row[..., 2], row[..., 1]], -1)  # y up, back to z up
+    error = np.linalg.norm(world[:, None] - walking()[0], axis=-1)
+    assert np.nanmean(error, -1).min(1).max() < 15
+
+
+def test_a_world_whose_up_is_not_z_is_warned_of(capsys, tmp_path, recordings, command):
+    calibration = tmp_path / "opencv"
+    calibration.mkdir()
+    for k, camera in enumerate(CAMERAS):
+        storage = cv2.FileStorage(str(calibration / f"cam{k}.yml"), cv2.FILE_STORAGE_WRITE)
+        storage.write("camera_matrix", camera.intrinsics)
+        storage.write("distortion_coefficients", LENS)
+        y_up = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # to a world with y up
+        storage.write("R", camera.rotation @ y_up.T)
+        storage.write("T", -camera.rotation @ camera.position)
+        storage.release()
+    _, _, err = command(capsys, recordings, "-o", tmp_path / "p.trc", "--calibration", calibration)
+    assert "y will be up where z is in the calibration's world, whose up is (" in err
+    _, _, err = command(capsys, recordings, "-o", tmp_path / "p.trc")
+    assert not err
+
+
+WRONG_CALLS = {  # what is changed -> what is said
+    "one recording twice": (lambda r: [r[0], r[0]], (), "expected a recording a camera, found two of one camera"),
+    "a name that is no camera": (lambda r: [r[0], r[0].parent / "door"], (), "calibration: no camera 'door'"),
+    "one recording": (lambda r: r[:1], (), "same cameras, two or more"),
+    "a skip of nothing": (lambda r: r[:2], ("--skip", "cam9", 3), "skip: no recording 'cam9'"),
+    "a negative skip": (lambda r: r[:2], ("--skip", "cam1", -3), "expected a number of pictures, found -3"),
+    "an ending": (lambda r: r[:2], ("-o", "x.docx"), "expected an ending"),
+    "pictures of another shape": (
+        lambda r: r[:2],
+        ("--calibration", "tall.toml"),
+        "expected pictures of 960 x 1280 px",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CALLS)
+def test_wrong_calls_of_triangulate_are_said_in_one_line(capsys, tmp_path, monkeypatch, recordings, command, case):
+    chosen, more, words = WRONG_CALLS[case]
+    monkeypatch.chdir(tmp_path)
+    text = (tmp_path / "Calib.toml").read_text()
+    (tmp_path / "tall.toml").write_text(text.replace("[1280, 960]", "[960, 1280]"))
+    code, out, err = command(capsys, chosen(recordings), "-o", "p.csv", *more)
+    assert code == 2 and words in err and err.count("\n") == 1 and not out and not list(tmp_path.glob("p.*")), err
