@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['DONE', 'PROBLEMS', 'WRONG', 'PARTLY', 'INTERRUPTED', 'json_option', 'COMPLETION', 'OUTPUT_ENDINGS', 'PAGE_HELP',
            'UNITS_MM', 'calibration_unit_option', 'Verbs', 'help_without_verb', 'examples', 'output_option', 'answer',
-           'cli', 'compare_skeletons', 'model_formats', 'complete_skeletons', 'skeletons', 'list_skeletons',
-           'show_skeleton', 'compare', 'calibration_option', 'cameras_text', 'predict', 'shared_options',
-           'triangulate_recordings', 'validate', 'complete_protocols', 'evaluate', 'fit_acae', 'export', 'card', 'main']
+           'cli', 'compare_skeletons', 'conversion_errors', 'conversion_lines', 'model_formats', 'complete_skeletons',
+           'skeletons', 'list_skeletons', 'show_skeleton', 'compare', 'calibration_option', 'cameras_text', 'predict',
+           'shared_options', 'triangulate_recordings', 'validate', 'complete_protocols', 'evaluate', 'fit_acae',
+           'export', 'card', 'main']
 
 # %% ../../nbs/workflow/02_cli.ipynb #ccac3cc1
 import json
@@ -95,6 +96,31 @@ def compare_skeletons(a, b) -> dict[str, list[str]]:
         f"only {b.name}": [n for n in b.short_names if n not in mine],
     }
 
+# %% ../../nbs/workflow/02_cli.ipynb #c0117002
+def conversion_errors(a: str, b: str) -> dict | None:
+    """What `convert` expects of poses of `a` as `b`, and back (see `Converter.summary`); None where one of them is not
+    among its formats."""
+    from acae_nb.autoencoder.conversion import package_converter
+
+    converter = package_converter()
+    if not {a, b} <= {*converter.formats}:
+        return None
+    return {"there": converter.summary(a, b), "back": converter.summary(b, a)}
+
+
+def conversion_lines(a: str, b: str, errors: dict | None) -> list[str]:
+    "The same in words, a line each way."
+    if errors is None:
+        return [f"{a} to {b}: no conversion is known"]
+    lines = []
+    for source, target, error in ((a, b, errors["there"]), (b, a, errors["back"])):
+        refused = " ".join(error["refused"])
+        lines.append(
+            f"{source} to {target}: expected error {error['median_mm']:.0f} mm (median of joints)"
+            + (f"; not determined: {refused}" if refused else "")
+        )
+    return lines
+
 # %% ../../nbs/workflow/02_cli.ipynb #c11f0007
 def model_formats(folder: str | Path) -> dict[str, int]:
     "Formats of a model and their numbers of joints. FileNotFoundError or ValueError naming its model.json."
@@ -175,13 +201,14 @@ def show_skeleton(name: str, as_json: bool) -> int:
 @click.argument("b", shell_complete=complete_skeletons)
 @json_option
 def compare(a: str, b: str, as_json: bool) -> int:
-    "Names of joints that two formats share or not."
+    "Names of joints that two formats share or not, and the error of poses of one converted to the other."
     from acae_nb.skeletons.joints import load_skeleton
 
     table = compare_skeletons(load_skeleton(a), load_skeleton(b))
+    errors = conversion_errors(a, b)
     lines = [f"{title} ({len(names)}): {' '.join(names)}" for title, names in table.items()]
     hint = "The same name may be a different point of the body: see the tutorial on what the autoencoder found."
-    answer(as_json, table, "\n".join([*lines, hint]))
+    answer(as_json, {**table, "conversion": errors}, "\n".join([*lines, hint, *conversion_lines(a, b, errors)]))
     return DONE
 
 # %% ../../nbs/workflow/02_cli.ipynb #d9bf850f

@@ -16,6 +16,7 @@ import torch
 
 import acae_nb
 from acae_nb.autoencoder.acae import load_acae
+from acae_nb.autoencoder.conversion import package_converter
 from acae_nb.autoencoder.stick_people import stick_people
 from acae_nb.examples.images import encode_jpeg
 from acae_nb.examples.rows import Example
@@ -139,9 +140,21 @@ def test_completion(model_folder, words, expected):  # issue 19.9
 # --- skeletons -------------------------------------------------------------------------------------------------------
 def test_skeletons(capsys):
     assert json.loads(run(capsys, "skeletons", "list", "--json")[1])["h36m_17"] == 17
-    compared = run(capsys, "skeletons", "compare", "coco_17", "h36m_17", "--json")[1]
-    assert json.loads(compared) == compare_skeletons(SKELETON, load_skeleton("h36m_17"))
+    compared = json.loads(run(capsys, "skeletons", "compare", "coco_17", "h36m_17", "--json")[1])
+    assert compared.pop("conversion")["there"] == package_converter().summary("coco_17", "h36m_17")
+    assert compared == compare_skeletons(SKELETON, load_skeleton("h36m_17"))
     assert json.loads(run(capsys, "skeletons", "show", "h36m_17", "--json")[1])["name"] == "h36m_17"
+
+
+def test_compared_skeletons_say_what_conversion_costs(capsys):
+    lines = run(capsys, "skeletons", "compare", "h36m_17", "smpl_24")[1].splitlines()
+    there, back = lines[-2:]
+    assert re.fullmatch(
+        r"h36m_17 to smpl_24: expected error \d+ mm \(median of joints\); not determined: .*foot.*", there
+    )
+    assert re.fullmatch(r"smpl_24 to h36m_17: expected error \d+ mm \(median of joints\)", back)
+    lines = run(capsys, "skeletons", "compare", "h36m_17", "posepile_huge8_merged")[1].splitlines()
+    assert lines[-1] == "h36m_17 to posepile_huge8_merged: no conversion is known"
 
 
 def test_the_formats_of_the_model_at_hand_are_listed(capsys, tmp_path, monkeypatch, model_folder):  # D12
