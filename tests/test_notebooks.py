@@ -16,20 +16,8 @@ LIBRARY = [
     )
     and ".ipynb_checkpoints" not in path.parts
 ]
-PACKAGED_MODEL = NOTEBOOKS.parent / "acae_nb/data/model/model.json"
 
-
-def awaiting_model(path: Path) -> pytest.MarkDecorator | tuple:
-    "A tutorial of the packaged model is expected to fail, visibly, until there is one; from then on it has to pass."
-    if PACKAGED_MODEL.is_file() or "PoseEstimator.load()" not in path.read_text("utf-8"):
-        return ()
-    return pytest.mark.xfail(strict=True, reason="acae_nb/data/model: the package has no model yet")
-
-
-CASES = [
-    pytest.param(path, id=str(path.relative_to(NOTEBOOKS).with_suffix("")), marks=awaiting_model(path))
-    for path in LIBRARY
-]
+CASES = [pytest.param(path, id=str(path.relative_to(NOTEBOOKS).with_suffix(""))) for path in LIBRARY]
 
 
 @pytest.mark.parametrize("path", CASES)
