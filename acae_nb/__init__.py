@@ -9,7 +9,6 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # for editors, type checkers and the pages of the documentation
     from acae_nb.autoencoder.acae import load_acae, save_acae
-    from acae_nb.autoencoder.conversion import convert
     from acae_nb.autoencoder.fitting import fit_acae
     from acae_nb.examples.tables import ExampleTable
     from acae_nb.geometry.cameras import Camera
@@ -25,7 +24,6 @@ __all__ = [
     "MoveNetDetector",
     "PoseEstimator",
     "Skeleton",
-    "convert",
     "fit_acae",
     "load_acae",
     "load_skeleton",
@@ -41,7 +39,6 @@ _MODULES = {
     "MoveNetDetector": "inference.detection",
     "PoseEstimator": "inference.estimator",
     "Skeleton": "skeletons.joints",
-    "convert": "autoencoder.conversion",
     "fit_acae": "autoencoder.fitting",
     "load_acae": "autoencoder.acae",
     "load_skeleton": "skeletons.joints",
