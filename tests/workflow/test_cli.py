@@ -126,7 +126,7 @@ def test_help_imports_nothing_heavy():  # D12
         ("acae-nb evaluate a b --protocol h", {"human36m"}),
         ("acae-nb predict a --model MODEL --skeleton ", {"coco_17", "h36m_17"}),
     ],
-    ids=str,
+    ids=["verb", "format", "no protocol", "protocol", "format of a model"],  # a set has no order of its own
 )
 def test_completion(model_folder, words, expected):  # issue 19.9
     words = words.replace("MODEL", str(model_folder))
