@@ -24,6 +24,7 @@ from ..basics.names import near
 from ..geometry.cameras import Camera, project_points
 from .detection import Detector, MoveNetDetector, People
 from .person_crops import WITH_MIRROR, CroppedPicture, Look, PeopleCropper, trained_looks
+from .pictures import USUAL_FIELD_OF_VIEW
 from .plausibility import Plausibility
 from .pose_results import Poses
 from .publishing import packaged_model
@@ -236,7 +237,7 @@ class PoseEstimator:
         device: str | torch.device | None = None,
         precision: torch.dtype = torch.float32,
         plausibility: Plausibility | None = USUAL_PLAUSIBILITY,
-        field_of_view_deg: float = 55.0,
+        field_of_view_deg: float = USUAL_FIELD_OF_VIEW,
         licence: str = "",
         point_mirror: Sequence[int] | None = None,
     ):

@@ -21,7 +21,14 @@ from jaxtyping import Float, UInt8
 from ..examples.crops import source_region, warp_image
 from ..geometry.cameras import Camera, crop_camera, scale_intrinsics, world_direction
 from .detection import Detector, People
-from .pictures import PICTURE_ENDINGS, as_rgb, assumed_camera, checked_boxes, read_picture
+from acae_nb.inference.pictures import (
+    PICTURE_ENDINGS,
+    USUAL_FIELD_OF_VIEW,
+    as_rgb,
+    assumed_camera,
+    checked_boxes,
+    read_picture,
+)
 
 # %% ../../nbs/inference/03b_person_crops.ipynb #faa9422d
 def pixels_of(picture) -> UInt8[np.ndarray, "h w 3"]:
@@ -241,7 +248,7 @@ class PeopleCropper:
     looks: tuple[Look, ...]
     size: int
     detector: Detector | None = None
-    field_of_view_deg: float = 55.0  # of the longer side, where no camera is given
+    field_of_view_deg: float = USUAL_FIELD_OF_VIEW  # of the longer side, where no camera is given
 
     def __call__(self, picture, boxes=None, camera: Camera | None = None, frame: int = 0) -> CroppedPicture:
         """The picture, cropped; `frame`: its number, for messages. ValueError for pictures, boxes and cameras that do

@@ -21,7 +21,7 @@ from .tracks import world_by_track
 from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/inference/02b_smoothing.ipynb #2b44f7e0
-LONGEST_GAP_S = 0.25
+LONGEST_GAP_S = 0.25  # no motion is made up over longer gaps between pictures
 
 
 def stretches(seen: Bool[np.ndarray, " t"], times_s: Float[np.ndarray, " t"], longest_gap_s: float) -> list[slice]:

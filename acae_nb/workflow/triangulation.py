@@ -7,7 +7,6 @@ __all__ = ['FARTHEST', 'AGREEMENT', 'sightings_of', 'size_px', 'mismatch', 'matc
            'numbered', 'triangulate_pictures', 'views_of', 'pictures_to_skip', 'common_rate', 'write_triangulated']
 
 # %% ../../nbs/workflow/08_triangulation.ipynb #4b5c7e50
-import inspect
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +25,7 @@ from ..geometry.cameras import triangulate
 from ..inference.estimator import PoseEstimator
 from ..inference.outputs import WRITERS, bvh_tree, write_page, writer_of
 from ..inference.pose_results import Poses
-from ..inference.predictions import Outcome, Source, source_of, stopping_gently
+from ..inference.predictions import Outcome, Source, arguments_for, source_of, stopping_gently
 from ..inference.tracks import Tracker
 
 # %% ../../nbs/workflow/08_triangulation.ipynb #2318dc1f
@@ -232,10 +231,9 @@ def write_triangulated(
     every = common_rate(sources)
     moments = triangulate_pictures(shots, views, estimator, skeleton, starts, every, sources[0].times)
     options = {"frame": "world", "rate": every, "times": times}
-    asked_for = inspect.signature(write).parameters
     with stopping_gently() as asked:
         results = outcome.follow(moments, asked, add)
-        write(results, output, **{name: value for name, value in options.items() if name in asked_for})
+        write(results, output, **arguments_for(write, options))
     if page is not None and any(map(len, shown)):
         write_page(shown, page, **options)
     elif page is not None:

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from toy_models import restless_model
 
 from acae_nb.geometry.cameras import Camera
 from acae_nb.inference.estimator import PoseEstimator
@@ -22,8 +23,7 @@ from acae_nb.inference.outputs import write_coco, write_csv, write_parquet, writ
 from acae_nb.inference.pose_results import Poses, to_table
 from acae_nb.inference.publishing import benchmarks_of, model_card, pull_model, push_model
 from acae_nb.inference.tracks import follow, people_over_time
-from acae_nb.models.backbones import tiny_backbone
-from acae_nb.models.pose_model import DecodedPoints, HybridPoints, PoseModel, SeparateJoints, save_pose_model
+from acae_nb.models.pose_model import DecodedPoints, HybridPoints, SeparateJoints, save_pose_model
 from acae_nb.skeletons.joints import load_skeleton, union
 from acae_nb.workflow.cli import main
 
@@ -142,9 +142,7 @@ def test_unknown_endings():
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
     torch.manual_seed(0)
-    model = PoseModel(tiny_backbone(), SeparateJoints(34))
-    with torch.no_grad():
-        model.heatmap_heads.conv_final.weight *= 30
+    model = restless_model(SeparateJoints(34))
     return save_pose_model(
         tmp_path_factory.mktemp("m") / "model",
         model,
@@ -255,10 +253,7 @@ def layouts():
     torch.manual_seed(0)
     encoder, decoder = torch.full((6, 34), 1 / 34), torch.nn.functional.one_hot(torch.arange(34) % 6, 6).float()
     for layout in (SeparateJoints(34), DecodedPoints(decoder), HybridPoints(encoder, decoder)):
-        model = PoseModel(tiny_backbone(), layout)
-        with torch.no_grad():
-            model.heatmap_heads.conv_final.weight *= 30
-        yield PoseEstimator(model, UNION, 64)
+        yield PoseEstimator(restless_model(layout), UNION, 64)
 
 
 @needs_onnx

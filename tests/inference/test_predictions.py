@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from toy_models import restless_model
 
 from acae_nb.inference import predictions
 from acae_nb.inference.estimator import PoseEstimator
@@ -28,8 +29,7 @@ from acae_nb.inference.predictions import (
     stopping_gently,
     write_predictions,
 )
-from acae_nb.models.backbones import tiny_backbone
-from acae_nb.models.pose_model import PoseModel, SeparateJoints
+from acae_nb.models.pose_model import SeparateJoints
 from acae_nb.skeletons.joints import load_skeleton, union
 
 REPO = Path(__file__).resolve().parents[2]
@@ -40,9 +40,7 @@ BOX = [10, 5, 30, 40]
 def estimator():
     torch.manual_seed(0)
     both = union([load_skeleton("coco_17"), load_skeleton("h36m_17")])
-    model = PoseModel(tiny_backbone(), SeparateJoints(34))
-    with torch.no_grad():
-        model.heatmap_heads.conv_final.weight *= 30
+    model = restless_model(SeparateJoints(34))
     return PoseEstimator(model, both, 64)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from toy_models import restless_model
 
 import acae_nb
 from acae_nb.autoencoder.acae import load_acae
@@ -23,8 +24,7 @@ from acae_nb.examples.rows import Example
 from acae_nb.examples.tables import ExampleWriter
 from acae_nb.geometry.cameras import Camera
 from acae_nb.inference.estimator import PoseEstimator
-from acae_nb.models.backbones import tiny_backbone
-from acae_nb.models.pose_model import PoseModel, SeparateJoints, save_pose_model
+from acae_nb.models.pose_model import SeparateJoints, save_pose_model
 from acae_nb.skeletons.joints import load_skeleton, union
 from acae_nb.workflow.cli import cli, compare_skeletons, main, model_formats
 
@@ -37,9 +37,7 @@ BOX = ("--box", 60, 40, 100, 150)
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
     torch.manual_seed(0)
-    model = PoseModel(tiny_backbone(), SeparateJoints(34))
-    with torch.no_grad():
-        model.heatmap_heads.conv_final.weight *= 30
+    model = restless_model(SeparateJoints(34))
     return save_pose_model(tmp_path_factory.mktemp("m") / "model", model, UNION, {"size": 64})
 
 
