@@ -43,6 +43,8 @@ COLUMN_NOTES = (
     f"u_px v_px: {PIXEL_AXES}",
     "disagreement_mm: how much the model's statements about the joint differ; confidence: exp(-disagreement/50 mm); "
     "score: of the detector, 1 for given boxes",
+    "expected_error_mm (of calibrated models): mean distance from the truth of joints like this one, both relative to "
+    "the middle of the hips, in the camera frame",
 )
 
 # %% ../../nbs/inference/05_outputs.ipynb #aa9cda96

@@ -6,7 +6,7 @@
 __all__ = ['COLUMNS', 'DOUBTFUL_MM', 'Poses', 'to_table']
 
 # %% ../../nbs/inference/02_pose_results.ipynb #a96c5577
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -44,7 +44,10 @@ class Poses:
     joints3d: mm, frame of `camera` (x right, y down, z forward). scores: of the detector (1 for boxes that were given).
     disagreement: mm, how much the model's statements about each joint differ (NaN where it makes only one). frame:
     number of the picture in its video or list. tracks: number of each person through a video, where it is known
-    (see `tracks.follow`). time_s: when the picture was taken, where it is known.
+    (see `tracks.follow`). time_s: when the picture was taken, where it is known. spread: mm, how much the looks at each
+    joint differ, where it is known (see `estimator.spread_of`). expected_error: mm, the mean distance from the truth of
+    joints like this one, both relative to the middle of the hips and in the camera's axes; None where the model was not
+    calibrated.
     """
 
     skeleton: Skeleton
@@ -57,12 +60,14 @@ class Poses:
     frame: int = 0
     tracks: Int[np.ndarray, " n"] | None = None
     time_s: float | None = None
+    spread: Float[np.ndarray, "n j"] | None = None
+    expected_error: Float[np.ndarray, "n j"] | None = None
 
     def __post_init__(self):
         n, j = len(self.boxes), len(self.skeleton)
         shapes = dict(joints3d=(n, j, 3), boxes=(n, 4), scores=(n,), disagreement=(n, j))
-        if self.tracks is not None:
-            shapes["tracks"] = (n,)
+        optional = dict(tracks=(n,), spread=(n, j), expected_error=(n, j))
+        shapes |= {name: shape for name, shape in optional.items() if getattr(self, name) is not None}
         for name, expected in shapes.items():
             shape = np.shape(getattr(self, name))
             if shape != expected:
@@ -103,6 +108,8 @@ class Poses:
             scores=self.scores[rows],
             disagreement=self.disagreement[rows],
             tracks=None if self.tracks is None else np.asarray(self.tracks)[rows],
+            spread=None if self.spread is None else self.spread[rows],
+            expected_error=None if self.expected_error is None else self.expected_error[rows],
         )
 
     def of(self, format: str) -> "Poses":
@@ -111,18 +118,25 @@ class Poses:
             names = self.skeleton.parts
             raise KeyError(f"no format {format!r}{near(format, names)}: there are {', '.join(names)}")
         rows = list(self.skeleton.parts[format])
+        return self.with_joints(rows, select(self.skeleton, rows, format))
+
+    def with_joints(self, rows: Sequence[int], skeleton: Skeleton) -> "Poses":
+        "The joints of some rows, which are those of `skeleton`."
+        rows = list(rows)
         return replace(
             self,
-            skeleton=select(self.skeleton, rows, format),
+            skeleton=skeleton,
             joints3d=self.joints3d[:, rows],
             disagreement=self.disagreement[:, rows],
+            spread=None if self.spread is None else self.spread[:, rows],
+            expected_error=None if self.expected_error is None else self.expected_error[:, rows],
         )
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a joint, indexed by frame, person, format and joint.
 
-        x, y, z (camera, mm), world x, y, z (mm), u, v (px), disagreement (mm), confidence, score, and track where
-        known.
+        x, y, z (camera, mm), world x, y, z (mm), u, v (px), disagreement (mm), confidence, score, and where known track
+        and expected_error (mm).
         """
         labels = [label.split("/", 1) for label in self.skeleton.labels]
         rows = [(self.frame, person, *label) for person in range(len(self)) for label in labels]
@@ -130,6 +144,8 @@ class Poses:
         scores = np.broadcast_to(self.scores[:, None, None], (*self.disagreement.shape, 1))
         parts = [self.joints3d, self.world, self.px, self.disagreement[..., None], self.confidence[..., None], scores]
         table = pd.DataFrame(np.concatenate(parts, -1).reshape(-1, len(COLUMNS)), index, COLUMNS)
+        if self.expected_error is not None:
+            table.insert(len(COLUMNS) - 1, "expected_error_mm", self.expected_error.ravel())
         if self.tracks is not None:
             table.insert(0, "track", np.repeat(np.asarray(self.tracks, int), len(labels)))
         return table

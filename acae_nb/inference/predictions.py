@@ -6,7 +6,8 @@
 __all__ = ['PUBLISHED_MODEL', 'DETECTOR_FILES', 'OUTPUT_PACKAGES', 'OVERLAY_CODECS', 'usual_model', 'missing_parts',
            'require_parts', 'Source', 'source_of', 'PictureCameras', 'poses_of', 'drawn_format', 'draw', 'naming',
            'OverlayFolder', 'fitted', 'OverlayVideo', 'overlay_to', 'stopping_gently', 'Outcome', 'Drawing',
-           'arguments_for', 'check_output', 'without_pixels', 'smoothing_of', 'writing_changed', 'write_predictions']
+           'arguments_for', 'check_output', 'without_pixels', 'smoothing_of', 'writing_changed', 'write_predictions',
+           'ErrorLimit', 'error_limit', 'one_after_other']
 
 # %% ../../nbs/inference/08_predictions.ipynb #b8f00002
 import inspect
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import wraps
+from functools import reduce, wraps
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -510,3 +511,44 @@ def write_predictions(
     if outcome.interrupted:
         outcome.lost.append(f"interrupted after {outcome.pictures} pictures, whose poses are written")
     return outcome
+
+# %% ../../nbs/inference/08_predictions.ipynb #e07d5f14
+@dataclass
+class ErrorLimit:
+    """Leaves out joints with an expected error above `most_mm`: they become NaN, and people without any other joint go.
+
+    `left_out` of `joints` in the poses that went through last."""
+
+    most_mm: float
+    joints: int = 0
+    left_out: int = 0
+
+    def __call__(self, results: Iterable[Poses]) -> Iterator[Poses]:
+        self.joints = self.left_out = 0
+        for poses in results:
+            doubtful = ~(poses.expected_error <= self.most_mm)
+            self.joints += doubtful.size
+            self.left_out += int(doubtful.sum())
+            certain = replace(poses, joints3d=np.where(doubtful[..., None], np.nan, poses.joints3d))
+            yield certain[~doubtful.all(1)]
+
+    def __str__(self):
+        return f"{self.left_out} of {self.joints} joints left out, expected error above {self.most_mm:g} mm"
+
+
+def error_limit(estimator: PoseEstimator, most_mm: float) -> ErrorLimit:
+    "ValueError for a limit that is none, and for an estimator whose errors are not calibrated."
+    if not most_mm > 0:
+        raise ValueError(f"max error: expected mm above 0, found {most_mm}")
+    if estimator.expected_error is None:
+        raise ValueError(
+            f"max error: expected a model with calibrated errors for {len(estimator.looks)} looks and its own "
+            "autoencoder, found none: see python -m acae_nb.workflow.calibration -h"
+        )
+    return ErrorLimit(most_mm)
+
+
+def one_after_other(*changes: Callable | None) -> Callable[[Iterable[Poses]], Iterable[Poses]] | None:
+    "The changes that there are, the first of them first; None where there is none."
+    there = [change for change in changes if change is not None]
+    return (lambda results: reduce(lambda poses, change: change(poses), there, results)) if there else None

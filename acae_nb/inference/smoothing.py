@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['LONGEST_GAP_S', 'CUTOFF_HZ', 'OUTLIER', 'ROUNDS', 'ROUNDING', 'STEPS', 'CLOSE', 'DAMPING', 'stretches', 'motion_cost',
            'kalman_smoothed', 'stiffness', 'smooth_joint', 'Smoothed', 'smooth', 'constant_bones', 'bones_of',
-           'pose_with_bones', 'change_people', 'with_people', 'box_of', 'smoothed_people', 'people_with_constant_bones']
+           'pose_with_bones', 'change_people', 'with_people', 'with_unknown', 'box_of', 'smoothed_people',
+           'people_with_constant_bones']
 
 # %% ../../nbs/inference/02b_smoothing.ipynb #f20e7b16
 from collections.abc import Callable, Iterable
@@ -191,9 +192,16 @@ def with_people(poses: Poses, world: dict[int, Float[np.ndarray, "j 3"]]) -> Pos
         ),
         boxes=np.concatenate([poses.boxes, np.reshape(boxes, (-1, 4))]),
         scores=np.concatenate([poses.scores, np.zeros(len(added))]),
-        disagreement=np.concatenate([poses.disagreement, np.full((len(added), len(poses.skeleton)), np.nan)]),
+        disagreement=with_unknown(poses.disagreement, len(added)),
+        spread=None if poses.spread is None else with_unknown(poses.spread, len(added)),
+        expected_error=None if poses.expected_error is None else with_unknown(poses.expected_error, len(added)),
         tracks=np.array(there + added, int),
     )
+
+
+def with_unknown(values: Float[np.ndarray, "n j"], added: int) -> Float[np.ndarray, "m j"]:
+    "The values of the people who are there, and NaN for those who were added."
+    return np.concatenate([values, np.full((added, values.shape[1]), np.nan)])
 
 
 def box_of(px: Float[np.ndarray, "j 2"]) -> Float[np.ndarray, " 4"]:

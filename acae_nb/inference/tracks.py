@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PERSON_MM', 'STEADY_S', 'pose_distances', 'space_distances', 'picture_distances', 'box_corners', 'Track', 'Tracker',
-           'follow', 'world_by_track', 'people_over_time', 'presence']
+           'follow', 'whole', 'world_by_track', 'people_over_time', 'presence']
 
 # %% ../../nbs/inference/02a_tracks.ipynb #f3aa283b
 from collections.abc import Iterable, Iterator, Sequence
@@ -147,13 +147,21 @@ def follow(results: Iterable[Poses], rate: float = 30.0, tracker: Tracker | None
     """The poses of a video with the number of each person in `tracks`, one by one.
 
     Times are the poses' own `time_s` (time stamps of the video, say), or frame / rate (pictures per second) where they
-    have none; they are in the result. ValueError for a rate that is none or for times that run backward."""
+    have none; they are in the result. Poses may lack joints, not all. ValueError for a rate that is none or for times
+    that run backward."""
     if not rate > 0:
         raise ValueError(f"rate: expected pictures per second above 0, found {rate}")
     tracker = Tracker() if tracker is None else tracker
     for poses in results:
         time_s = poses.frame / rate if poses.time_s is None else poses.time_s
-        yield replace(poses, tracks=tracker(poses, time_s), time_s=time_s)
+        yield replace(poses, tracks=tracker(whole(poses), time_s), time_s=time_s)
+
+
+def whole(poses: Poses) -> Poses:
+    "The poses with joints that are missing (NaN) at the mean of the person's others."
+    missing = np.isnan(poses.joints3d)
+    middle = np.nanmean(poses.joints3d, axis=1, keepdims=True) if len(poses) else poses.joints3d
+    return replace(poses, joints3d=np.where(missing, middle, poses.joints3d))
 
 # %% ../../nbs/inference/02a_tracks.ipynb #6e0eaa34
 def world_by_track(results: Sequence[Poses]) -> dict[int, Float[np.ndarray, "t j 3"]]:

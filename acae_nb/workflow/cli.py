@@ -243,6 +243,7 @@ def cameras_text(counts: Mapping[str, int]) -> str:
         "predict face.jpg -o poses.json --box 120 40 200 400",
         "predict walk.mp4 -o walk.bvh --skeleton smpl_24 --html walk.html",
         "predict cam01.mp4 -o walk.trc --calibration Calib.toml",
+        "predict street.jpg -o sure.csv --max-error 60",
         "predict jump.mp4 -o jump.c3d --rate 240     (240 pictures a second, stored in slow motion)",
     )
 )
@@ -254,7 +255,12 @@ def cameras_text(counts: Mapping[str, int]) -> str:
     metavar="FOLDER",
     help="Folder of the model (default: the one of the package, otherwise artifacts/published/consistency).",
 )
-@click.option("--acae", type=click.Path(path_type=Path), metavar="FILE", help="An autoencoder, for confidence.")
+@click.option(
+    "--acae",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="An autoencoder, for confidence (no expected errors).",
+)
 @click.option(
     "--skeleton",
     default="all",
@@ -302,6 +308,12 @@ def cameras_text(counts: Mapping[str, int]) -> str:
     help="Test-time augmentation: 1, 2 (with the mirror image), 5 ...",
 )
 @click.option(
+    "--max-error",
+    type=float,
+    metavar="MM",
+    help="Leave out joints whose expected error (see the model's card) is larger, and people of whom none is left.",
+)
+@click.option(
     "--rate",
     type=float,
     metavar="HZ",
@@ -346,6 +358,7 @@ def predict(
     smallest: float | None,
     blazepose: Path | None,
     looks: int,
+    max_error: float | None,
     rate: float | None,
     smooth: float | None,
     constant_bones: bool,
@@ -371,6 +384,8 @@ def predict(
     from acae_nb.inference.predictions import (
         PictureCameras,
         check_output,
+        error_limit,
+        one_after_other,
         overlay_to,
         require_parts,
         smoothing_of,
@@ -392,7 +407,7 @@ def predict(
         view = view_of(read_calibration(calibration, UNITS_MM.get(calibration_unit)), camera or pictures.name)
     folder = None if source.names is None else pictures if pictures.is_dir() else pictures.parent
     source = replace(source, cameras=PictureCameras(view, folder, field_of_view))
-    change = smoothing_of(source, smooth, constant_bones)
+    smoothing = smoothing_of(source, smooth, constant_bones)
     drawn = overlay and overlay_to(overlay, source.rate)
     detector = None
     if blazepose and not box:
@@ -409,6 +424,8 @@ def predict(
     )
     if memory is not None:
         estimator.chunk = crops_within(memory, estimator.model, estimator.size)
+    limit = None if max_error is None else error_limit(estimator, max_error)
+    change = one_after_other(limit, smoothing)
     outcome = write_predictions(
         source, estimator, output, skeleton, drawn, overlay_skeleton, not as_json, change, page=page
     )
@@ -423,9 +440,13 @@ def predict(
         "lost": outcome.lost,
         "cameras": counts,
     }
+    left_out = ""
+    if limit is not None:
+        values |= {"joints": limit.joints, "joints_left_out": limit.left_out}
+        left_out = f" ({limit})"
     people = f"{outcome.people} {'person' if outcome.people == 1 else 'people'}"
     seen = f"{outcome.pictures} {'picture' if outcome.pictures == 1 else 'pictures'}"
-    answer(as_json, values, f"{people} in {seen}{cameras_text(counts)} -> {output}")
+    answer(as_json, values, f"{people} in {seen}{cameras_text(counts)}{left_out} -> {output}")
     return INTERRUPTED if outcome.interrupted else PARTLY if outcome.lost else DONE
 
 # %% ../../nbs/workflow/02_cli.ipynb #9d069133

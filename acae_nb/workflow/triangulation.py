@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FARTHEST', 'AGREEMENT', 'sightings_of', 'size_px', 'mismatch', 'match_people', 'joints_between', 'triangulated',
-           'numbered', 'triangulate_pictures', 'views_of', 'pictures_to_skip', 'common_rate', 'write_triangulated']
+           'triangulate_pictures', 'views_of', 'pictures_to_skip', 'common_rate', 'write_triangulated']
 
 # %% ../../nbs/workflow/08_triangulation.ipynb #4b5c7e50
 import warnings
@@ -26,7 +26,7 @@ from ..inference.estimator import PoseEstimator
 from ..inference.outputs import WRITERS, bvh_tree, write_page, writer_of
 from ..inference.pose_results import Poses
 from ..inference.predictions import Outcome, Source, arguments_for, source_of, stopping_gently
-from ..inference.tracks import Tracker
+from ..inference.tracks import follow
 
 # %% ../../nbs/workflow/08_triangulation.ipynb #2318dc1f
 FARTHEST = 0.2  # of a person's size in the picture: sightings that err more show different people
@@ -119,19 +119,11 @@ def triangulated(views: Sequence[Poses], farthest: float = FARTHEST) -> Poses:
         scores=np.array(scores).reshape(n),
         disagreement=np.array([spread for _, _, spread in people]).reshape(n, j),
         tracks=None,
+        spread=None,
+        expected_error=None,
     )
 
 # %% ../../nbs/workflow/08_triangulation.ipynb #cf3de3eb
-def numbered(results: Iterable[Poses], tracker: Tracker | None = None) -> Iterator[Poses]:
-    "The poses with the number of each person in `tracks`; they may lack joints, and have to have `time_s`."
-    tracker = Tracker() if tracker is None else tracker
-    for poses in results:
-        missing = np.isnan(poses.joints3d)
-        middle = np.nanmean(poses.joints3d, axis=1, keepdims=True) if len(poses) else poses.joints3d
-        whole = replace(poses, joints3d=np.where(missing, middle, poses.joints3d))
-        yield replace(poses, tracks=tracker(whole, poses.time_s))
-
-
 def triangulate_pictures(
     pictures: Sequence[Iterable[UInt8[np.ndarray, "h w 3"]]],  # of each camera, at the same moments
     views: Sequence[CalibratedView],  # their cameras
@@ -162,7 +154,7 @@ def triangulate_pictures(
 
     stream = estimator.stream(triples, skeleton)
     together = (triangulated(poses) for poses in zip(*[stream] * len(views)))
-    return numbered(replace(poses, frame=k, time_s=seconds(k)) for k, poses in enumerate(together))
+    return follow(replace(poses, frame=k, time_s=seconds(k)) for k, poses in enumerate(together))
 
 # %% ../../nbs/workflow/08_triangulation.ipynb #bf95aad3
 def views_of(calibration: Mapping[str, CalibratedView], recordings: Sequence[Path]) -> list[CalibratedView]:
