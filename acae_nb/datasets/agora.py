@@ -4,17 +4,20 @@
 
 # %% auto #0
 __all__ = ['ACCESS', 'WIDTH', 'HEIGHT', 'PARTS', 'SMPLX_ROWS', 'TABLE', 'RULES', 'skeleton', 'read_table', 'column',
-           'picture_camera', 'read_people', 'read']
+           'picture_camera', 'cells_of', 'count_people', 'read_person', 'read', 'Tables', 'stated_place', 'wide_size',
+           'picture_rows', 'person_row']
 
 # %% ../../nbs/datasets/agora.ipynb #e8136b00
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from .native import ImageFile, box_of, make_camera, projection_fault, row, whole_rows
+from .native import ImageFile, Row, attempt, make_camera, projection_fault, whole_rows
 from .native_files import NativeError, checked, load_pickle, require
+from .reader_steps import attempt_all, posed_row
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
 from ..skeletons.joints import Skeleton, load_skeleton, union
@@ -135,26 +138,35 @@ def picture_camera(path: Path, name: str, place: Float[np.ndarray, " 3"], yaw: f
     )
 
 # %% ../../nbs/datasets/agora.ipynb #0f347fd4
-def read_people(
-    table: dict[str, list], path: Path, r: int, rows: list[int], count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Joints of everybody in row `r`: [P, J, 3] camera mm and [P, J, 2] px; `rows` of the at least `count` joints the
-    table has."""
+def cells_of(table: dict[str, list], path: Path, name: str, r: int) -> list:
+    "What a column says of each person in row `r`."
+    cells = column(table, path, name)[r]
+    return list(cells) if isinstance(cells, (list, np.ndarray)) else [cells]
+
+
+def count_people(table: dict[str, list], path: Path, r: int) -> int:
+    "How many people row `r` has. NativeError when its 3D and 2D joints are of different numbers of people."
+    n3d, n2d = (len(cells_of(table, path, f"gt_joints_{axes}d", r)) for axes in (3, 2))
+    if n2d != n3d:
+        raise NativeError(path, f"gt_joints_2d[{r}]", f"{n3d} people, as gt_joints_3d", str(n2d))
+    return n3d
+
+
+def read_person(
+    table: dict[str, list], path: Path, r: int, p: int, rows: list[int], count: int
+) -> tuple[Float[np.ndarray, "J 3"], Float[np.ndarray, "J 2"]]:
+    """Joints of person `p` in row `r`: camera mm and px; `rows` of the at least `count` joints that the table has.
+    NativeError naming the cell."""
     labels = []
-    for name, axes in (("gt_joints_3d", 3), ("gt_joints_2d", 2)):
-        cells = column(table, path, name)[r]
-        people = [
-            checked(cell, path, f"{name}[{r}][{p}]", (None, axes))
-            for p, cell in enumerate(cells if isinstance(cells, (list, np.ndarray)) else [cells])
-        ]
-        for p, person in enumerate(people):
-            if len(person) < count:
-                raise NativeError(path, f"{name}[{r}][{p}]", f"{count} joints at least", str(len(person)))
-            if not np.isfinite(person[rows]).all():
-                raise NativeError(path, f"{name}[{r}][{p}]", "finite numbers", "others among them")
-        labels.append(np.array([person[rows] for person in people]).reshape(-1, len(rows), axes))
-    if len(labels[0]) != len(labels[1]):
-        raise NativeError(path, f"gt_joints_2d[{r}]", f"{len(labels[0])} people, as gt_joints_3d", str(len(labels[1])))
+    for axes in (3, 2):
+        name = f"gt_joints_{axes}d"
+        place = f"{name}[{r}][{p}]"
+        joints = checked(cells_of(table, path, name, r)[p], path, place, (None, axes))
+        if len(joints) < count:
+            raise NativeError(path, place, f"{count} joints at least", str(len(joints)))
+        if not np.isfinite(joints[rows]).all():
+            raise NativeError(path, place, "finite numbers", "others among them")
+        labels.append(joints[rows])
     return labels[0] * 1000, labels[1]
 
 # %% ../../nbs/datasets/agora.ipynb #1db8ea9a
@@ -168,59 +180,89 @@ def read(root: str | Path, split: str = "train", ending: str = ".png") -> Iterat
     """
     if split not in PARTS:
         raise ValueError(f"split: expected one of {list(PARTS)}, found {split!r}")
-    labels = skeleton().labels
     for path in require(root, f"SMPL/{split}_*_withjv.pkl", dataset="AGORA", access=ACCESS):
         [other] = require(root, f"SMPLX/{path.name}", dataset="AGORA", access=ACCESS)
-        smpl, smplx, part = read_table(path), read_table(other), path.name.removesuffix("_withjv.pkl")
-        if (names := column(smpl, path, "imgPath")) != column(smplx, other, "imgPath"):
+        tables = Tables(path, read_table(path), other, read_table(other))
+        names = column(tables.smpl, path, "imgPath")
+        if names != column(tables.smplx, other, "imgPath"):
             raise NativeError(other, "imgPath", f"the pictures of {path}", "others, or another order")
-        for r, name in enumerate(names):
-            name = str(checked(name, path, f"imgPath[{r}]", (), str))
-            ruled = any(word in name for word in RULES)
-            place = (
-                np.zeros(4)
-                if ruled
-                else np.array(
-                    [
-                        float(checked(column(smpl, path, key)[r], path, f"{key}[{r}]", ()))
-                        for key in ("camX", "camY", "camZ", "camYaw")
-                    ]
-                )
-            )
-            picture = ImageFile(Path(root) / (part if split == "train" else split) / f"{Path(name).stem}{ending}")
-            if (size := picture.size)[0] * HEIGHT != size[1] * WIDTH:
-                raise NativeError(picture.path, "size", "a picture of 16 : 9", str(size))
-            camera, scale = picture_camera(path, name, place[:3], place[3], size), size[0] / WIDTH
-            (body, body_px), (face, face_px) = (
-                read_people(smpl, path, r, list(range(24)), 24),
-                read_people(smplx, other, r, SMPLX_ROWS, 127),
-            )
-            valid = checked(column(smpl, path, "isValid")[r], path, f"isValid[{r}]", (len(body),), bool)
-            if len(face) != len(body):
-                raise NativeError(other, f"gt_joints_3d[{r}]", f"{len(body)} people, as {path}", str(len(face)))
-            for p in np.flatnonzero(valid):
-                joints, px = (
-                    camera.to_world(np.concatenate([body[p], face[p]])),
-                    np.concatenate([body_px[p], face_px[p]]) * scale,
-                )
-                fault = projection_fault(path, joints, camera, px, 3 * scale, f"{name}, person {p}", labels)
-                box = box_of(px, size)
-                if box is None:
-                    yield fault
-                    continue
-                yield fault or row(
-                    path,
-                    Example(
-                        f"{part}/{Path(name).stem}/{p}",
-                        "agora",
-                        split,
-                        subject="",
-                        sequence=Path(name).stem,
-                        frame=0,
-                        camera=camera,
-                        box=box,
-                        image_size=size,
-                        joints3d=joints,
-                    ),
-                    picture,
-                )
+        for r in range(len(names)):
+            yield from attempt_all(picture_rows, Path(root), tables, r, split, ending)
+
+# %% ../../nbs/datasets/agora.ipynb #5e07c1b8
+@dataclass(frozen=True)
+class Tables:
+    "The SMPL and the SMPL-X table of the same pictures, and their files."
+
+    path: Path
+    smpl: dict[str, list]
+    other: Path
+    smplx: dict[str, list]
+
+    @property
+    def part(self) -> str:
+        "Like train_0."
+        return self.path.name.removesuffix("_withjv.pkl")
+
+
+def stated_place(table: dict[str, list], path: Path, r: int) -> Float[np.ndarray, " 4"]:
+    "Where the camera of row `r` is (cm, Unreal's axes), and its yaw (degrees)."
+    columns = ("camX", "camY", "camZ", "camYaw")
+    return np.array([float(checked(column(table, path, key)[r], path, f"{key}[{r}]", ())) for key in columns])
+
+
+def wide_size(picture: ImageFile) -> tuple[int, int]:
+    "Width and height (px) of a picture of 16 : 9; NativeError for another."
+    size = picture.size
+    if size[0] * HEIGHT != size[1] * WIDTH:
+        raise NativeError(picture.path, "size", "a picture of 16 : 9", str(size))
+    return size
+
+
+def picture_rows(
+    root: Path, tables: Tables, r: int, split: str, ending: str
+) -> Iterator[Row | NativeError | None]:
+    "Rows of the valid people of row `r`. NativeError for what spoils all of them."
+    path, smpl = tables.path, tables.smpl
+    name = str(checked(column(smpl, path, "imgPath")[r], path, f"imgPath[{r}]", (), str))
+    ruled = any(word in name for word in RULES)
+    *place, yaw = np.zeros(4) if ruled else stated_place(smpl, path, r)
+    folder = tables.part if split == "train" else split
+    picture = ImageFile(root / folder / f"{Path(name).stem}{ending}")
+    camera = picture_camera(path, name, place, yaw, wide_size(picture))
+    count = count_people(smpl, path, r)
+    valid = checked(column(smpl, path, "isValid")[r], path, f"isValid[{r}]", (count,), bool)
+    others = count_people(tables.smplx, tables.other, r)
+    if others != count:
+        raise NativeError(tables.other, f"gt_joints_3d[{r}]", f"{count} people, as {path}", str(others))
+    for p in np.flatnonzero(valid).tolist():
+        yield attempt(person_row, tables, r, p, Path(name).stem, picture, camera, split)
+
+
+def person_row(
+    tables: Tables, r: int, p: int, name: str, picture: ImageFile, camera: Camera, split: str
+) -> Row | NativeError | None:
+    "The row of person `p`; None out of the picture. NativeError for labels that are none, or contradict each other."
+    size = picture.size
+    scale = size[0] / WIDTH
+    body, body_px = read_person(tables.smpl, tables.path, r, p, list(range(24)), 24)
+    face, face_px = read_person(tables.smplx, tables.other, r, p, SMPLX_ROWS, 127)
+    joints = camera.to_world(np.concatenate([body, face]))
+    px = np.concatenate([body_px, face_px]) * scale
+    fault = projection_fault(
+        tables.path, joints, camera, px, 3 * scale, f"{name}, person {p}", skeleton().labels
+    )
+    return fault or posed_row(
+        tables.path,
+        picture,
+        px,
+        example_id=f"{tables.part}/{name}/{p}",
+        dataset="agora",
+        split=split,
+        subject="",
+        sequence=name,
+        frame=0,
+        camera=camera,
+        image_size=size,
+        joints3d=joints,
+    )

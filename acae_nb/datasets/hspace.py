@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SKELETON', 'JOINTS', 'ACCESS', 'crc32c', 'read_records', 'varint', 'message', 'read_example', 'RecordPicture',
-           'person_box', 'read']
+           'person_box', 'Record', 'read', 'record_rows', 'person_row']
 
 # %% ../../nbs/datasets/hspace.ipynb #1c2beb08
 import struct
@@ -16,10 +16,12 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from .native import make_camera, row, whole_rows
+from .native import Row, attempt, make_camera, row, whole_rows
 from .native_files import NativeError, checked, reading, require
+from .reader_steps import attempt_all
 from ..examples.images import encode_jpeg, encode_mask
 from ..examples.rows import Example
+from ..geometry.cameras import Camera
 
 # %% ../../nbs/datasets/hspace.ipynb #1e9d4b02
 SKELETON = "ghum_35"
@@ -196,6 +198,55 @@ def person_box(labels: np.ndarray, label: int) -> Float[np.ndarray, " 4"] | None
     return np.array(cv2.boundingRect(mask), float) - [0.5, 0.5, 0, 0] if mask.any() else None
 
 # %% ../../nbs/datasets/hspace.ipynb #d6c3c159
+@dataclass(frozen=True)
+class Record:
+    "The features of a record by name, asked for by kind; NativeError naming file, record and feature."
+
+    path: Path
+    index: int
+    features: dict[str, np.ndarray | tuple[int, int]]
+
+    def place(self, name: str) -> str:
+        "The field that an error names."
+        return f"record {self.index}, {name}"
+
+    def numbers(self, name: str, count: int, kind: type = float) -> np.ndarray:
+        "`count` numbers."
+        value = self.features.get(name)
+        if not isinstance(value, np.ndarray):
+            found = "bytes" if name in self.features else f"none among {sorted(self.features)[:12]}"
+            raise NativeError(self.path, self.place(name), "numbers", found)
+        return checked(value, self.path, self.place(name), (count,), kind)
+
+    def number(self, name: str) -> int:
+        "One whole number."
+        return int(self.numbers(name, 1, int)[0])
+
+    def picture(self, name: str) -> RecordPicture:
+        "An encoded picture."
+        if not isinstance(self.features.get(name), tuple):
+            raise NativeError(self.path, self.place(name), "an encoded picture", "none")
+        return RecordPicture(self.path, *self.features[name])
+
+    def camera(self) -> Camera:
+        "The camera, whose frame is the world's."
+        fx, fy, cx, cy = self.numbers("camera_intrinsics", 4)
+        return make_camera(
+            self.path, f"of record {self.index}", [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], world_up=(0, -1, 0)
+        )
+
+    def labels(self, size: tuple[int, int]) -> np.ndarray:
+        "Who is to be seen where, for a picture of this width and height."
+        labels = self.picture("character_masks").labels()
+        if labels.ndim == 3:
+            labels = labels[..., 0]
+        if labels.shape[::-1] != size:
+            raise NativeError(
+                self.path, self.place("character_masks"), f"{size} as the picture", f"{labels.shape[::-1]}"
+            )
+        return labels
+
+# %% ../../nbs/datasets/hspace.ipynb #84f1a0c6
 @whole_rows
 def read(
     root: str | Path,  # holds 2021_01
@@ -206,57 +257,49 @@ def read(
 
     `ghum_35`, mm in the camera's frame. NativeError naming the data set, file and feature that is absent or wrong."""
     for path in require(root, f"2021_01/{split}/{sequences}.tfrecord", dataset="HSPACE", access=ACCESS):
-        for index, (place, data) in enumerate(read_records(path)):
-            features = read_example(path, place, data)
+        for index, (start, data) in enumerate(read_records(path)):
+            yield from attempt_all(record_rows, path, index, start, data, split)
 
-            def part(name, *shape, kind=float):
-                if not isinstance(features.get(name), np.ndarray):
-                    raise NativeError(
-                        path,
-                        f"record {index}, {name}",
-                        "numbers",
-                        "bytes" if name in features else f"none among {sorted(features)[:12]}",
-                    )
-                return checked(features[name], path, f"record {index}, {name}", shape, kind)
 
-            def bytes_of(name):
-                if not isinstance(features.get(name), tuple):
-                    raise NativeError(path, f"record {index}, {name}", "an encoded picture", "none")
-                return RecordPicture(path, *features[name])
+def record_rows(
+    path: Path, index: int, start: int, data: memoryview, split: str
+) -> Iterator[Row | NativeError | None]:
+    "Rows of the people of a record, whose bytes begin at `start`. NativeError for what spoils all of them."
+    record = Record(path, index, read_example(path, start, data))
+    picture = record.picture("image/rgb")
+    labels = record.labels(picture.size)
+    camera = record.camera()
+    everybody = encode_mask(labels > 0)
+    for person in range(record.number("number_of_rigged_characters")):
+        yield attempt(person_row, record, person, picture, labels, camera, everybody, split)
 
-            picture, labels, (fx, fy, cx, cy) = (
-                bytes_of("image/rgb"),
-                bytes_of("character_masks").labels(),
-                part("camera_intrinsics", 4),
-            )
-            camera = make_camera(path, f"of record {index}", [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], world_up=(0, -1, 0))
-            if labels.ndim == 3:
-                labels = labels[..., 0]
-            if labels.shape[::-1] != picture.size:
-                raise NativeError(
-                    path, f"record {index}, character_masks", f"{picture.size} as the picture", f"{labels.shape[::-1]}"
-                )
-            mask = encode_mask(labels > 0)
-            for person in range(int(part("number_of_rigged_characters", 1, kind=int)[0])):
-                joints = part(f"RIGGED_{person}/joints_3d", 189).reshape(63, 3)[list(JOINTS)] * 1000
-                box = person_box(labels, int(part(f"RIGGED_{person}/mask_id", 1, kind=int)[0]))
-                if box is None:
-                    continue
-                yield row(
-                    path,
-                    Example(
-                        f"{path.stem}/{index:06d}/{person}",
-                        "hspace",
-                        split,
-                        f"{path.stem}/{person}",
-                        path.stem,
-                        index,
-                        camera,
-                        box,
-                        labels.shape[::-1],
-                        joints,
-                        mask=mask,
-                    ),
-                    picture,
-                    35,
-                )
+
+def person_row(
+    record: Record,
+    person: int,
+    picture: RecordPicture,
+    labels: np.ndarray,
+    camera: Camera,
+    everybody: bytes,  # the mask of all people
+    split: str,
+) -> Row | NativeError | None:
+    "The row of a person; None for one of whom nothing is to be seen. NativeError for joints or a label that are none."
+    joints = record.numbers(f"RIGGED_{person}/joints_3d", 189).reshape(63, 3)[list(JOINTS)] * 1000
+    box = person_box(labels, record.number(f"RIGGED_{person}/mask_id"))
+    if box is None:
+        return None
+    sequence = record.path.stem
+    example = Example(
+        f"{sequence}/{record.index:06d}/{person}",
+        "hspace",
+        split,
+        subject=f"{sequence}/{person}",
+        sequence=sequence,
+        frame=record.index,
+        camera=camera,
+        box=box,
+        image_size=labels.shape[::-1],
+        joints3d=joints,
+        mask=everybody,
+    )
+    return row(record.path, example, picture)
