@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SKELETON', 'WORLD_UP', 'ACCESS', 'RATE', 'LATE', 'MIDDLES', 'UNFIT', 'read_cameras', 'read_words', 'read_poses',
-           'frame_rate', 'frame_of_pose', 'read', 'camera_rows']
+           'frame_rate', 'frame_of_pose', 'videos_of', 'read', 'camera_rows']
 
 # %% ../../nbs/datasets/aist.ipynb #442248c8
 from collections.abc import Collection, Iterator
@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from .native import VideoFrame, box_of, make_camera, row, video_length, whole_rows
+from .native import VideoFrame, make_camera, video_length, whole_rows
 from .native_files import NativeError, field, load_json, load_pickle, reading, require
+from .reader_steps import posed_row
 from .views import View
 from ..examples.rows import Example
 
@@ -42,18 +43,12 @@ def read_cameras(path: str | Path) -> dict[str, View]:
         def part(key, shape=(), kind=float):
             return field({"cameras": data}, path, f"cameras/{k}/{key}", shape, kind)
 
-        name, R = str(part("name", kind=str)), cv2.Rodrigues(part("rotation", (3,)))[0]
+        name = str(part("name", kind=str))
         if name in views:
             raise NativeError(path, f"cameras/{k}/name", "a name of its own", name)
-        camera = make_camera(
-            path,
-            name,
-            part("matrix", (3, 3)),
-            part("distortions", (5,)),
-            R,
-            -R.T @ part("translation", (3,)) * 10,
-            WORLD_UP,
-        )
+        R = cv2.Rodrigues(part("rotation", (3,)))[0]
+        position = -R.T @ part("translation", (3,)) * 10
+        camera = make_camera(path, name, part("matrix", (3, 3)), part("distortions", (5,)), R, position, WORLD_UP)
         views[name] = View(camera, tuple(part("size", (2,), int).tolist()))
     return views
 
@@ -87,6 +82,14 @@ def frame_of_pose(n_poses: int, rate: float) -> np.ndarray:
     return np.ceil(np.arange(1, n_poses + 1) * rate / RATE - 1e-6).astype(int) - 1
 
 # %% ../../nbs/datasets/aist.ipynb #d6c3c159
+def videos_of(root: Path, sequence: str, cameras: Collection[str] | None) -> dict[str, Path]:
+    "The videos of a sequence that were fetched, by camera (all, or these); without those that the owners leave out."
+    every = [f"c{k:02d}" for k in range(1, 10)]
+    videos = {c: root / f"videos/{sequence.replace('_cAll_', f'_{c}_')}.mp4" for c in every}
+    wanted = [c for c in every if (cameras is None or c in cameras) and (sequence, c) not in UNFIT]
+    return {c: videos[c] for c in wanted if videos[c].is_file()}
+
+
 @whole_rows
 def read(
     root: str | Path,  # holds `annotations` and `videos`
@@ -98,27 +101,21 @@ def read(
     `aist_19`, world mm with y up. NativeError naming the data set, file and field that is absent or wrong."""
     notes = Path(root) / "annotations"
     (names,) = require(notes, f"splits/pose_{split}.txt", dataset="AIST++", access=ACCESS)
-    settings, ignored = (
-        dict(read_words(notes / "cameras/mapping.txt", 2)),
-        {name for (name,) in read_words(notes / "ignore_list.txt", 1)},
-    )
     require(root, "videos/*.mp4", dataset="AIST", access=ACCESS)
+    mapping = notes / "cameras/mapping.txt"
+    settings = dict(read_words(mapping, 2))
+    ignored = {name for (name,) in read_words(notes / "ignore_list.txt", 1)}
     for (sequence,) in sorted(read_words(names, 1)):
-        videos = {
-            c: Path(root) / f"videos/{sequence.replace('_cAll_', f'_{c}_')}.mp4"
-            for c in (f"c{k:02d}" for k in range(1, 10))
-            if cameras is None or c in cameras
-        }
-        videos = {c: video for c, video in videos.items() if video.is_file() and (sequence, c) not in UNFIT}
+        videos = videos_of(Path(root), sequence, cameras)
         if sequence in ignored or not videos:
             continue
         if sequence not in settings:
-            raise NativeError(notes / "cameras/mapping.txt", sequence, "its setting", "no such line")
-        views, poses = read_cameras(notes / f"cameras/{settings[sequence]}.json"), notes / f"keypoints3d/{sequence}.pkl"
-        joints = read_poses(poses)
+            raise NativeError(mapping, sequence, "its setting", "no such line")
+        setting, poses = notes / f"cameras/{settings[sequence]}.json", notes / f"keypoints3d/{sequence}.pkl"
+        views, joints = read_cameras(setting), read_poses(poses)
         for c, video in videos.items():
             if c not in views:
-                raise NativeError(notes / f"cameras/{settings[sequence]}.json", c, "a camera", f"only {list(views)}")
+                raise NativeError(setting, c, "a camera", f"only {list(views)}")
             yield from camera_rows(split, sequence, c, views[c], video, poses, joints)
 
 # %% ../../nbs/datasets/aist.ipynb #d2b7865e
@@ -131,24 +128,18 @@ def camera_rows(split, sequence, name, view, video, poses, joints) -> Iterator[t
         raise NativeError(video, "size", f"{view.size} as calibrated", f"{VideoFrame(video, 0).size}")
     subject = next((word for word in sequence.split("_") if word[0] == "d"), "")
     for k, frame in enumerate(frames[frames < length].tolist()):
-        box = box_of(view.pixels(joints[k]), view.size)
-        if box is None:
-            continue
-        yield row(
+        yield posed_row(
             poses,
-            Example(
-                f"{sequence}/{name}/{k:06d}",
-                "aist",
-                split,
-                subject,
-                sequence,
-                k,
-                view.camera,
-                box,
-                view.size,
-                joints[k],
-                camera_name=name,
-            ),
             VideoFrame(video, frame),
-            19,
+            view.pixels(joints[k]),
+            example_id=f"{sequence}/{name}/{k:06d}",
+            dataset="aist",
+            split=split,
+            subject=subject,
+            sequence=sequence,
+            frame=k,
+            camera=view.camera,
+            image_size=view.size,
+            joints3d=joints[k],
+            camera_name=name,
         )

@@ -17,8 +17,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from .c3d_files import read_c3d
-from .native import box_of, make_camera, row, whole_rows
+from .native import attempt, make_camera, whole_rows
 from .native_files import NativeError, checked, reading, require
+from .reader_steps import apart, posed_row
 from ..examples.images import encode_jpeg
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
@@ -77,7 +78,8 @@ def read_cameras(root: str | Path, cluster: str) -> list[Camera]:
         R, t = np.array(R.split(), float).reshape(3, 3), np.array(t.split(), float).reshape(3)
     with reading(inner, "OpenCV file with Camera_1 ..."):
         storage = cv2.FileStorage(inner.read_text("utf-8"), cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
-        nodes = [storage.getNode(f"Camera_{i + 1}") for i in range(int(storage.getNode("Number of cameras").real()))]
+        count = int(storage.getNode("Number of cameras").real())
+        nodes = [storage.getNode(f"Camera_{i + 1}") for i in range(count)]
         values = [{key: node.getNode(key).mat() for key in ("K", "Dist", "PosRel")} for node in nodes]
     if not values:
         raise NativeError(inner, "Number of cameras", "1 or more", "0")
@@ -85,14 +87,12 @@ def read_cameras(root: str | Path, cluster: str) -> list[Camera]:
 
 # %% ../../nbs/datasets/bmhad.ipynb #68f21625
 def _camera(path, name, values, R, t):
-    K, lens, place = (
-        checked(values[key], path, f"{name}, {key}", shape)
-        for key, shape in (("K", (3, 3)), ("Dist", None), ("PosRel", None))
-    )
-    place, lens = (
-        checked(place.ravel(), path, f"{name}, PosRel", (6,)),
-        checked(lens.ravel(), path, f"{name}, Dist", (4,)),
-    )
+    def part(key, shape=None):
+        return checked(values[key], path, f"{name}, {key}", shape)
+
+    K = part("K", (3, 3))
+    place = checked(part("PosRel").ravel(), path, f"{name}, PosRel", (6,))
+    lens = checked(part("Dist").ravel(), path, f"{name}, Dist", (4,))
     if not np.isfinite(place).all():
         raise NativeError(path, f"{name}, PosRel", "finite numbers", str(place))
     turn = cv2.Rodrigues(place[3:])[0]
@@ -107,24 +107,28 @@ def read_markers(path: str | Path) -> Float[np.ndarray, "frame 43 3"]:
     return checked(read_c3d(path), path, "points", (None, 43, 3))[..., [0, 2, 1]] * [-1, 1, 1]
 
 
-def read_correspondences(path: str | Path, n_poses: int) -> np.ndarray:
-    "The numbers of the images, and the row of the C3D file of each. NativeError for a row that the file does not have."
+def read_correspondences(path: str | Path, n_poses: int) -> list[tuple[int, int] | NativeError]:
+    """The number of each image and its row of the C3D file, which has `n_poses`; the NativeError in the place of a line
+    that cannot be right. NativeError for lines out of order."""
     with reading(path, "text file of image, time, row"):
-        table = checked(
-            [[float(v) for v in line.split()] for line in Path(path).read_text("utf-8").splitlines() if line.strip()],
-            path,
-            "rows",
-            (None, 3),
-        )
-    numbers, rows = (checked(table[:, i], path, f"column {i + 1}", (None,), int) for i in (0, 2))
-    if not ((0 <= rows) & (rows < n_poses)).all() or (np.diff(rows) < 0).any() or (np.diff(numbers) < 1).any():
-        raise NativeError(
-            path,
-            "columns 1 and 3",
-            f"images and rows in order, rows from 0 to {n_poses - 1}",
-            f"rows {rows.min()} to {rows.max()}",
-        )
-    return np.stack([numbers, rows], 1)
+        lines = Path(path).read_text("utf-8").splitlines()
+    pairs = [
+        attempt(_correspondence, path, number, line, n_poses) for number, line in enumerate(lines, 1) if line.strip()
+    ]
+    images, rows = np.array(apart(pairs)[0], int).reshape(-1, 2).T
+    if (np.diff(rows) < 0).any() or (np.diff(images) < 1).any():
+        raise NativeError(path, "columns 1 and 3", "images and rows in order", f"images {images.tolist()}"[:120])
+    return pairs
+
+
+def _correspondence(path, number, line, n_poses):
+    try:
+        image, _, row = (float(word) for word in line.split())
+    except ValueError as error:
+        raise NativeError(path, f"line {number}", "image, time, row", str(error)) from None
+    if not (image.is_integer() and row.is_integer() and 0 <= row < n_poses):
+        raise NativeError(path, f"line {number}", f"an image, and a row from 0 to {n_poses - 1}", repr(line[:80]))
+    return int(image), int(row)
 
 # %% ../../nbs/datasets/bmhad.ipynb #d6c3c159
 @whole_rows
@@ -153,31 +157,33 @@ def _one_camera(root, path, take, markers, cluster, i, camera):
     folder = "/".join(part.upper() for part in take)
     if cluster[0] == "l":
         table = root / f"Camera/Correspondences/corr_moc_img_{name}.txt"
-        picture, camera_name = (
-            f"Camera/Cluster{number}/Cam{i:02d}/{folder}/img_{cluster}_c{i:02d}_{name}_%05d.pgm",
-            f"{cluster}_c{i:02d}",
-        )
+        camera_name = f"{cluster}_c{i:02d}"
+        pictures = root / f"Camera/Cluster{number}/Cam{i:02d}/{folder}"
+        prefix, ending = f"img_{camera_name}_{name}", "pgm"
     else:
         table = root / f"Kinect/Correspondences/corr_moc_kin{number}_{name}.txt"
-        picture, camera_name = f"Kinect/Kin{number}/{folder}/kin_{cluster}_{name}_color_%05d.ppm", cluster
-    for frame, line in read_correspondences(table, len(markers)).tolist():
-        file = NetpbmFile(root / (picture % frame))
-        if (box := box_of(camera.project(markers[line]), file.size)) is not None:
-            yield row(
-                path,
-                Example(
-                    f"{name}/{camera_name}/{frame:05d}",
-                    "bmhad",
-                    "train",
-                    take[0],
-                    f"{take[1]}_{take[2]}",
-                    frame,
-                    camera,
-                    box,
-                    file.size,
-                    markers[line],
-                    camera_name=camera_name,
-                ),
-                file,
-                43,
-            )
+        camera_name = cluster
+        pictures = root / f"Kinect/Kin{number}/{folder}"
+        prefix, ending = f"kin_{cluster}_{name}_color", "ppm"
+
+    def image_row(image, row):
+        picture = NetpbmFile(pictures / f"{prefix}_{image:05d}.{ending}")
+        size = picture.size
+        return posed_row(
+            path,
+            picture,
+            camera.project(markers[row]),
+            example_id=f"{name}/{camera_name}/{image:05d}",
+            dataset="bmhad",
+            split="train",
+            subject=take[0],
+            sequence=f"{take[1]}_{take[2]}",
+            frame=image,
+            camera=camera,
+            image_size=size,
+            joints3d=markers[row],
+            camera_name=camera_name,
+        )
+
+    for pair in read_correspondences(table, len(markers)):
+        yield pair if isinstance(pair, NativeError) else attempt(image_row, *pair)

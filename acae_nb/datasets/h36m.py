@@ -17,8 +17,9 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from .imar import laboratory_lens
-from .native import VideoFrame, box_of, make_camera, projection_fault, row, video_length, whole_rows
+from .native import VideoFrame, attempt, box_of, make_camera, projection_fault, row, whole_rows
 from .native_files import NativeError, checked, reading, require
+from .reader_steps import frame_of
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
 
@@ -58,19 +59,10 @@ def read_cdf(
         raise ImportError("reading CDF files needs cdflib: pip install acae_nb[datasets]") from None
     with reading(path, "CDF file with a variable Pose"):
         values = np.asarray(cdflib.CDF(str(path)).varget("Pose"))
-    if (
-        values.dtype.kind != "f"
-        or values.ndim != 3
-        or values.shape[0] != 1
-        or values.shape[2] != 32 * dimensions
-        or not values.size
-    ):
-        raise NativeError(
-            path,
-            "Pose",
-            f"numbers of shape [1, frames, {32 * dimensions}]",
-            f"{values.dtype} of shape {list(values.shape)}",
-        )
+    of_one_record = values.ndim == 3 and values.shape[0] == 1 and values.shape[2] == 32 * dimensions
+    if values.dtype.kind != "f" or not of_one_record or not values.size:
+        expected = f"numbers of shape [1, frames, {32 * dimensions}]"
+        raise NativeError(path, "Pose", expected, f"{values.dtype} of shape {list(values.shape)}")
     return values.reshape(-1, 32, dimensions).astype(float)
 
 # %% ../../nbs/datasets/h36m.ipynb #47668acf
@@ -107,37 +99,38 @@ def mask_boxes(
     px: Float[np.ndarray, "frame 25 2"],  # projected joints
     moved: Float[np.ndarray, "frame 2"],  # how far the correction of subject 9 moved them, px
     image_size: tuple[int, int],
-) -> Iterator[Float[np.ndarray, " 4"] | None]:
-    "The owners' box of every frame, moved like the joints. NativeError for a missing or broken file."
+) -> Iterator[Float[np.ndarray, " 4"] | NativeError | None]:
+    """The owners' box of every frame, moved like the joints; None where nobody is, the NativeError in the place of a
+    mask that is none. NativeError for a missing or broken file."""
     try:
         import h5py
     except ImportError:
         raise ImportError("reading MATLAB 7.3 files needs h5py: pip install acae_nb[datasets]") from None
-    require(
-        Path(path).parent, glob.escape(Path(path).name), dataset="h36m", access=f"{ACCESS}; or pass boxes=joint_boxes"
-    )
+    access = f"{ACCESS}; or pass boxes=joint_boxes"
+    require(Path(path).parent, glob.escape(Path(path).name), dataset="h36m", access=access)
     with reading(path, "MATLAB 7.3 file with a cell array Masks"), h5py.File(path) as file:
         references = file["Masks"][: len(px), 0]
         if len(references) < len(px):
             raise NativeError(path, "Masks", f"{len(px)} images", str(len(references)))
         boxes = [
-            _mask_box(path, frame, file[reference][()].T, image_size) for frame, reference in enumerate(references)
+            attempt(_mask_box, path, frame, file[reference][()].T, image_size)
+            for frame, reference in enumerate(references)
         ]
     for box, (dx, dy) in zip(boxes, moved):
-        yield None if box is None else box + [dx, dy, 0, 0]
+        yield box + [dx, dy, 0, 0] if isinstance(box, np.ndarray) else box
 
 
 def _mask_box(path, frame, mask, image_size):
     if mask.shape != tuple(image_size)[::-1]:
         raise NativeError(path, f"Masks, frame {frame}", f"an image of {image_size} px", f"shape {mask.shape[::-1]}")
-    x, y = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-    if (
-        not np.array_equal(mask, np.outer(mask.any(1), mask.any(0)))
-        or len(x)
-        and (x[-1] - x[0] >= len(x) or y[-1] - y[0] >= len(y))
-    ):
+    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    if not len(columns):
+        return None
+    box = np.array([columns[0], rows[0], len(columns), len(rows)], float)
+    filled = np.array_equal(mask, np.outer(mask.any(1), mask.any(0)))
+    if not filled or np.ptp(columns) >= len(columns) or np.ptp(rows) >= len(rows):
         raise NativeError(path, f"Masks, frame {frame}", "a rectangle of 1 in an image of 0", "another picture")
-    return np.array([x[0], y[0], len(x), len(y)], float) if len(x) else None
+    return box
 
 # %% ../../nbs/datasets/h36m.ipynb #90823cd4
 def joint_boxes(
@@ -172,34 +165,39 @@ def read(
 # %% ../../nbs/datasets/h36m.ipynb #9b70026a
 def _one_camera(folder, split, path, raw, shift, camera, name, boxes):
     sequence, file = path.stem, f"{path.stem}.{name}"
-    video, projections = folder / "Videos" / f"{file}.mp4", folder / "MyPoseFeatures/D2_Positions" / f"{file}.cdf"
-    if (n_frames := video_length(video)) < len(raw):
-        raise NativeError(video, "frames", f"at least the {len(raw)} of {path}", str(n_frames))
-    joints, size = raw[:, RAW_JOINTS] + shift, VideoFrame(video, 0).size
-    if projections.exists():
-        px = checked(read_cdf(projections, 2), projections, "Pose", (len(raw), 32, 2))
-    else:
-        px = np.full((len(raw), 32, 2), np.nan)
+    video = folder / "Videos" / f"{file}.mp4"
+    size = VideoFrame(video, 0).size
+    joints = raw[:, RAW_JOINTS] + shift
+    projections = folder / "MyPoseFeatures/D2_Positions" / f"{file}.cdf"
+    px = _stated_pixels(projections, len(raw))
+
+    def frame_row(frame, box):
+        if box is None or isinstance(box, NativeError):
+            return box
+        example = Example(
+            f"{folder.name}/{sequence}/{name}/{frame:06d}",
+            "h36m",
+            split,
+            subject=folder.name,
+            sequence=sequence,
+            frame=frame,
+            camera=camera,
+            box=box,
+            image_size=size,
+            joints3d=joints[frame],
+            camera_name=name,
+        )
+        picture = frame_of(video, frame)
+        fault = projection_fault(projections, raw[frame], camera, px[frame], 0.02 * size[0], str(frame))
+        return fault or row(path, example, picture)
+
+    masks = folder / "MySegmentsMat/ground_truth_bb" / f"{file}.mat"
     moved = camera.project(raw[:, 0] + shift) - camera.project(raw[:, 0])
-    for frame, box in enumerate(
-        boxes(folder / "MySegmentsMat/ground_truth_bb" / f"{file}.mat", camera.project(joints), moved, size)
-    ):
-        if box is not None:
-            yield projection_fault(projections, raw[frame], camera, px[frame], 0.02 * size[0], str(frame)) or row(
-                path,
-                Example(
-                    f"{folder.name}/{sequence}/{name}/{frame:06d}",
-                    "h36m",
-                    split,
-                    folder.name,
-                    sequence,
-                    frame,
-                    camera,
-                    box,
-                    size,
-                    joints[frame],
-                    camera_name=name,
-                ),
-                VideoFrame(video, frame),
-                25,
-            )
+    for frame, box in enumerate(boxes(masks, camera.project(joints), moved, size)):
+        yield attempt(frame_row, frame, box)
+
+
+def _stated_pixels(projections, n):
+    if not projections.exists():
+        return np.full((n, 32, 2), np.nan)
+    return checked(read_cdf(projections, 2), projections, "Pose", (n, 32, 2))

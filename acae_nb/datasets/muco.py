@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SKELETON', 'SHORT_LENGTH', 'ACCESS', 'CHAIR', 'read_composites', 'load_recordings', 'chair', 'everybody', 'Pasted',
-           'picture_rows', 'read']
+           'picture_number', 'picture_rows', 'person_row', 'read']
 
 # %% ../../nbs/datasets/muco.ipynb #442248c8
 from collections.abc import Collection, Iterator
@@ -17,8 +17,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from .mpi_inf_3dhp import SHORT_VIDEOS, Recording, foreground, read_calibration, read_recording
-from .native import ImageFile, Masked, VideoFrame, box_of, row, video_length, whole_rows
+from .native import ImageFile, Masked, Row, VideoFrame, attempt, box_of, row, video_length, whole_rows
 from .native_files import NativeError, checked, load_mat, reading, require
+from .reader_steps import apart, picture_of
 from ..examples.rows import Example
 
 # %% ../../nbs/datasets/muco.ipynb #12bbd4fe
@@ -30,32 +31,28 @@ ACCESS = "muco-3dhp.zip of gvv.mpi-inf.mpg.de/projects/SingleShotMultiPerson, ru
 def read_composites(
     path: str | Path,
     pictures: Collection[int],  # their numbers, from 1; of the 660,000 only these are read
-) -> dict[int, Int[np.ndarray, "4 4"]]:
-    """Subject, sequence (from 1), camera (from 0) and frame of the four people of each of these pictures. NativeError
-    naming file and entry."""
+) -> dict[int, list[Int[np.ndarray, " 4"] | NativeError]]:
+    """Subject, sequence (from 1), camera (from 0) and frame of the four people of each of these pictures; the
+    NativeError in the place of one that cannot be. NativeError for a file that has not so many pictures."""
     try:
         import h5py
     except ImportError:
         raise ImportError("reading MATLAB 7.3 files needs h5py: pip install acae_nb[datasets]") from None
+    last = max(pictures, default=0)
     with reading(path, "MATLAB 7.3 file with a cell array composite_info"), h5py.File(path) as file:
         cells = file["composite_info"][()]
-        if cells.ndim != 2 or len(cells) != 4 or max(pictures, default=0) > cells.shape[1]:
-            raise NativeError(
-                path,
-                "composite_info",
-                f"a cell array, {max(pictures, default=0)} (as there are pictures) or more x 4",
-                f"{cells.shape[::-1]}",
-            )
+        if cells.ndim != 2 or len(cells) != 4 or last > cells.shape[1]:
+            expected = f"a cell array, {last} (as there are pictures) or more x 4"
+            raise NativeError(path, "composite_info", expected, f"{cells.shape[::-1]}")
         people = {k: [file[file[cell][0, 0]][()] for cell in cells[:, k - 1]] for k in pictures}
-    return {k: np.array([_person(path, k, who) for who in four]) for k, four in people.items()}
+    return {k: [attempt(_person, path, k, who) for who in four] for k, four in people.items()}
 
 
 def _person(path, picture, who):
-    who = checked(who, path, f"composite_info, picture {picture}", (4,), int)
+    place = f"composite_info, picture {picture}"
+    who = checked(who, path, place, (4,), int)
     if (who < [1, 1, 0, 0]).any() or (who > [8, 2, 13, 10**6]).any():
-        raise NativeError(
-            path, f"composite_info, picture {picture}", "subject 1-8, sequence 1-2, camera 0-13 and a frame", f"{who}"
-        )
+        raise NativeError(path, place, "subject 1-8, sequence 1-2, camera 0-13 and a frame", f"{who}")
     return who
 
 # %% ../../nbs/datasets/muco.ipynb #ffacf01f
@@ -143,37 +140,53 @@ def _length(video):
     return video_length(video)
 
 
-def picture_rows(info: Path, k: int, file: Path, people: list[Pasted], split: str, first: int):
-    """Rows of the people who are in picture `k`; a NativeError for one whose frame the recording does not have."""
-    picture = ImageFile(file)
-    masks = [person.masks() for person in people]
-    if None not in masks:
+def picture_number(path: Path) -> int:
+    """The number that a picture is named by. NativeError for another name."""
+    if not path.stem.isdecimal():
+        raise NativeError(path, "name", "six digits", path.name)
+    return int(path.stem)
+
+
+def picture_rows(
+    info: Path, k: int, file: Path, people: list[Pasted | NativeError], split: str, first: int
+) -> Iterator[Row | NativeError | None]:
+    """Rows of the people who are in picture `k`, with the mask of everybody where it is known of all."""
+    pasted, broken = apart(people)
+    yield from broken
+    picture, masks = ImageFile(file), [person.masks() for person in pasted]
+    if not broken and None not in masks:
         picture = Masked(picture, everybody, (tuple(masks),))
-    for person in people:
-        if person.lost:
-            continue
-        if not person.known:
-            last = len(person.recording.joints3d) + first
-            expected = f"a frame of {person.sequence}, from {first} and below {last}"
-            yield NativeError(info, f"composite_info, picture {k}", expected, f"{person.frame + first}")
-            continue
-        box = person.box
-        if box is None:
-            continue
-        example = Example(
-            f"{k:06d}/{person.number}",
-            "muco",
-            split,
-            person.subject,
-            person.sequence,
-            k,
-            person.recording.view.camera,
-            box,
-            person.recording.view.size,
-            person.recording.joints3d[person.frame],
-            camera_name=str(person.camera),
-        )
-        yield person.recording.faults.get(person.frame) or row(info, example, picture, 28)
+    for person in pasted:
+        yield attempt(person_row, info, k, picture, person, split, first)
+
+
+def person_row(info: Path, k: int, picture, person: Pasted, split: str, first: int) -> Row | NativeError | None:
+    """The row of a person; None for one whose video is lost, or out of the picture. NativeError for a frame that the
+    recording does not have, or a picture of another size than the recording's."""
+    recording = person.recording
+    if person.lost:
+        return None
+    if not person.known:
+        expected = f"a frame of {person.sequence}, from {first} and below {len(recording.joints3d) + first}"
+        raise NativeError(info, f"composite_info, picture {k}", expected, f"{person.frame + first}")
+    box = person.box
+    if box is None:
+        return None
+    picture_of(picture.path, recording.view.size)
+    example = Example(
+        f"{k:06d}/{person.number}",
+        "muco",
+        split,
+        subject=person.subject,
+        sequence=person.sequence,
+        frame=k,
+        camera=recording.view.camera,
+        box=box,
+        image_size=recording.view.size,
+        joints3d=recording.joints3d[person.frame],
+        camera_name=str(person.camera),
+    )
+    return recording.faults.get(person.frame) or row(info, example, picture)
 
 # %% ../../nbs/datasets/muco.ipynb #d6c3c159
 @whole_rows
@@ -191,16 +204,19 @@ def read(
     """
     root = Path(root)
     (info,) = require(root, "sampled_dataset_info.mat", dataset="MuCo-3DHP", access=ACCESS)
-    files = {
-        int(f.stem): f for f in require(root, "unaugmented_set_001/**/??????.jpg", dataset="MuCo-3DHP", access=ACCESS)
-    }
-    people = read_composites(info, sorted(files))
-    used = {tuple(p[:3]) for four in people.values() for p in four.tolist()}
+    pictures = require(root, "unaugmented_set_001/**/??????.jpg", dataset="MuCo-3DHP", access=ACCESS)
+    files = {picture_number(file): file for file in pictures}
+    composites = read_composites(info, sorted(files))
     recordings = root / "mpi_inf_3dhp" if recordings is None else Path(recordings)
-    loaded = load_recordings(recordings, used, poses)
+    known, _ = apart(who for four in composites.values() for who in four)
+    loaded = load_recordings(recordings, {tuple(who[:3].tolist()) for who in known}, poses)
+
+    def pasted(number, who):
+        if isinstance(who, NativeError):
+            return who
+        s, q, c, named = who.tolist()
+        return Pasted(number, recordings / f"S{s}/Seq{q}", f"S{s}", f"S{s}/Seq{q}", c, named - first, loaded[s, q, c])
+
     for k in sorted(files):
-        pasted = [
-            Pasted(number, recordings / f"S{s}/Seq{q}", f"S{s}", f"S{s}/Seq{q}", c, named - first, loaded[s, q, c])
-            for number, (s, q, c, named) in enumerate(people[k].tolist())
-        ]
-        yield from picture_rows(info, k, files[k], pasted, split, first)
+        people = [pasted(number, who) for number, who in enumerate(composites[k])]
+        yield from picture_rows(info, k, files[k], people, split, first)

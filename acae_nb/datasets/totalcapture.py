@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from .native import Masked, VideoFrame, box_of, bright, make_camera, row, video_length, whole_rows
+from .native import Masked, VideoFrame, attempt, bright, make_camera, video_length, whole_rows
 from .native_files import NativeError, checked, reading, require
+from .reader_steps import number_lines, posed_row
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
 
@@ -27,42 +28,50 @@ ACCESS = "https://cvssp.org/data/totalcapture"
 INCH = 25.4
 
 # %% ../../nbs/datasets/totalcapture.ipynb #47f75ef7
-def read_joints(path: str | Path) -> Float[np.ndarray, "frame 21 3"]:
-    "World mm. NativeError for other names, or a line that does not hold 63 numbers."
+def _lines(path):
     with reading(path, "text file with a line of joint names and a line of numbers per frame"):
         names, *lines = Path(path).read_text("utf-8").splitlines()
-        values = [np.array(line.split(), float) for line in lines if line.strip()]
-    rotations = Path(path).with_name("gt_skel_gbl_ori.txt")
-    with reading(rotations, "text file with as many lines as gt_skel_gbl_pos.txt"):
-        n_lines = sum(bool(line.strip()) for line in rotations.read_text("utf-8").splitlines()) - 1
-    if abs(n_lines - len(values)) > 0.01 * n_lines:
-        raise NativeError(path, "lines", f"as many as {rotations.name} has, {n_lines}", str(len(values)))
+    return names, [(number, line) for number, line in enumerate(lines, 2) if line.strip()]
+
+
+def _joints(path, number, line):
+    try:
+        values = [float(word) for word in line.split()]
+    except ValueError as error:
+        raise NativeError(path, f"line {number}", "numbers", str(error)) from None
+    return INCH * checked(values, path, f"line {number}", (63,)).reshape(21, 3)
+
+
+def read_joints(path: str | Path) -> list[Float[np.ndarray, "21 3"] | NativeError]:
+    """World mm of every frame; the NativeError in the place of a line that does not hold 63 numbers. NativeError for
+    other names, or fewer lines than the file of rotations has."""
+    names, lines = _lines(path)
     if names.split() != NAMES:
         raise NativeError(path, "first line", f"the names {NAMES}", names[:200])
-    if n_lines > len(values):
-        values.pop()  # where a file broke off, its last number may lack digits
-    return INCH * checked(values[:n_lines], path, "joints", (None, 63)).reshape(-1, 21, 3)
+    rotations = Path(path).with_name("gt_skel_gbl_ori.txt")
+    count = len(_lines(rotations)[1])
+    if abs(count - len(lines)) > 0.01 * count:
+        raise NativeError(path, "lines", f"as many as {rotations.name} has, {count}", str(len(lines)))
+    if count > len(lines):
+        lines.pop()  # where a file broke off, its last number may lack digits
+    return [attempt(_joints, path, number, line) for number, line in lines[:count]]
 
 # %% ../../nbs/datasets/totalcapture.ipynb #31d1f896
 def read_cameras(path: str | Path) -> list[Camera]:
     "The cameras, 1 to 8 in order; mm, world y up. NativeError for a line that is missing or not of numbers."
-    with reading(path, "text file with 7 lines per camera"):
-        head, *lines = [
-            np.array(line.split(), float) for line in Path(path).read_text("utf-8").splitlines() if line.strip()
-        ]
-    if not len(head) or len(lines) != 7 * head[0] or not lines:
+    head, *lines = number_lines(path) or [[]]
+    if not head or not lines or len(lines) != 7 * head[0]:
         raise NativeError(path, "lines", "a number of cameras, and 7 lines for each", f"{head} and {len(lines)} lines")
     return [_camera(path, f"cam{i + 1}", lines[7 * i : 7 * i + 7]) for i in range(len(lines) // 7)]
 
 
 def _camera(path, name, lines):
+    counts = (4, 4, 1, 3, 3, 3, 3)
     _, (fx, fy, cx, cy), (k,), *R, t = (
-        checked(line, path, f"{name}, line {i + 1}", (n,))
-        for i, (line, n) in enumerate(zip(lines, (4, 4, 1, 3, 3, 3, 3)))
+        checked(line, path, f"{name}, line {i}", (count,)) for i, (line, count) in enumerate(zip(lines, counts), 1)
     )
-    return make_camera(
-        path, name, [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], [k, 0, 0, 0], R, -1000 * np.transpose(R) @ t, (0, 1, 0)
-    )
+    K = [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]
+    return make_camera(path, name, K, [k, 0, 0, 0], R, -1000 * np.transpose(R) @ t, (0, 1, 0))
 
 # %% ../../nbs/datasets/totalcapture.ipynb #13d58615
 TESTED = ("walking2", "freestyle3", "acting3")
@@ -85,40 +94,40 @@ def read(
     with_mattes = (root / "mattes").is_dir()
     cameras = read_cameras(*require(root, "calibration.cal", dataset="totalcapture", access=ACCESS))
     for path in require(root, "vicon/S*/*/gt_skel_gbl_pos.txt", dataset="totalcapture", access=ACCESS):
-        *_, subject, sequence, _ = path.parts
+        subject, sequence = path.parts[-3:-1]
         if in_split(subject, sequence, split):
             joints = read_joints(path)
             for i, camera in enumerate(cameras, 1):
-                (video,) = require(
-                    root, f"video/**/TC_{subject}_{sequence}_cam{i}.mp4", dataset="totalcapture", access=ACCESS
-                )
+                pattern = f"video/**/TC_{subject}_{sequence}_cam{i}.mp4"
+                (video,) = require(root, pattern, dataset="totalcapture", access=ACCESS)
                 mattes = root / "mattes" / video.relative_to(root / "video") if with_mattes else None
-                yield from _one_camera(path, joints, camera, video, mattes, subject, sequence, f"cam{i}", split)
+                yield from _one_camera(path, joints, camera, video, mattes, f"cam{i}", split)
 
 
-def _one_camera(path, joints, camera, video, mattes, subject, sequence, name, split):
+def _one_camera(path, joints, camera, video, mattes, name, split):
+    subject, sequence = path.parts[-3:-1]
     size = VideoFrame(video, 0).size
     n_mattes = video_length(mattes) if mattes else 0
-    for frame in range(min(len(joints), video_length(video))):
-        if (box := box_of(camera.project(joints[frame]), size)) is not None:
-            picture = VideoFrame(video, frame)
-            if frame < n_mattes:
-                picture = Masked(picture, bright, (VideoFrame(mattes, frame), 127))
-            yield row(
+    for frame, pose in enumerate(joints[: video_length(video)]):
+        picture = VideoFrame(video, frame)
+        if frame < n_mattes:
+            picture = Masked(picture, bright, (VideoFrame(mattes, frame), 127))
+        yield (
+            pose
+            if isinstance(pose, NativeError)
+            else posed_row(
                 path,
-                Example(
-                    f"{subject}/{sequence}/{name}/{frame:06d}",
-                    "totalcapture",
-                    split,
-                    subject,
-                    sequence,
-                    frame,
-                    camera,
-                    box,
-                    size,
-                    joints[frame],
-                    camera_name=name,
-                ),
                 picture,
-                21,
+                camera.project(pose),
+                example_id=f"{subject}/{sequence}/{name}/{frame:06d}",
+                dataset="totalcapture",
+                split=split,
+                subject=subject,
+                sequence=sequence,
+                frame=frame,
+                camera=camera,
+                image_size=size,
+                joints3d=pose,
+                camera_name=name,
             )
+        )

@@ -17,8 +17,9 @@ import numpy as np
 from jaxtyping import Float
 
 from .c3d_files import read_c3d
-from .native import VideoFrame, box_of, make_camera, row, video_length, whole_rows
+from .native import VideoFrame, attempt, make_camera, whole_rows
 from .native_files import NativeError, checked, field, reading, require
+from .reader_steps import frame_of, number_lines, posed_row
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
 
@@ -40,12 +41,12 @@ def calibration_of(path: str | Path) -> str:
 # %% ../../nbs/datasets/umpm.ipynb #c9023453
 def read_camera(path: str | Path) -> Camera:
     "One camera; mm, world z up. NativeError for lines that are missing or not of numbers."
-    with reading(path, "text file with 6 lines of numbers"):
-        lines = [np.array(line.split(), float) for line in Path(path).read_text("utf-8").splitlines() if line.strip()]
+    lines = number_lines(path)
     if len(lines) != 6:
         raise NativeError(path, "lines", "6", str(len(lines)))
+    counts = (3, 3, 3, 4, 3, 3)
     *K, lens, turn, t = (
-        checked(line, path, f"line {i + 1}", (n,)) for i, (line, n) in enumerate(zip(lines, (3, 3, 3, 4, 3, 3)))
+        checked(line, path, f"line {i}", (count,)) for i, (line, count) in enumerate(zip(lines, counts), 1)
     )
     R = cv2.Rodrigues(turn)[0]
     return make_camera(path, Path(path).stem, K, lens, R, -R.T @ t, (0, 0, 1))
@@ -69,45 +70,39 @@ def read(
     if split != "train":
         raise NativeError(root, "split", "'train'", repr(split))
     for path in require(root, "*.json", dataset="umpm", access=ACCESS):
-        if path.stem not in LEFT_OUT:
-            calibration, (poses,) = (
-                calibration_of(path),
-                require(root, f"Groundtruth/{glob.escape(path.stem)}_vm.c3d", dataset="umpm", access=ACCESS),
-            )
+        sequence = path.stem
+        if sequence not in LEFT_OUT:
+            calibration = calibration_of(path)
+            pattern = f"Groundtruth/{glob.escape(sequence)}_vm.c3d"
+            (poses,) = require(root, pattern, dataset="umpm", access=ACCESS)
             joints = read_joints(poses)
             for name in "fsrl":
-                yield from _one_camera(
-                    poses,
-                    joints,
-                    read_camera(root / f"Calib/{calibration}_{name}.ini"),
-                    root / f"Video/{path.stem}_{name}.avi",
-                    path.stem,
-                    name,
-                )
+                camera = read_camera(root / f"Calib/{calibration}_{name}.ini")
+                yield from _one_camera(poses, joints, camera, root / f"Video/{sequence}_{name}.avi", sequence, name)
 
 
 def _one_camera(path, joints, camera, video, sequence, name):
-    if (n_frames := video_length(video)) < joints.shape[1]:
-        raise NativeError(video, "frames", f"at least the {joints.shape[1]} of {path}", str(n_frames))
     size = VideoFrame(video, 0).size
-    for frame in range(joints.shape[1]):
-        for person, pose in enumerate(joints[:, frame]):
-            if (box := box_of(camera.project(pose), size)) is not None:
-                yield row(
-                    path,
-                    Example(
-                        f"{sequence}/{name}/{frame:06d}/{person}",
-                        "umpm",
-                        "train",
-                        f"{sequence} {person}",
-                        sequence,
-                        frame,
-                        camera,
-                        box,
-                        size,
-                        pose,
-                        camera_name=name,
-                    ),
-                    VideoFrame(video, frame),
-                    15,
-                )
+
+    def person_row(frame, person):
+        pose = joints[person, frame]
+        return posed_row(
+            path,
+            frame_of(video, frame),
+            camera.project(pose),
+            example_id=f"{sequence}/{name}/{frame:06d}/{person}",
+            dataset="umpm",
+            split="train",
+            subject=f"{sequence} {person}",
+            sequence=sequence,
+            frame=frame,
+            camera=camera,
+            image_size=size,
+            joints3d=pose,
+            camera_name=name,
+        )
+
+    n_people, n_frames = joints.shape[:2]
+    for frame in range(n_frames):
+        for person in range(n_people):
+            yield attempt(person_row, frame, person)

@@ -206,7 +206,7 @@ def test_refuses(tmp_path):
     with pytest.raises(NativeError, match="split"):
         list(h36m.read(tmp_path, "val"))
     write_video(tmp_path / "S1/Videos/Directions.55011271.mp4", [picture(0, SIZE)])
-    with pytest.raises(NativeError, match="Directions.55011271.mp4.*2.*found 1"):
+    with pytest.raises(NativeError, match="Directions.55011271.mp4: rows: .*frame 1: expected one of the 1 frames"):
         list(h36m.read(tmp_path, subjects=(1,)))
 
 

@@ -80,7 +80,9 @@ def test_refuses(tmp_path):
     cells = np.empty((1, 2), object)
     cells[0, 0], cells[0, 1] = np.ones((19, 3)), np.ones((18, 3))
     savemat(root / "multi_view_data/HipHop/HipHop_HipHop1_GT.mat", {"GTpose2": cells})
-    with pytest.raises(NativeError, match="HipHop1_GT.mat: GTpose2, frame 1: expected numbers of shape .19, 3."):
+    with pytest.raises(
+        NativeError, match="HipHop1_GT.mat: rows: .*GTpose2, frame 1: expected numbers of shape .19, 3."
+    ):
         list(mads.read(root))
     (root / "multi_view_data/HipHop/HipHop_HipHop1_GT.mat").unlink()
     with pytest.raises(NativeError, match="HipHop1_GT.mat"):

@@ -77,7 +77,7 @@ def test_refuses(tmp_path):
     with pytest.raises(NativeError, match="split"):
         list(umpm.read(root, "test"))
     write_video(root / "Video/p1_table_2_s.avi", [picture(0, SIZE)])
-    with pytest.raises(NativeError, match="p1_table_2_s.avi: frames: expected at least the 3"):
+    with pytest.raises(NativeError, match="p1_table_2_s.avi: rows: .*frame 1: expected one of the 1 frames"):
         list(umpm.read(root))
     write_c3d(root / "Groundtruth/p1_table_2_vm.c3d", people(0, 4, n_joints=14))
     with pytest.raises(NativeError, match="p1_table_2_vm.c3d: points: expected 15 or 30.*found 14"):
