@@ -52,9 +52,9 @@ def read_joints(path: str | Path) -> list[Float[np.ndarray, "19 3"] | NativeErro
 
 
 def _joints(path, t, pose):
-    short = np.shape(pose)[:1] == (15,)
+    order = list(OF_15) if np.shape(pose)[:1] == (15,) else list(range(19))
     joints = np.full((19, 3), np.nan)
-    joints[list(OF_15) if short else slice(None)] = checked(pose, path, f"GTpose2, frame {t}", (15, 3) if short else (19, 3))
+    joints[order] = checked(pose, path, f"GTpose2, frame {t}", (len(order), 3))
     return joints
 
 # %% ../../nbs/datasets/mads.ipynb #c9023453

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from .coco import distant_camera
 from .native import box_of, whole_rows
 from .native_files import NativeError
 from acae_nb.datasets.own_files import (
@@ -20,7 +21,6 @@ from acae_nb.datasets.own_files import (
     alike,
     alike_file,
     cameras_from,
-    distant_camera,
     picture_size,
     read_object,
     row_problems,
@@ -62,32 +62,14 @@ def read_columns(path: Path, skeleton: Skeleton) -> tuple[pd.DataFrame, list[Pro
     if path.suffix == ".csv" and (separator := _other_separator(path)):
         expected = "cells separated by commas, and numbers with points"
         return pd.DataFrame(), [Problem(str(path), None, "file", expected, separator)]
-    axes = [f"{joint}.{axis}" for joint in skeleton.joints for axis in "xyz"]
     try:
         table = pd.read_csv(path, dtype=str, skipinitialspace=True) if path.suffix == ".csv" else pd.read_parquet(path)
     except Exception as error:
-        return pd.DataFrame(), [
-            Problem(str(path), None, "file", "a table", f"{type(error).__name__}: {' '.join(str(error).split())[:160]}")
-        ]
-    known = [*TEXTS, *NUMBERS, *axes]
-    problems = [
-        Problem(str(path), None, column, f"a column of the layout{alike(column, known)}", "a column that is none")
-        for column in table
-        if column not in known
-    ]
-    flat, labelled = (
-        not any(column.endswith(".z") for column in table),
-        [joint for joint in skeleton.joints if f"{joint}.x" in table],
-    )
-    needed = [
-        "image",
-        *(f"{joint}.{axis}" for joint in labelled or skeleton.joints[:1] for axis in "xyz"[: 2 if flat else 3]),
-        *([] if flat else ["camera"]),
-    ]
-    problems += [
-        Problem(str(path), None, column, "a column of this name", "none") for column in needed if column not in table
-    ]
-    for column in (c for c in table if c in NUMBERS or c in axes):
+        found = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        return pd.DataFrame(), [Problem(str(path), None, "file", "a table", found)]
+    axes = [f"{joint}.{axis}" for joint in skeleton.joints for axis in "xyz"]
+    problems = [*_unknown_columns(path, table, [*TEXTS, *NUMBERS, *axes]), *_lacking_columns(path, table, skeleton)]
+    for column in [column for column in table if column in NUMBERS or column in axes]:
         numbers = pd.to_numeric(table[column], errors="coerce")
         problems += [
             Problem(str(path), int(k), column, "a number or nothing", repr(table[column][k]))
@@ -97,6 +79,25 @@ def read_columns(path: Path, skeleton: Skeleton) -> tuple[pd.DataFrame, list[Pro
     for column, default in (TEXTS | NUMBERS).items():
         table[column] = table[column].fillna(default) if column in table else default
     return table, problems
+
+
+def _unknown_columns(path, table, known):
+    """The problems of columns that the layout does not have."""
+    for column in table:
+        if column not in known:
+            yield Problem(
+                str(path), None, column, f"a column of the layout{alike(column, known)}", "a column that is none"
+            )
+
+
+def _lacking_columns(path, table, skeleton):
+    """The problems of columns there must be: the image, every axis of a joint that has one, and in 3D the camera."""
+    flat = not any(column.endswith(".z") for column in table)
+    labelled = [joint for joint in skeleton.joints if f"{joint}.x" in table] or skeleton.joints[:1]
+    needed = ["image", *(f"{joint}.{axis}" for joint in labelled for axis in ("xy" if flat else "xyz"))]
+    for column in needed if flat else [*needed, "camera"]:
+        if column not in table:
+            yield Problem(str(path), None, column, "a column of this name", "none")
 
 
 def _other_separator(path):
