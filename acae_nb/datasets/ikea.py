@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from .native import Row, VideoFrame, attempt, make_camera, whole_rows
 from .native_files import NativeError, field, load_json, load_pickle, reading, require
-from .reader_steps import frame_of, posed_row
+from .reader_steps import check_joints, frame_of, posed_row
 from .views import View
 from ..examples.rows import Example
 
@@ -41,6 +41,7 @@ def read_camera(path: str | Path, data: dict, scene: str, camera: str, size: tup
 def read_pose(path: str | Path) -> Float[np.ndarray, "17 3"]:
     "Joints in the frame of the file's camera (mm); NaN for joints that were not triangulated. NativeError."
     values = field(load_json(path), path, "pose_keypoints_3d", (68,)).reshape(17, 4)
+    check_joints(path, "pose_keypoints_3d", values[:, :3])
     return np.where((values[:, :3] == 0).all(1, keepdims=True), np.nan, values[:, :3] * 10)
 
 # %% ../../nbs/datasets/ikea.ipynb #90e265aa

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import native
 from .coco import picture_in, records
 from .native import ImageFile, Row, attempt, make_camera, whole_rows
 from .native_files import NativeError, field, load_json, reading, require
@@ -125,7 +124,7 @@ def read(root: str | Path, split: str = "train", shift: int = 2) -> Iterator[tup
     """People with at least two marked joints, by place, camera, frame and track; `split` is "train".
 
     `shift`: frames from a label to its picture. NativeError naming the JSON file, the calibration or the picture;
-    before the first row of a file when more of its pictures are absent than may be broken."""
+    before the first row of a file when more than half of its pictures are absent."""
     if split != "train":
         raise ValueError(f"split: expected 'train', the only places with labels, found {split!r}")
     paths = require(root, "labels/labels_2d_pose_coco/*_image*.json", dataset="JRDB-Pose", access=ACCESS)
@@ -157,9 +156,9 @@ def camera_number(path: Path) -> int:
 
 
 def check_pictures(pictures: dict[int, ImageFile | NativeError]) -> None:
-    "The first NativeError when more pictures are absent than may be broken: another release, or another shift."
+    "The first NativeError when more than half of the pictures are absent: another release, or another shift."
     _, absent = apart(pictures.values())
-    if len(absent) > native.MOST_BROKEN * len(pictures):
+    if len(absent) > len(pictures) / 2:
         raise absent[0]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from .mpi_inf_3dhp import WORLD_UP, numbers, read_blocks
 from .native import ImageFile, Row, attempt, make_camera, whole_rows
 from .native_files import NativeError, field, load_mat, require
-from .reader_steps import first_size, picture_of, posed_row
+from .reader_steps import check_joints, first_size, picture_of, posed_row
 from .views import View
 from ..examples.rows import Example
 
@@ -107,6 +107,7 @@ def sequence_rows(root: Path, path: Path, split: str, poses: str) -> Iterator[Ro
     def frame_row(frame):
         if not 1 <= activity[frame] <= 7:
             raise NativeError(path, f"activity_annotation/{frame}", "1 to 7", f"{activity[frame]}")
+        check_joints(path, f"{poses}, frame {frame}", joints[frame])
         world = view.camera.to_world(joints[frame])
         row = posed_row(
             path,

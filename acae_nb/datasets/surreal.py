@@ -92,6 +92,8 @@ def clip_rows(path: Path, split: str) -> Iterator[Row | NativeError | None]:
         if box is None:
             return None
         picture = frame_of(video, t)
+        if not (np.isfinite(joints[t]).all() and np.isfinite(px[t]).all()):
+            raise NativeError(path, f"joints3D, joints2D, frame {t}", "finite numbers", "others among them")
         fault = projection_fault(path, joints[t], camera, px[t], 2, str(t))
         fault = fault or mask_fault(segments, f"segm_{t + 1}", box, px[t])
         example = Example(

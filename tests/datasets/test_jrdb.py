@@ -173,12 +173,8 @@ def test_labels_as_they_are(tmp_path):
 
 def test_a_release_without_the_later_pictures_is_told_before_any_row(tmp_path):
     write(tmp_path)
-    (tmp_path / "images/image_0/bytes-cafe-2019-02-07_0/000003.jpg").unlink()
-    with pytest.raises(
-        NativeError,
-        match="000003.jpg: picture: expected the one 2 frames after 000001.jpg, labelled in bytes-cafe.*shift",
-    ):
-        next(jrdb.read(tmp_path))
+    with pytest.raises(NativeError, match="picture: expected the one 40 frames after .* labelled in bytes-cafe.*shift"):
+        next(jrdb.read(tmp_path, shift=40))
     assert len(list(jrdb.read(tmp_path, shift=1))) == 5
 
 
