@@ -102,7 +102,7 @@ def test_reads_what_was_written(tmp_path, split, count):
             "trainval/boxes/04ac/04ac-0026-mid.csv",
             "11.5,",
             "x,",
-            "04ac-0026-mid.csv: rows: .*line 2: expected 4 numbers",
+            "04ac-0026-mid.csv: rows: .*line 3: expected 4 numbers",
         ),
         ("trainval/cameras/04ac/04ac-mid.json", "extrinsic", "extrin", "extrinsic_matrix"),
     ],

@@ -78,7 +78,7 @@ def test_refuses(tmp_path):
     with pytest.raises(NativeError, match="split"):
         list(mads.read(root, "test"))
     cells = np.empty((1, 2), object)
-    cells[0, 0], cells[0, 1] = np.ones((19, 3)), np.ones((18, 3))
+    cells[0, 0], cells[0, 1] = people(0, n_joints=19, up=1), np.ones((18, 3))
     savemat(root / "multi_view_data/HipHop/HipHop_HipHop1_GT.mat", {"GTpose2": cells})
     with pytest.raises(
         NativeError, match="HipHop1_GT.mat: rows: .*GTpose2, frame 1: expected numbers of shape .19, 3."
