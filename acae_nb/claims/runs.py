@@ -5,17 +5,23 @@
 # %% auto #0
 __all__ = ['ALLOWED_VALUES', 'ALLOWED_NAMES', 'STUDY_BLOCKS', 'NO_NUMBER_DEPENDS_ON', 'CODE', 'Variant', 'Study',
            'overlaid_blocks', 'read_variants', 'read_study', 'values_of_run', 'first_params', 'tuning_params',
-           'acae_params', 'code_fingerprint', 'whose_code', 'run_fingerprint', 'Places', 'train_in', 'first_model',
-           'predict_once', 'teacher_poses', 'fitted_acae', 'write_acae', 'tuned_model', 'score_model', 'trained_model',
-           'make_run', 'training_words', 'run_inputs', 'refuse_missing_teachers', 'data_marks', 'make_runs']
+           'decisive', 'acae_params', 'code_fingerprint', 'whose_code', 'run_fingerprint', 'Places', 'claimed',
+           'at_root', 'train_in', 'write_drawn', 'prepared_tables', 'first_model', 'predict_once', 'teacher_poses',
+           'fitted_acae', 'write_acae', 'tuned_model', 'score_model', 'start_model', 'trained_model', 'make_run',
+           'training_words', 'run_inputs', 'refuse_missing_teachers', 'data_marks', 'run_files', 'is_made',
+           'remove_others', 'make_missing', 'jobs_of', 'make_runs']
 
 # %% ../../nbs/claims/02_runs.ipynb #a70a506a
+import fcntl
 import json
+import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import chdir
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -26,18 +32,21 @@ from jaxtyping import Float
 from ..autoencoder.acae import ACAE, save_acae
 from ..autoencoder.affine_polish import projected, spatial
 from ..autoencoder.fitting import fit_acae
-from ..basics.files import fingerprint
+from ..basics.files import fingerprint, whole_file
 from ..basics.import_closure import import_closure
-from ..basics.processes import usable_cores
-from .findings import VARIANTS, Run, pose_scores, read_run, run_of, write_run
+from ..basics.processes import die_with_parent, usable_cores
+from .findings import Run, pose_scores, read_run, run_of, write_run
+from .study_claims import ON_TESTS, VARIANTS
 from ..evaluation.protocols import embedded_protocol
 from ..evaluation.table_poses import predict_examples
-from ..examples.tables import ExampleTable
+from ..examples.tables import ExampleTable, ExampleWriter
 from ..models.pose_model import load_pose_model
 from ..reporting.reports import machine
 from ..skeletons.joints import Skeleton
 from ..training.distributed import launch, local_device
+from ..training.features import FeatureCache, freeze_as_trained
 from ..training.parameters import values_of_blocks
+from ..training.recipes import HARMLESS
 from ..workflow.parameters import read_yaml
 
 # %% ../../nbs/claims/02_runs.ipynb #922b19a9
@@ -49,20 +58,23 @@ ALLOWED_VALUES = {
 ALLOWED_NAMES = {
     "acae": {"n_latent_sided", "n_latent_center", "lambda_sparse", "loss", "chiral"},
     "teacher": {"collection", "images"},
-    "tuning": {"consistency_weight"},
+    "tuning": {"consistency_weight", "steps"},
 }
 
 
 @dataclass(frozen=True)
 class Variant:
-    """How one kind of run differs from the others. First trainings: `layout` (separate, merged) and `quotas` (rows of
-    each collection in a batch; empty: the main pipeline's). Fine-tunings: `use` (consistency, latent, hybrid), `acae`
+    """How one kind of run differs from the others. First trainings: `layout` (separate, merged), `quotas` (rows of each
+    collection in a batch; empty: the main pipeline's) and `pictures` (how many of a collection are used; not named:
+    all). Fine-tunings: `use` (consistency, latent, hybrid), `start` (the variant whose model goes on), `acae`
     (n_latent_sided, n_latent_center, lambda_sparse, loss, chiral), `teacher` (collection, images) and `tuning`
-    (consistency_weight). `seeds`: how many of the study's (0: all). ValueError for other names and values."""
+    (consistency_weight, steps). `seeds`: how many of the study's (0: all). ValueError for other names and values."""
 
     layout: str = "separate"
     quotas: dict = field(default_factory=dict)
+    pictures: dict = field(default_factory=dict)
     use: str = ""
+    start: str = "separate"
     acae: dict = field(default_factory=dict)
     teacher: dict = field(default_factory=dict)
     tuning: dict = field(default_factory=dict)
@@ -78,6 +90,10 @@ class Variant:
                 raise ValueError(f"{name}: expected some of {sorted(allowed)}, found {sorted(getattr(self, name))}")
         if not self.use and (self.acae or self.teacher or self.tuning):
             raise ValueError("acae, teacher, tuning: expected only with a `use` of the autoencoder, found none")
+        if self.use and (self.quotas or self.pictures):
+            raise ValueError(
+                "quotas, pictures: expected those of the model that a fine-tuning starts from, found others"
+            )
 
     @property
     def teacher_collection(self) -> str:
@@ -87,26 +103,39 @@ class Variant:
 # %% ../../nbs/claims/02_runs.ipynb #90e64712
 @dataclass(frozen=True)
 class Study:
-    "Blocks of parameters, the seeds and the variants."
+    "Blocks of parameters, the seeds, the variants, and the collections on which they are scored."
 
     blocks: dict
     seeds: list[int]
     variants: dict[str, Variant]
-    tests: list[str]
+    tests: list[str] = field(default_factory=list)
+    validation: list[str] = field(default_factory=list)
+
+    def first(self, name: str) -> Variant:
+        "The variant whose first training a variant is, or starts from."
+        variant = self.variants[name]
+        return self.variants[variant.start] if variant.use else variant
+
+    def scored_on(self, name: str) -> dict[str, list[str]]:
+        "{tests or validation: collections} on which a variant is scored: on the tests only where a claim asks for it."
+        sets = {"tests": self.tests if name in ON_TESTS else [], "validation": self.validation}
+        return {kind: collections for kind, collections in sets.items() if collections}
 
     def runs(self) -> list[tuple[str, int]]:
-        """(variant, seed) in the order they are made: seed by seed, so that a part of the study is a study with fewer
-        seeds; the separate model of a seed first."""
-        names = sorted(self.variants, key=lambda v: (v != "separate", bool(self.variants[v].use)))
+        """(variant, seed) in the order they are made: what is scored on the tests first; of that seed by seed, so that
+        a part of the study is a study with fewer seeds; of a seed the first trainings first."""
+        of_tests = [name for name in self.variants if "tests" in self.scored_on(name)]
+        others = [name for name in self.variants if name not in of_tests]
         return [
             (name, seed)
+            for names in (of_tests, others)
             for k, seed in enumerate(self.seeds)
-            for name in names
+            for name in sorted(names, key=lambda name: bool(self.variants[name].use))
             if not self.variants[name].seeds or k < self.variants[name].seeds
         ]
 
 # %% ../../nbs/claims/02_runs.ipynb #ed05ec6d
-STUDY_BLOCKS = ("seeds", "variants", "tests")  # of a study alone; the others are the main pipeline's
+STUDY_BLOCKS = ("seeds", "variants", "tests", "validation")  # of a study alone; the others are the main pipeline's
 
 
 def overlaid_blocks(params_file: str | Path, overlays: Sequence[str | Path]) -> tuple[dict, dict]:
@@ -118,9 +147,8 @@ def overlaid_blocks(params_file: str | Path, overlays: Sequence[str | Path]) -> 
             if name in STUDY_BLOCKS:
                 study_blocks[name] = block
             elif name not in blocks:
-                raise ValueError(
-                    f"{path}: {name}: expected seeds, variants, tests or a block of {params_file} ({', '.join(blocks)})"
-                )
+                known = f"{', '.join(STUDY_BLOCKS)} or a block of {params_file} ({', '.join(blocks)})"
+                raise ValueError(f"{path}: {name}: expected {known}")
             elif unknown := sorted({*block} - {*blocks[name]}):
                 raise ValueError(f"{path}: {name}: expected parameters of that block of {params_file}, found {unknown}")
             else:
@@ -130,7 +158,7 @@ def overlaid_blocks(params_file: str | Path, overlays: Sequence[str | Path]) -> 
 # %% ../../nbs/claims/02_runs.ipynb #741c5a1c
 def read_variants(changes_of: Mapping[str, Mapping | None], path: str | Path) -> dict[str, Variant]:
     """{name: variant} of {name: what it changes}, as in the study file `path`. ValueError for variants that no claim is
-    about, and for fine-tunings without the separate model they start from."""
+    about, and for fine-tunings without the first training they start from."""
     variants = {}
     for name, changes in changes_of.items():
         try:
@@ -142,38 +170,52 @@ def read_variants(changes_of: Mapping[str, Mapping | None], path: str | Path) ->
         raise ValueError(
             f"{path}: variants: expected those of the claims ({', '.join(VARIANTS)}), found {without_claim}"
         )
-    if any(v.use for v in variants.values()) and "separate" not in variants:
-        raise ValueError(
-            f"{path}: variants: expected 'separate', from which fine-tuning starts, found {list(variants)}"
-        )
+    for name, variant in variants.items():
+        if variant.use and (variant.start not in variants or variants[variant.start].use):
+            raise ValueError(
+                f"{path}: variants: {name}: expected the first training {variant.start!r}, from which it starts, found "
+                f"{list(variants)}"
+            )
     return variants
 
 
 def read_study(params_file: str | Path, *overlays: str | Path) -> Study:
-    """The study of `overlays` (at least one with seeds, variants and tests) over `params_file`. ValueError for unknown
-    blocks, parameters or variants."""
+    """The study of `overlays` (at least one with seeds, variants and tests or validation) over `params_file`.
+    ValueError for unknown blocks, parameters or variants, and for a variant that would not be scored."""
     blocks, study_blocks = overlaid_blocks(params_file, overlays)
     variants = read_variants(study_blocks["variants"], overlays[-1])
-    return Study(blocks, list(study_blocks["seeds"]), variants, list(study_blocks["tests"]))
+    collections = {kind: list(study_blocks.get(kind) or []) for kind in ("tests", "validation")}
+    study = Study(blocks, list(study_blocks["seeds"]), variants, **collections)
+    unscored = [name for name in variants if not study.scored_on(name)]
+    if unscored:
+        raise ValueError(f"{overlays[-1]}: validation: expected collections on which {unscored} are scored, found none")
+    return study
 
 # %% ../../nbs/claims/02_runs.ipynb #4f4ceb2c
-def values_of_run(study: Study, seed: int) -> dict:
-    "What every training of a run has: its seed, and no views of its progress."
+def values_of_run(study: Study, name: str, seed: int) -> dict:
+    "What every training of a run has: its seed, the rows of its batches, and no views of its progress."
+    quotas = study.first(name).quotas or study.blocks["batches"]["quotas"]
     threads = study.blocks["base"]["threads"]
-    return {"seed": seed, "threads": threads, "picture_minutes": None, "tensorboard": False}
+    return {"seed": seed, "quotas": quotas, "threads": threads, "picture_minutes": None, "tensorboard": False}
 
 
-def first_params(study: Study, variant: Variant, seed: int) -> dict:
-    "Arguments of `first_training` for a variant and a seed, without the folders."
+def first_params(study: Study, name: str, seed: int) -> dict:
+    "Arguments of `first_training` for a variant (or what it starts from) and a seed, without the folders."
     blocks = study.blocks
-    quotas = {"quotas": variant.quotas or blocks["batches"]["quotas"]}
-    return values_of_blocks(blocks["batches"], blocks["train"]) | values_of_run(study, seed) | quotas
+    return values_of_blocks(blocks["batches"], blocks["train"]) | values_of_run(study, name, seed)
 
 # %% ../../nbs/claims/02_runs.ipynb #fdb083ea
-def tuning_params(study: Study, variant: Variant, seed: int) -> dict:
+def tuning_params(study: Study, name: str, seed: int) -> dict:
     "Arguments of `fine_tuning` for a variant and a seed, without the folders."
-    blocks = study.blocks
-    return values_of_blocks(blocks["batches"], blocks["finetune"]) | variant.tuning | values_of_run(study, seed)
+    blocks, tuning = study.blocks, study.variants[name].tuning
+    return values_of_blocks(blocks["batches"], blocks["finetune"]) | tuning | values_of_run(study, name, seed)
+
+
+def decisive(params: dict) -> dict:
+    "Those of a training's parameters on which its result depends."
+    features = params.get("features")
+    kept = {key: value for key, value in params.items() if key not in HARMLESS}
+    return kept | {"features": features and FeatureCache(**features).decisive}
 
 # %% ../../nbs/claims/02_runs.ipynb #75678f47
 def acae_params(study: Study, variant: Variant) -> dict:
@@ -184,6 +226,7 @@ def acae_params(study: Study, variant: Variant) -> dict:
 # %% ../../nbs/claims/02_runs.ipynb #557d5f3f
 NO_NUMBER_DEPENDS_ON = (  # of what this module imports
     "basics/names.py",  # words of messages
+    "claims/study_claims.py",  # sentences about runs; which collections score a run is in its fingerprint
     "basics/processes.py",  # how processes end
     "training/views.py",  # pictures to look at during a training
     "reporting/reports.py",  # the line that names the machine
@@ -204,22 +247,24 @@ def whose_code(facts: Mapping) -> str:
     return f"The runs were trained by other code than this: {', '.join(facts['code'])}."
 
 # %% ../../nbs/claims/02_runs.ipynb #33dd804b
-def run_fingerprint(study: Study, variant: Variant, seed: int, data: str) -> str:
+def run_fingerprint(study: Study, name: str, seed: int, data: str) -> str:
     "16 hex digits of all that decides a run; `data`: the fingerprint of pictures and code."
+    variant, first = study.variants[name], study.first(name)
     params = {
         "data": data,
-        "first": first_params(study, variant if not variant.use else Variant(), seed),
-        "tests": study.tests,
+        "first": decisive(first_params(study, name, seed)),
+        "layout": first.layout,
+        "pictures": first.pictures,
+        "scored on": study.scored_on(name),
         "evaluate": study.blocks["evaluate"]["flip_average"],
-        "layout": variant.layout,
     }
     if variant.use:
         params |= {
-            "tuning": tuning_params(study, variant, seed),
+            "tuning": decisive(tuning_params(study, name, seed)),
             "use": variant.use,
             "acae": acae_params(study, variant),
             "teacher": variant.teacher,
-            "images": study.blocks["pseudo_label"],
+            "least share": study.blocks["pseudo_label"]["least_share"],
         }
     return fingerprint(params)
 
@@ -234,67 +279,119 @@ class Places:
     def model(self, name: str, seed: int, mark: str) -> Path:
         return self.work / f"{name.replace(' ', '_')}-{seed}-{mark}"
 
+
+@contextmanager
+def claimed(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Whether what `path` stands for is this process's until the block ends, by a lock on a file beside it. With `wait`
+    it will be, as soon as no other process has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f".{path.name}.lock.tmp"), "wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
 # %% ../../nbs/claims/02_runs.ipynb #edc5d893
+def at_root(params: dict, root: Path) -> dict:
+    "The parameters of a training that is started in a folder of its own: places of files are below `root`."
+    changed = {}
+    if params.get("features"):
+        changed["features"] = params["features"] | {"folder": str(root / params["features"]["folder"])}
+    if params.get("backbone", {}).get("weights"):
+        changed["backbone"] = params["backbone"] | {"weights": str(root / params["backbone"]["weights"])}
+    return params | changed
+
+
 def train_in(folder: Path, target: str, arguments: dict, processes: int) -> None:
     "Run a recipe in `folder`, its model to `folder`/model, unless it is there; resumes what was interrupted there."
-    if (folder / "model/model.json").exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with chdir(folder):
-        launch(
-            target,
-            arguments | {"out": str(folder / "model"), "log": str(folder / "log.csv")},
-            torch.cuda.device_count() or processes,
-        )
+    places = {"out": str(folder / "model"), "log": str(folder / "log.csv")}
+    with claimed(folder):
+        if (folder / "model/model.json").exists():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        with chdir(folder):
+            launch(target, arguments | places, torch.cuda.device_count() or processes)
+
+# %% ../../nbs/claims/02_runs.ipynb #5a1c0e78
+def write_drawn(source: Path, folder: Path, count: int, seed: int) -> None:
+    "Copy `count` rows of the example table in `source`, drawn by `seed`, into `folder`. ValueError for too few."
+    table = ExampleTable.open(source)
+    if count > len(table):
+        raise ValueError(f"pictures: expected at most the {len(table)} of {source}, found {count}")
+    rows = np.sort(np.random.default_rng(seed).permutation(len(table))[:count])
+    with ExampleWriter(folder, table.skeleton, table.dataset, table.notes) as writer:
+        for row in rows.tolist():
+            writer.add(table[row], table.image_bytes(row))
+
+
+def prepared_tables(study: Study, places: Places, name: str, seed: int) -> Path:
+    "The folder of the prepared tables of a first training: the main pipeline's, or one with fewer pictures of some."
+    whole, pictures = places.root / "artifacts/prepared", study.variants[name].pictures
+    if not pictures:
+        return whole
+    tables = values_of_run(study, name, seed)["quotas"]
+    mark = fingerprint({"pictures": pictures, "seed": seed}, [whole / table for table in tables])
+    folder = places.work / f"prepared-{mark}"
+    with claimed(folder):
+        for table in tables:
+            if (folder / table).exists():
+                continue
+            if table in pictures:
+                write_drawn(whole / table, folder / table, pictures[table], seed)
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / table).symlink_to(whole / table)
+    return folder
 
 # %% ../../nbs/claims/02_runs.ipynb #f381568b
 def first_model(study: Study, places: Places, name: str, seed: int, mark: str) -> Path:
     "The folder of a variant's first training, made if it is not there."
     folder, variant = places.model(name, seed, mark), study.variants[name]
-    params = first_params(study, variant, seed)
-    if params["backbone"].get("weights"):
-        params["backbone"] = params["backbone"] | {"weights": str(places.root / params["backbone"]["weights"])}
     train_in(
         folder,
         "acae_nb.training.recipes:first_training",
-        params | {"name": variant.layout, "data": str(places.root / "artifacts/prepared")},
+        at_root(first_params(study, name, seed), places.root)
+        | {"name": variant.layout, "data": str(prepared_tables(study, places, name, seed))},
         study.blocks["batches"]["cpu_processes"],
     )
     return folder
 
 # %% ../../nbs/claims/02_runs.ipynb #86f976d1
-def predict_once(study: Study, places: Places, separate: Path, collection: str) -> Float[np.ndarray, "pose joint 3"]:
-    "Poses (mm, camera frame) of the model in `separate` on a collection, flip-averaged; from its file, once made."
-    file = separate / f"teacher-{collection}.npy"
-    if not file.exists():
-        model, skeleton, info = load_pose_model(separate / "model")
-        poses = predict_examples(
-            model.to(local_device()),
-            ExampleTable.open(places.root / "artifacts/people" / collection),
-            info["params"]["size"],
-            study.blocks["pseudo_label"]["batch_size"],
-            flip_average=True,
-            skeleton=skeleton,
-            progress=False,
-        ).camera
-        part = file.with_suffix(".part.npy")
-        np.save(part, poses)
-        part.replace(file)
+def predict_once(study: Study, places: Places, start: Path, collection: str) -> Float[np.ndarray, "pose joint 3"]:
+    "Poses (mm, camera frame) of the model in `start` on a collection, flip-averaged; from its file, once made."
+    file = start / f"teacher-{collection}.npy"
+    with claimed(file):
+        if not file.exists():
+            model, skeleton, info = load_pose_model(start / "model")
+            poses = predict_examples(
+                model.to(local_device()),
+                ExampleTable.open(places.root / "artifacts/people" / collection),
+                info["params"]["size"],
+                study.blocks["pseudo_label"]["batch_size"],
+                flip_average=True,
+                skeleton=skeleton,
+                cache=freeze_as_trained(model, info["params"]),
+                progress=False,
+            ).camera
+            with whole_file(file) as writing:
+                np.save(writing, poses)
     return np.load(file)
 
 # %% ../../nbs/claims/02_runs.ipynb #85063d7d
 def teacher_poses(
-    study: Study, places: Places, separate: Path, variant: Variant, seed: int
+    study: Study, places: Places, start: Path, variant: Variant, seed: int
 ) -> Float[np.ndarray, "pose joint 3"]:
-    """Poses (mm, camera frame) of the separate model on a variant's teacher images; those behind the camera are left
+    """Poses (mm, camera frame) of the model in `start` on a variant's teacher images; those behind the camera are left
     out, and of the others as many drawn as the variant has `images`. ValueError where too few remain (`least_share` of
     the block pseudo_label)."""
-    poses = predict_once(study, places, separate, variant.teacher_collection)
+    poses = predict_once(study, places, start, variant.teacher_collection)
     before_camera = np.isfinite(poses).all((1, 2)) & (poses[..., 2] > 300).all(1)
     least_share = study.blocks["pseudo_label"]["least_share"]
     if before_camera.mean() < least_share:
         raise ValueError(
-            f"{separate}: expected {least_share:.0%} of the poses of {variant.teacher_collection} before the camera, "
+            f"{start}: expected {least_share:.0%} of the poses of {variant.teacher_collection} before the camera, "
             f"found {before_camera.mean():.0%}: the model has not learned"
         )
     poses = poses[before_camera]
@@ -324,12 +421,12 @@ def fitted_acae(
         return acae, float((acae(points) - points).norm(dim=-1).mean())
 
 # %% ../../nbs/claims/02_runs.ipynb #cc7bfd35
-def write_acae(study: Study, places: Places, separate: Path, variant: Variant, seed: int, folder: Path) -> dict:
+def write_acae(study: Study, places: Places, start: Path, variant: Variant, seed: int, folder: Path) -> dict:
     "Fit a variant's autoencoder and write it and its facts into `folder`, unless they are there; the facts."
     facts_file = folder / "acae.json"
     if not facts_file.exists():
-        poses = teacher_poses(study, places, separate, variant, seed)
-        _, skeleton, _ = load_pose_model(separate / "model")
+        poses = teacher_poses(study, places, start, variant, seed)
+        _, skeleton, _ = load_pose_model(start / "model")
         acae, residual = fitted_acae(study, poses, skeleton, variant, seed)
         facts = {"teacher poses": len(poses), "residual mm": round(residual, 3), "latents": len(acae.encoder)}
         folder.mkdir(parents=True, exist_ok=True)
@@ -338,19 +435,19 @@ def write_acae(study: Study, places: Places, separate: Path, variant: Variant, s
     return json.loads(facts_file.read_text("utf-8"))
 
 
-def tuned_model(study: Study, places: Places, separate: Path, name: str, seed: int, mark: str) -> tuple[Path, dict]:
+def tuned_model(study: Study, places: Places, start: Path, name: str, seed: int, mark: str) -> tuple[Path, dict]:
     "(folder of a variant's fine-tuned model, facts of its autoencoder), made if it is not there."
     folder, variant = places.model(name, seed, mark), study.variants[name]
-    facts = write_acae(study, places, separate, variant, seed, folder)
+    facts = write_acae(study, places, start, variant, seed, folder)
     places_of_training = {
-        "data": str(places.root / "artifacts/prepared"),
-        "start": str(separate / "model"),
+        "data": str(prepared_tables(study, places, variant.start, seed)),
+        "start": str(start / "model"),
         "acae_file": str(folder / "acae.safetensors"),
     }
     train_in(
         folder,
         "acae_nb.training.fine_tuning:fine_tuning",
-        tuning_params(study, variant, seed) | {"name": variant.use} | places_of_training,
+        at_root(tuning_params(study, name, seed), places.root) | {"name": variant.use} | places_of_training,
         study.blocks["batches"]["cpu_processes"],
     )
     return folder, facts
@@ -359,13 +456,20 @@ def tuned_model(study: Study, places: Places, separate: Path, name: str, seed: i
 def score_model(
     model_folder: Path, places: Places, tests: Sequence[str], batch_size: int, flip_average: bool
 ) -> tuple[pd.DataFrame, list[str]]:
-    "(pose_scores, subject of each pose) of a model on the tests."
+    "(pose_scores, subject of each pose) of a model on the collections `tests`."
     model, skeleton, info = load_pose_model(model_folder)
-    model = model.to(local_device())
+    model, cache = model.to(local_device()), freeze_as_trained(model, info["params"])
     tables = {test: ExampleTable.open(places.root / "artifacts/people" / test) for test in tests}
     predicted = [
         predict_examples(
-            model, table, info["params"]["size"], batch_size, flip_average, skeleton=skeleton, progress=False
+            model,
+            table,
+            info["params"]["size"],
+            batch_size,
+            flip_average,
+            skeleton=skeleton,
+            cache=cache,
+            progress=False,
         ).camera
         for table in tables.values()
     ]
@@ -374,40 +478,51 @@ def score_model(
     return pose_scores(np.concatenate(predicted), np.concatenate(truth), skeleton, embedded_protocol(skeleton)), subject
 
 # %% ../../nbs/claims/02_runs.ipynb #78d9dd58
-def trained_model(study: Study, places: Places, data: Mapping[str, str], name: str, seed: int) -> tuple[Path, dict]:
-    "(folder of a variant's model, facts of its autoencoder if it has one), trained if it is not there."
-    variant = study.variants[name]
-    mark = run_fingerprint(study, variant, seed, data[name])
-    if not variant.use:
-        return first_model(study, places, name, seed, mark), {}
-    separate_mark = run_fingerprint(study, study.variants["separate"], seed, data["separate"])
-    separate = first_model(study, places, "separate", seed, separate_mark)
-    folder, acae_facts = tuned_model(study, places, separate, name, seed, mark)
+def start_model(study: Study, places: Places, data: Mapping[str, str], name: str, seed: int) -> Path:
+    "The folder of the first training that a variant is or starts from, made if it is not there."
+    first = study.variants[name].start if study.variants[name].use else name
+    return first_model(study, places, first, seed, run_fingerprint(study, first, seed, data[first]))
+
+
+def trained_model(
+    study: Study, places: Places, data: Mapping[str, str], name: str, seed: int, start: Path
+) -> tuple[Path, dict]:
+    "(folder of a variant's model, facts of its autoencoder if it has one), trained from that in `start` if not there."
+    if not study.variants[name].use:
+        return start, {}
+    mark = run_fingerprint(study, name, seed, data[name])
+    folder, acae_facts = tuned_model(study, places, start, name, seed, mark)
     return folder, {"autoencoder": acae_facts}
 
 
-def make_run(study: Study, places: Places, data: Mapping[str, str], name: str, seed: int) -> Run:
-    "Train and score one variant with one seed; `data`: the marks of all variants."
+def make_run(study: Study, places: Places, data: Mapping[str, str], name: str, seed: int) -> dict[str, Run]:
+    "{tests or validation: scores} of one variant trained with one seed; `data`: the marks of all variants."
     began, evaluation = time.monotonic(), study.blocks["evaluate"]
     threads = study.blocks["base"]["threads"] or usable_cores()
     torch.set_num_threads(threads)
-    folder, acae_facts = trained_model(study, places, data, name, seed)
+    start = start_model(study, places, data, name, seed)
+    if study.variants[name].use:
+        began = time.monotonic()  # the time of the model it starts from is that model's
+    folder, acae_facts = trained_model(study, places, data, name, seed, start)
     torch.set_num_threads(threads)  # a training has its own number
-    scores, subject = score_model(
-        folder / "model", places, study.tests, evaluation["batch_size"], evaluation["flip_average"]
-    )
-    if name != "separate":
+    scores = {
+        kind: score_model(folder / "model", places, collections, evaluation["batch_size"], evaluation["flip_average"])
+        for kind, collections in study.scored_on(name).items()
+    }
+    if name not in {variant.start for variant in study.variants.values() if variant.use}:
         shutil.rmtree(folder)
     facts = {
-        "fingerprint": run_fingerprint(study, study.variants[name], seed, data[name]),
+        "fingerprint": run_fingerprint(study, name, seed, data[name]),
         "code": code_fingerprint(),
         "machine": machine(),
-        "test": f"embedded people: {', '.join(study.tests)}",
         "training": training_words(study),
         **acae_facts,
         "seconds": round(time.monotonic() - began, 1),
     }
-    return run_of(name, seed, scores, subject, facts)
+    return {
+        kind: run_of(name, seed, *scores[kind], facts | {"test": f"embedded people: {', '.join(collections)}"})
+        for kind, collections in study.scored_on(name).items()
+    }
 
 # %% ../../nbs/claims/02_runs.ipynb #91271511
 def training_words(study: Study) -> str:
@@ -418,11 +533,17 @@ def training_words(study: Study) -> str:
     return f"{first['steps']} steps of {pictures}, fine-tuning {tuning['steps']} steps, backbone {backbone}"
 
 # %% ../../nbs/claims/02_runs.ipynb #c280d5c1
-def run_inputs(study: Study, variant: Variant) -> list[str]:
-    "The folders below the root that a run of the variant reads."
-    prepared = {*(variant.quotas or study.blocks["batches"]["quotas"])}
-    people = {*study.tests, *([variant.teacher_collection] if variant.use else [])}
-    return [*(f"artifacts/prepared/{n}" for n in sorted(prepared)), *(f"artifacts/people/{n}" for n in sorted(people))]
+def run_inputs(study: Study, name: str) -> list[str]:
+    "The files and folders below the root that a run of the variant reads."
+    variant, weights = study.variants[name], study.blocks["train"]["backbone"].get("weights")
+    prepared = {*(study.first(name).quotas or study.blocks["batches"]["quotas"])}
+    people = {c for collections in study.scored_on(name).values() for c in collections}
+    people |= {variant.teacher_collection} if variant.use else set()
+    return [
+        *([weights] if weights else []),
+        *(f"artifacts/prepared/{n}" for n in sorted(prepared)),
+        *(f"artifacts/people/{n}" for n in sorted(people)),
+    ]
 
 # %% ../../nbs/claims/02_runs.ipynb #28bbc720
 def refuse_missing_teachers(study: Study, root: Path) -> None:
@@ -433,8 +554,8 @@ def refuse_missing_teachers(study: Study, root: Path) -> None:
 
 
 def data_marks(study: Study, root: Path) -> dict[str, str]:
-    "For each variant the fingerprint of the code, of torch's version and of all pictures that its runs read."
-    inputs = {name: run_inputs(study, variant) for name, variant in study.variants.items()}
+    "For each variant the fingerprint of the code, of torch's version and of all files that its runs read."
+    inputs = {name: run_inputs(study, name) for name in study.variants}
     with chdir(root):
         marks = {
             folder: fingerprint({}, [folder]) for folder in sorted({f for folders in inputs.values() for f in folders})
@@ -445,24 +566,63 @@ def data_marks(study: Study, root: Path) -> dict[str, str]:
     }
 
 # %% ../../nbs/claims/02_runs.ipynb #0f568661
-def make_runs(study: Study, places: Places, out: str | Path) -> list[Path]:
-    """Make the runs that are not in the folder `out` yet (or are of other parameters, pictures or code); files of runs
-    that are no longer in the study are removed. InvalidExamples for teacher images that are no example table."""
+def run_files(study: Study, out: str | Path, name: str, seed: int) -> dict[str, Path]:
+    "{tests or validation: file below `out`} of a run."
+    file = f"{name.replace(' ', '_')}-{seed}.json"
+    return {kind: Path(out) / kind / file for kind in study.scored_on(name)}
+
+
+def is_made(paths: Mapping[str, Path], mark: str) -> bool:
+    "Whether all files of a run are there with the fingerprint `mark`."
+    return all(path.exists() and read_run(path).facts.get("fingerprint") == mark for path in paths.values())
+
+
+def remove_others(out: str | Path, kept: Sequence[Path]) -> None:
+    "Remove the files of runs below `out` that are not in `kept`, so that what is there is one study, made in part."
+    others = {*Path(out).glob("*/*.json")} - {*kept}
+    for path in others:
+        path.unlink()
+    if others:
+        print(f"{out}: removed {len(others)} files of runs of other parameters, pictures or code", flush=True)
+
+
+def make_missing(study: Study, places: Places, out: str | Path, data: Mapping[str, str]) -> None:
+    "Make the runs that are not below `out` and that no other process makes now; `data`: the marks of all variants."
+    planned = study.runs()
+    for number, (name, seed) in enumerate(planned, 1):
+        paths, mark = run_files(study, out, name, seed), run_fingerprint(study, name, seed, data[name])
+        with claimed(places.work / f"run-{name.replace(' ', '_')}-{seed}", wait=False) as is_ours:
+            if is_ours and not is_made(paths, mark):
+                print(f"run {number} of {len(planned)}: {name}, seed {seed}", flush=True)
+                for kind, run in make_run(study, places, data, name, seed).items():
+                    write_run(paths[kind], run)
+
+
+def jobs_of(study: Study) -> int:
+    "How many runs are made at a time: one on GPUs, else as many as have cores of their own."
+    return 1 if torch.cuda.is_available() else max(1, usable_cores() // study.blocks["batches"]["cpu_processes"])
+
+
+def make_runs(study: Study, places: Places, out: str | Path, jobs: int = 1) -> None:
+    """Make the runs that are not in the folder `out` yet, `jobs` at a time, as tests/VARIANT-SEED.json and
+    validation/VARIANT-SEED.json; files of runs of other parameters, pictures or code are removed first. InvalidExamples
+    for teacher images that are no example table."""
     refuse_missing_teachers(study, places.root)
-    data, planned = data_marks(study, places.root), study.runs()
-    paths = [Path(out) / f"{name.replace(' ', '_')}-{seed}.json" for name, seed in planned]
-    for number, (path, (name, seed)) in enumerate(zip(paths, planned), 1):
-        mark = run_fingerprint(study, study.variants[name], seed, data[name])
-        if not path.exists() or read_run(path).facts.get("fingerprint") != mark:
-            print(f"run {number} of {len(planned)}: {name}, seed {seed}", flush=True)
-            write_run(path, make_run(study, places, data, name, seed))
-    for no_longer_planned in {*Path(out).glob("*.json")} - {*paths}:
-        no_longer_planned.unlink()
-    return paths
+    data = data_marks(study, places.root)
+    files = {run: run_files(study, out, *run) for run in study.runs()}
+    made = [paths for run, paths in files.items() if is_made(paths, run_fingerprint(study, *run, data[run[0]]))]
+    remove_others(out, [path for paths in made for path in paths.values()])
+    if jobs == 1:
+        return make_missing(study, places, out, data)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), die_with_parent, (os.getpid(),)) as pool:
+        running = [pool.submit(make_missing, study, places, out, data) for _ in range(jobs)]
+    for job in running:
+        job.result()
 
 # %% ../../nbs/claims/02_runs.ipynb #8a7689a2
 if __name__ == "__main__" and "__file__" in globals():
     import sys
 
     root = Path.cwd()
-    make_runs(read_study(root / "params.yaml", *sys.argv[2:]), Places(root, root / "artifacts/claims"), sys.argv[1])
+    study = read_study(root / "params.yaml", *sys.argv[2:])
+    make_runs(study, Places(root, root / "artifacts/claims"), sys.argv[1], jobs_of(study))

@@ -1,8 +1,6 @@
-"""The claims study: its statistics on made-up runs with known answers, what it may say, and the plan of its runs. (The
-runs themselves take two hours: `make claims`.)"""
+"""The claims study: its statistics on made-up runs with known answers, and what it may say."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +9,6 @@ from scipy import stats
 
 from acae_nb.claims.findings import (
     CLAIMS,
-    VARIANTS,
     Claim,
     Run,
     analyse,
@@ -25,21 +22,8 @@ from acae_nb.claims.findings import (
     sweep,
     write_run,
 )
-from acae_nb.claims.runs import (
-    Places,
-    Study,
-    Variant,
-    acae_params,
-    first_params,
-    make_runs,
-    read_study,
-    run_fingerprint,
-    tuning_params,
-)
 from acae_nb.evaluation.protocols import embedded_protocol, evaluate
 from acae_nb.skeletons.joints import load_skeleton, union
-
-REPO = Path(__file__).resolve().parents[2]
 
 
 # ---- scores of poses
@@ -231,124 +215,3 @@ def test_a_sweep_shows_what_is_there():
     assert len(figure.axes) == 1 and [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["1", "2", "8"]
     assert (np.diff(figure.axes[0].lines[0].get_ydata()) < 0).all()
     assert sweep(runs, {4: "collections 4"}, ["MPJPE"], "x") is None
-
-
-# ---- the plan of the runs
-def test_the_study_of_the_repository_measures_every_claim():
-    study = read_study(REPO / "params.yaml", REPO / "claims/params.yaml")
-    assert {*study.variants} == {*VARIANTS} and len(study.seeds) >= 5
-    planned = study.runs()
-    for claim in CLAIMS:
-        assert len({s for v, s in planned if v == claim.better} & {s for v, s in planned if v == claim.worse}) >= 3, (
-            claim.sentence
-        )
-    for seed in study.seeds:
-        assert [v for v, s in planned if s == seed][0] == "separate"
-    for overlay in ("smoke", "gpu"):
-        read_study(REPO / "params.yaml", REPO / "claims/params.yaml", REPO / f"claims/{overlay}.yaml")
-
-
-def test_variants_differ_in_one_thing():
-    study = read_study(REPO / "params.yaml", REPO / "claims/params.yaml")
-    v = study.variants
-
-    def changed(a, b):
-        return {k for k in a if a[k] != b[k]}
-
-    assert changed(first_params(study, v["collections 2"], 1), first_params(study, v["separate"], 1)) == {"quotas"}
-    assert all(
-        sum(first_params(study, v[n], 1)["quotas"].values()) == sum(study.blocks["batches"]["quotas"].values())
-        for n in v
-    )
-    assert (
-        changed(first_params(study, v["merged"], 1), first_params(study, v["merged"], 2))
-        == {"seed"}
-        == changed(tuning_params(study, v["latent"], 1), tuning_params(study, v["latent"], 2))
-    )
-    assert (
-        changed(acae_params(study, v["not chiral"]), acae_params(study, v["consistency"])) == {"chiral"}
-        and acae_params(study, v["plain 3D loss"])["loss"] == "spatial"
-    )
-    assert [
-        sum(acae_params(study, v[n])[k] for k in ("n_latent_sided", "n_latent_center"))
-        for n in ("latents 8", "latents 16", "latents 32", "consistency", "latents 96")
-    ] == [8, 16, 32, 48, 96]
-    marks = {run_fingerprint(study, v[n], s, "data") for n, s in study.runs()}
-    assert len(marks) == len(study.runs())
-
-
-@pytest.mark.parametrize(
-    "bad, words",
-    [
-        (dict(layout="joined"), "layout: expected one of"),
-        (dict(use="both"), "use: expected one of"),
-        (dict(use="latent", acae={"loss": "l2"}), "acae.loss"),
-        (dict(use="latent", acae={"latents": 8}), "acae: expected some of"),
-        (dict(acae={"chiral": False}), "only with a `use`"),
-        (dict(use="latent", teacher={"folder": "x"}), "teacher: expected some of"),
-    ],
-)
-def test_variants_that_cannot_be(bad, words):
-    with pytest.raises(ValueError, match=words):
-        Variant(**bad)
-
-
-@pytest.mark.parametrize(
-    "text, words",
-    [
-        ("training: {x: 1}", "training: expected seeds, variants, tests or a block"),
-        ("train: {step: 1}", r"train: expected parameters .* found \['step'\]"),
-        ("variants: {separate: {size: 3}}", "variants: separate: .*size"),
-        ("variants: {seperate: {}}", r"expected those of the claims .* found \['seperate'\]"),
-        ("variants: {latent: {use: latent}}", "expected 'separate', from which fine-tuning starts"),
-    ],
-)
-def test_studies_that_cannot_be(tmp_path, text, words):
-    (tmp_path / "claims.yaml").write_text(text)
-    with pytest.raises(ValueError, match=words):
-        read_study(REPO / "params.yaml", REPO / "claims/params.yaml", tmp_path / "claims.yaml")
-
-
-def test_a_stopped_study_goes_on_where_it_was(tmp_path, monkeypatch):
-    from acae_nb.claims import runs as claim_runs
-
-    for name in ("prepared/a", "people/t"):
-        (tmp_path / "artifacts" / name).mkdir(parents=True)
-        (tmp_path / "artifacts" / name / "x").write_text(name)
-    study = Study(
-        {"base": {"threads": 1}, "batches": {"quotas": {"a": 1}}, "train": {}, "evaluate": {"flip_average": True}},
-        [1, 2],
-        {"separate": Variant(), "merged": Variant("merged")},
-        ["t"],
-    )
-    made, places = [], Places(tmp_path, tmp_path / "work")
-
-    def pretend(study, places, data, name, seed):
-        if len(made) == 3:
-            raise KeyboardInterrupt
-        made.append((name, seed))
-        return Run(
-            name,
-            seed,
-            ("s",),
-            (1,),
-            {"MPJPE": (1.0,)},
-            {"fingerprint": run_fingerprint(study, study.variants[name], seed, data[name])},
-        )
-
-    monkeypatch.setattr(claim_runs, "make_run", pretend)
-    with pytest.raises(KeyboardInterrupt):
-        make_runs(study, places, tmp_path / "runs")
-    made.clear()
-    assert len(make_runs(study, places, tmp_path / "runs")) == 4 and made == [("merged", 2)]
-    made.clear()
-    make_runs(study, places, tmp_path / "runs")
-    assert made == []
-    (tmp_path / "runs/old-1.json").write_text("{}")
-    (tmp_path / "artifacts/people/t/x").write_text("other pictures")
-    with pytest.raises(KeyboardInterrupt):
-        make_runs(study, places, tmp_path / "runs")
-    assert made == [("separate", 1), ("merged", 1), ("separate", 2)]  # other pictures: everything again
-    made.clear()
-    make_runs(study, places, tmp_path / "runs")
-    assert made == [("merged", 2)] and not (tmp_path / "runs/old-1.json").exists()

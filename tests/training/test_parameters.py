@@ -11,7 +11,8 @@ from acae_nb.training.recipes import first_training
 REPO = Path(__file__).resolve().parents[2]
 PARAMS = REPO / "params.yaml"
 WARM_UPS = ("warm_up", "weak_perspective_steps", "absolute_from")
-OVERLAYS = sorted([*REPO.glob("profiles/*.yaml"), *REPO.glob("claims/[!d]*.yaml")])
+STUDIES = [path for path in REPO.glob("claims/*.yaml") if path.name != "dvc.yaml"]
+OVERLAYS = sorted([*REPO.glob("profiles/*.yaml"), *STUDIES])
 
 
 def read(path):
