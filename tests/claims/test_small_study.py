@@ -21,7 +21,7 @@ from acae_nb.skeletons.joints import load_skeleton, union
 PARAMS = """
 base: {seed: 1, threads: 1}
 batches: {size: 64, quotas: {a: 2, b: 2, c: 1}, cpu_processes: 1, box_mm: 2200.0, inference_steps: 1, log_every: 1,
-  features: {looks: 2, seed: 0, gigabytes: 1.0, folder: features, jobs: 1}, checkpoint_every: 100}
+  features: {looks: 1, seed: 0, gigabytes: 1.0, folder: features, jobs: 1}, checkpoint_every: 100}
 train: {steps: 3, learning_rate: 1.0e-3, models: {},
   backbone: {name: movenet_thunder, weights: WEIGHTS, channels: 16, blocks: 1, frozen: 32}}
 pseudo_label: {tables: {}, batch_size: 8, least_share: 0.0}
@@ -44,7 +44,7 @@ variants:
 FIRST, TUNING = "acae_nb.training.recipes:first_training", "acae_nb.training.fine_tuning:fine_tuning"
 
 
-def write_people(folder, rows=8):
+def write_people(folder, rows):
     "A table labelled in the formats of the made-up sets that have 3D labels, of two people."
     rng = np.random.default_rng(len(folder.name))
     skeleton = union([load_skeleton("h36m_17"), load_skeleton("cmu_panoptic_19")], "all formats")
@@ -65,20 +65,31 @@ def write_people(folder, rows=8):
             writer.add(example, encode_jpeg(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)))
 
 
+def before_the_camera(predict_once):
+    "As `predict_once`, its poses replaced by those of a model that has learned something."
+
+    def predict(*arguments):
+        poses = predict_once(*arguments)
+        return np.random.default_rng(0).normal([0, 0, 4000], 300, poses.shape).astype(np.float32)
+
+    return predict
+
+
 @pytest.fixture
 def study(tmp_path):
     weights = REPO / "acae_nb/data/movenet_thunder.safetensors"
     (tmp_path / "params.yaml").write_text(PARAMS.replace("WEIGHTS", str(weights)))
     (tmp_path / "claims.yaml").write_text(STUDY)
-    write_sets(tmp_path / "artifacts/prepared")
-    for name in ("unlabelled", "validation", "test"):
-        write_people(tmp_path / "artifacts/people" / name)
+    write_sets(tmp_path / "artifacts/prepared", 5)
+    for name, rows in (("unlabelled", 16), ("validation", 4), ("test", 4)):
+        write_people(tmp_path / "artifacts/people" / name, rows)
     return read_study(tmp_path / "params.yaml", tmp_path / "claims.yaml")
 
 
 def test_a_small_study_from_tables_to_verdicts(study, tmp_path, monkeypatch):
     launched, launch = Counter(), claim_runs.launch
     monkeypatch.setattr(claim_runs, "launch", lambda target, *rest: (launched.update([target]), launch(target, *rest)))
+    monkeypatch.setattr(claim_runs, "predict_once", before_the_camera(claim_runs.predict_once))
     places, out = Places(tmp_path, tmp_path / "work"), tmp_path / "results/study"
     make_runs(study, places, out)
     assert launched == {FIRST: 6, TUNING: 6}  # separate and rare once a seed, though others start from them
