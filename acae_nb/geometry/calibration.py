@@ -4,22 +4,24 @@
 
 # %% auto #0
 __all__ = ['QUALISYS_LENS', 'OPENCV_NAMES', 'COLMAP_MODELS', 'OPENCV_ENDINGS', 'FILM_DIAGONAL_MM', 'EXIF_TABLE',
-           'EXIF_FILM_FOCAL', 'EXIF_WIDTH', 'EXIF_HEIGHT', 'CalibratedView', 'numbers', 'lens_coefficients',
-           'rotation_matrix', 'placed_camera', 'upright_together', 'read_pose2sim', 'read_qualisys', 'storage_numbers',
-           'read_opencv', 'colmap_lenses', 'read_colmap', 'is_opencv_xml', 'read_calibration', 'view_of',
+           'EXIF_FILM_FOCAL', 'EXIF_WIDTH', 'EXIF_HEIGHT', 'CalibratedView', 'text_of', 'numbers', 'in_a_row',
+           'picture_size', 'named', 'lens_coefficients', 'rotation_matrix', 'placed_camera', 'upright_together',
+           'read_pose2sim', 'read_qualisys', 'stored_matrix', 'storage_numbers', 'storage_fields', 'read_opencv',
+           'colmap_lenses', 'read_colmap', 'is_opencv_xml', 'read_calibration', 'view_of', 'tag_number',
            'exif_field_of_view']
 
 # %% ../../nbs/geometry/01_calibration.ipynb #30f3c3eb
 import tomllib
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from ..basics.names import near
@@ -50,11 +52,19 @@ class CalibratedView:
         return replace(self.camera, intrinsics=intrinsics)
 
 # %% ../../nbs/geometry/01_calibration.ipynb #78e6dfae
+def text_of(path: str | Path) -> str:
+    "The text of a UTF-8 file, with or without a byte order mark. FileNotFoundError; ValueError naming the file."
+    try:
+        return Path(path).read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected text in UTF-8, found {error}") from error
+
+
 def numbers(value, shape: tuple[int, ...], where: str) -> np.ndarray:
     "Finite numbers of this shape. ValueError that begins with `where`: file, camera and field."
     try:
         array = np.asarray(value, float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = np.full(1, np.nan)
     if array.shape != shape or not np.isfinite(array).all():
         wanted = " x ".join(map(str, shape)) + " finite numbers" if shape else "a finite number"
@@ -62,10 +72,34 @@ def numbers(value, shape: tuple[int, ...], where: str) -> np.ndarray:
     return array
 
 
+def in_a_row(value) -> list:
+    "The members of lists or arrays within each other, of any depth; none of nothing."
+    if isinstance(value, np.ndarray):
+        return value.ravel().tolist()
+    if isinstance(value, (list, tuple)):
+        return [member for part in value for member in in_a_row(part)]
+    return [] if value is None else [value]
+
+
+def picture_size(value, where: str) -> tuple[int, int]:
+    "Width and height, px. ValueError as `numbers`."
+    width, height = numbers(value, (2,), where)
+    if min(width, height) < 1:
+        raise ValueError(f"{where}: expected a width and a height of at least 1 px, found {value}")
+    return int(width), int(height)
+
+
+def named(views: Mapping[str, "CalibratedView"], name, where: str) -> str:
+    "The name, if it is one that no view has yet. ValueError that begins with `where`."
+    if not isinstance(name, str) or name in views:
+        raise ValueError(f"{where}: expected a name of its own, found {name!r}")
+    return name
+
+
 def lens_coefficients(value, where: str) -> Float[np.ndarray, " k"]:
     "OpenCV's coefficients; of its fourteen the last two tilt the sensor and have to be 0. ValueError as `numbers`."
-    coefficients = np.ravel(value) if value is not None else None
-    coefficients = numbers(coefficients, (0 if coefficients is None else len(coefficients),), where)
+    row = in_a_row(value)
+    coefficients = numbers(row if row else None, (len(row),), where)
     if len(coefficients) == 14 and not coefficients[12:].any():
         return coefficients[:12]
     if len(coefficients) not in (4, 5, 8, 12):
@@ -75,8 +109,9 @@ def lens_coefficients(value, where: str) -> Float[np.ndarray, " k"]:
 
 def rotation_matrix(value, where: str) -> Float[np.ndarray, "3 3"]:
     "World to camera, from a matrix [3, 3] or a rotation vector of three numbers (radians). ValueError as `numbers`."
-    if np.size(value) == 3:
-        return Rotation.from_rotvec(numbers(np.ravel(value), (3,), where)).as_matrix()
+    row = in_a_row(value)
+    if len(row) == 3:
+        return Rotation.from_rotvec(numbers(row, (3,), where)).as_matrix()
     return numbers(value, (3, 3), where)
 
 
@@ -95,9 +130,12 @@ def placed_camera(
         raise ValueError(f"{where}: {error}") from error
 
 
-def upright_together(views: Mapping[str, CalibratedView]) -> dict[str, CalibratedView]:
-    "The views with the mean of their own upward directions as up of the world, where a format does not define it."
+def upright_together(views: Mapping[str, CalibratedView], path: str | Path) -> dict[str, CalibratedView]:
+    """The views with the mean of their own upward directions as up of the world, where a format does not define it.
+    ValueError naming the file where these cancel each other."""
     up = -np.mean([view.camera.rotation[1] for view in views.values()], axis=0)
+    if np.linalg.norm(up) < 1e-6:
+        raise ValueError(f"{path}: expected cameras of which most are upright, found upward directions that cancel")
     return {name: replace(view, camera=replace(view.camera, world_up=up)) for name, view in views.items()}
 
 # %% ../../nbs/geometry/01_calibration.ipynb #0a15cda3
@@ -106,8 +144,8 @@ def read_pose2sim(path: str | Path, unit_mm: float = 1000.0) -> dict[str, Calibr
 
     FileNotFoundError; ValueError naming file, camera and field, also for fisheye lenses."""
     try:
-        tables = tomllib.loads(Path(path).read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        tables = tomllib.loads(text_of(path))
+    except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: expected TOML of a Pose2Sim calibration, found {error}") from error
     views = {}
     for table, values in tables.items():
@@ -118,8 +156,8 @@ def read_pose2sim(path: str | Path, unit_mm: float = 1000.0) -> dict[str, Calibr
             raise ValueError(f"{where}: expected a table, found {values!r}")
         if values.get("fisheye"):
             raise ValueError(f"{where}: field fisheye: expected a lens of OpenCV's usual model, found a fisheye lens")
-        size = numbers(values.get("size"), (2,), f"{where}: field size")
-        translation = numbers(np.ravel(values.get("translation")), (3,), f"{where}: field translation")
+        size = picture_size(values.get("size"), f"{where}: field size")
+        translation = numbers(in_a_row(values.get("translation")), (3,), f"{where}: field translation")
         camera = placed_camera(
             where,
             numbers(values.get("matrix"), (3, 3), f"{where}: field matrix"),
@@ -128,7 +166,8 @@ def read_pose2sim(path: str | Path, unit_mm: float = 1000.0) -> dict[str, Calibr
             translation * unit_mm,
             (0, 0, 1),
         )
-        views[values.get("name", table)] = CalibratedView(camera, tuple(int(side) for side in size))
+        name = named(views, values.get("name", table), f"{where}: field name")
+        views[name] = CalibratedView(camera, size)
     if not views:
         raise ValueError(f"{path}: expected a table for each camera, found none")
     return views
@@ -144,12 +183,13 @@ def read_qualisys(path: str | Path) -> dict[str, CalibratedView]:
     file, camera and field."""
     try:
         root = ET.fromstring(Path(path).read_bytes())
-    except ET.ParseError as error:
+    except (ET.ParseError, ValueError, LookupError) as error:  # the latter two: encodings that are unknown or not read
         raise ValueError(f"{path}: expected XML of a Qualisys calibration, found {error}") from error
     views = {}
     for k, node in enumerate(root.findall("cameras/camera")):
         name = node.get("serial") or f"camera {k}"
         where = f"{path}: camera {name!r}"
+        named(views, name, f"{where}: field serial")
 
         def read(tag, *keys):
             child = node.find(tag)
@@ -170,7 +210,8 @@ def read_qualisys(path: str | Path) -> dict[str, CalibratedView]:
             -rotation @ read("transform", "x", "y", "z"),
             (0, 0, 1),
         )
-        views[name] = CalibratedView(camera, (int(right - left) + 1, int(bottom - top) + 1))
+        size = picture_size((right - left + 1, bottom - top + 1), f"{where}: field fov_video")
+        views[name] = CalibratedView(camera, size)
     if not views:
         raise ValueError(f"{path}: field cameras/camera: expected at least one camera, found none")
     return views
@@ -184,28 +225,44 @@ OPENCV_NAMES = {
 }
 
 
+def stored_matrix(node: "cv2.FileNode") -> np.ndarray | str:
+    """A matrix, or words for one that has not as many numbers as it says. (`node.mat()` believes what it says, and
+    writes beyond its memory.)"""
+    rows, cols, sizes, data = (storage_numbers(node.getNode(name)) for name in ("rows", "cols", "sizes", "data"))
+    sizes, values = [rows, cols] if sizes is None else in_a_row(sizes), in_a_row(data)
+    if not all(isinstance(value, float) for value in (*sizes, *values)) or np.prod(sizes) != len(values):
+        return f"a matrix of {' x '.join(map(str, sizes))} with {len(values)} values"
+    return np.array(values).reshape([int(size) for size in sizes])
+
+
 def storage_numbers(node: "cv2.FileNode"):
-    "A matrix, a list (of lists) of numbers or a number; None for what is not there."
+    "A matrix, a list (of lists) of numbers, a number or a text; None for what is not there."
     if node.empty():
         return None
     if node.isSeq():
         return [storage_numbers(node.at(k)) for k in range(node.size())]
-    return node.mat() if node.isMap() else node.real() if node.isReal() or node.isInt() else node.string()
+    return stored_matrix(node) if node.isMap() else node.real() if node.isReal() or node.isInt() else node.string()
+
+
+def storage_fields(path: str | Path, names: Sequence[str]) -> dict[str, object]:
+    "What an OpenCV file says under these names. FileNotFoundError; ValueError naming the file."
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: expected an OpenCV calibration, found no such file")
+    try:
+        storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_READ)
+        found = {name: storage_numbers(storage.getNode(name)) for name in names}
+    except (cv2.error, SystemError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: expected YAML, JSON or XML as OpenCV writes it, found something else") from error
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def read_opencv(path: str | Path, unit_mm: float = 1.0) -> CalibratedView:
     """The camera of a file as `cv2.FileStorage` writes it. `unit_mm`: of T. FileNotFoundError; ValueError naming file
     and field."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: expected an OpenCV calibration, found no such file")
-    try:
-        storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_READ)
-    except (cv2.error, SystemError) as error:
-        raise ValueError(f"{path}: expected YAML, JSON or XML as OpenCV writes it, found something else") from error
+    fields = storage_fields(path, [*chain(*OPENCV_NAMES.values()), "image_width", "image_height"])
 
     def read(field):
-        nodes = [storage.getNode(name) for name in OPENCV_NAMES[field]]
-        return next((storage_numbers(node) for node in nodes if not node.empty()), None)
+        return next((fields[name] for name in OPENCV_NAMES[field] if name in fields), None)
 
     rotation, translation = read("rotation"), read("translation")
     if (rotation is None) != (translation is None):
@@ -216,12 +273,12 @@ def read_opencv(path: str | Path, unit_mm: float = 1.0) -> CalibratedView:
         numbers(read("camera_matrix"), (3, 3), f"{path}: field camera_matrix"),
         lens_coefficients(read("distortion_coefficients"), f"{path}: field distortion_coefficients"),
         rotation_matrix(rotation, f"{path}: field R") if turned else np.eye(3),
-        numbers(np.ravel(translation), (3,), f"{path}: field T") * unit_mm if turned else np.zeros(3),
+        numbers(in_a_row(translation), (3,), f"{path}: field T") * unit_mm if turned else np.zeros(3),
     )
-    sides = [storage_numbers(storage.getNode(name)) for name in ("image_width", "image_height")]
-    if None in sides:
+    if not {"image_width", "image_height"} <= fields.keys():
         return CalibratedView(camera)
-    return CalibratedView(camera, tuple(int(side) for side in numbers(sides, (2,), f"{path}: field image_width")))
+    sides = [fields["image_width"], fields["image_height"]]
+    return CalibratedView(camera, picture_size(sides, f"{path}: fields image_width, image_height"))
 
 # %% ../../nbs/geometry/01_calibration.ipynb #1e69bb8f
 COLMAP_MODELS = {  # name: which parameters are (fx, fy, cx, cy), and how many of a lens in OpenCV's order follow
@@ -237,7 +294,7 @@ COLMAP_MODELS = {  # name: which parameters are (fx, fy, cx, cy), and how many o
 def colmap_lenses(path: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
     "Intrinsics, distortion and size by the number of a camera in cameras.txt. ValueError naming file, line and field."
     lenses = {}
-    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+    for number, line in enumerate(text_of(path).splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         where, words = f"{path}: line {number}", line.split()
@@ -250,7 +307,7 @@ def colmap_lenses(path: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray, t
         lens = np.zeros(8 if count > 4 else 4)
         lens[:count] = values[len(values) - count :]
         intrinsics = np.array([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]])
-        lenses[words[0]] = intrinsics, lens, (int(values[0]), int(values[1]))
+        lenses[words[0]] = intrinsics, lens, picture_size(values[:2], f"{where}: fields WIDTH, HEIGHT")
     return lenses
 
 
@@ -258,7 +315,7 @@ def read_colmap(folder: str | Path, unit_mm: float = 1000.0) -> dict[str, Calibr
     """The pictures of a COLMAP text model by their names. `unit_mm`: of its scale. FileNotFoundError; ValueError naming
     file, line and field."""
     lenses, path = colmap_lenses(Path(folder) / "cameras.txt"), Path(folder) / "images.txt"
-    lines = [(k, line) for k, line in enumerate(path.read_text().splitlines(), 1) if not line.startswith("#")]
+    lines = [(k, line) for k, line in enumerate(text_of(path).splitlines(), 1) if not line.startswith("#")]
     views = {}
     for number, line in lines[::2]:  # each second line, which may be empty, has the points of a picture
         if not line.strip():
@@ -274,10 +331,10 @@ def read_colmap(folder: str | Path, unit_mm: float = 1000.0) -> dict[str, Calibr
             raise ValueError(f"{where}: fields QW to QZ: expected a rotation, found zeros")
         rotation = Rotation.from_quat([x, y, z, w]).as_matrix()
         camera = placed_camera(where, intrinsics, lens, rotation, np.array(translation) * unit_mm)
-        views[words[9]] = CalibratedView(camera, size)
+        views[named(views, words[9], f"{where}: field NAME")] = CalibratedView(camera, size)
     if not views:
         raise ValueError(f"{path}: expected at least one picture, found none")
-    return upright_together(views)
+    return upright_together(views, path)
 
 # %% ../../nbs/geometry/01_calibration.ipynb #517b6d37
 OPENCV_ENDINGS = (".yml", ".yaml", ".json")
@@ -316,7 +373,7 @@ def read_calibration(path: str | Path, unit_mm: float | None = None) -> dict[str
             f"{path}: expected a calibration of Pose2Sim (.toml), Qualisys (.qca.txt, .xml), OpenCV "
             f"({' '.join(OPENCV_ENDINGS)} .xml) or COLMAP (folder with cameras.txt), found none of these"
         )
-    return upright_together({file.stem: read_opencv(file, **unit) for file in files})
+    return upright_together({file.stem: read_opencv(file, **unit) for file in files}, path)
 
 
 def view_of(views: Mapping[str, CalibratedView], name: str) -> CalibratedView:
@@ -336,17 +393,26 @@ FILM_DIAGONAL_MM = float(np.hypot(36, 24))
 EXIF_TABLE, EXIF_FILM_FOCAL, EXIF_WIDTH, EXIF_HEIGHT = 0x8769, 0xA405, 0xA002, 0xA003
 
 
+def tag_number(tags: Mapping, tag: int) -> float:
+    "The number of an EXIF tag; 0 where it is absent, or no finite number above 0."
+    try:
+        value = float(tags.get(tag, 0))
+    except (TypeError, ValueError, ZeroDivisionError):
+        return 0.0
+    return value if 0 < value < np.inf else 0.0
+
+
 def exif_field_of_view(path: str | Path) -> float | None:
     "Degrees that the longer side of a photograph spans, by its EXIF tags; None where they do not tell it."
     try:
         with Image.open(path) as picture:
             size, tags = picture.size, picture.getexif().get_ifd(EXIF_TABLE)
-    except (UnidentifiedImageError, OSError):
+    except Exception:  # whatever a decoder or a parser of tags says of a damaged file: nothing is told
         return None
-    film_focal = float(tags.get(EXIF_FILM_FOCAL, 0))
-    if not film_focal > 0:
+    film_focal = tag_number(tags, EXIF_FILM_FOCAL)
+    if film_focal < 1:
         return None
-    stated = sorted((int(tags.get(EXIF_WIDTH, 0)), int(tags.get(EXIF_HEIGHT, 0))))
+    stated = sorted((tag_number(tags, EXIF_WIDTH), tag_number(tags, EXIF_HEIGHT)))
     if all(stated) and abs(stated[1] / stated[0] - max(size) / min(size)) > 0.02:
         return None
     focal_px = film_focal * np.hypot(*size) / FILM_DIAGONAL_MM

@@ -213,6 +213,18 @@ WRONG = {  # kind, what is changed -> what is said
         r"c.toml: camera 'cam_a': camera: intrinsics",
     ),
     "not finite": ("toml", {"size": "[nan, 720.0]"}, r"field size: expected 2 finite numbers"),
+    "no width": ("toml", {"size": [0, 720]}, r"c.toml: camera 'cam_a': field size: expected a width and a height"),
+    "lists of two lengths": (
+        "toml",
+        {"matrix": "[[1, 0], [0]]"},
+        r"c.toml: camera 'cam_a': field matrix: expected 3 x 3",
+    ),
+    "a ragged place": ("toml", {"translation": "[[1.0], [2.0, 3.0, 4.0]]"}, r"field translation: expected 3 finite"),
+    "a huge number": ("toml", {"size": [10**400, 720]}, r"c.toml: camera 'cam_a': field size: expected 2 finite"),
+    "one name twice": ("toml", {"name": '"left"'}, r"c.toml: camera 'cam_b': field name: .* its own, found 'left'"),
+    "a name that is a number": ("toml", {"name": 5}, r"c.toml: camera 'cam_a': field name: .* its own, found 5"),
+    "a size that is a matrix": ("opencv", {"image_width": np.eye(2)}, r"c.yml: fields image_width, image_height"),
+    "a negative size": ("opencv", {"image_height": -720}, r"c.yml: fields image_width, image_height: expected a width"),
     "no matrix": (
         "opencv",
         {"camera_matrix": None},
@@ -245,6 +257,7 @@ TEXTS = {
     "c.json": ("", r"c.json: expected YAML, JSON or XML as OpenCV writes it|c.json: field camera_matrix"),
     "c.qca.txt": ("<a>", r"c.qca.txt: expected XML of a Qualisys"),
     "e.xml": ("<calibration/>", r"e.xml: field cameras/camera: expected at least one camera"),
+    "n.xml": ('<?xml version="1.0" encoding="none"?><a/>', r"n.xml: expected XML of a Qualisys"),
     "c.pickle": ("x", r"c.pickle: expected a calibration of Pose2Sim .* found none of these"),
 }
 
@@ -255,6 +268,35 @@ def test_files_that_are_none(tmp_path, name):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=message):
         read_calibration(tmp_path / name)
+
+
+def test_text_is_utf8_with_or_without_a_mark(tmp_path):
+    path = write_toml(tmp_path / "c.toml")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"cam_a", "Kamera_Süd".encode()))
+    assert set(read_calibration(path)) == {"Kamera_Süd", "cam_b"}
+    for file in (path, write_colmap(tmp_path / "m") / "images.txt"):
+        file.write_bytes(file.read_bytes() + b"# S\xfcd\n")
+        with pytest.raises(ValueError, match=f"{file.name}: expected text in UTF-8"):
+            read_calibration(file)
+
+
+def test_one_camera_twice_is_refused(tmp_path):
+    cameras = QUALISYS.format(cu=0, cv=0)
+    camera = cameras[cameras.index("<camera serial") : cameras.index("</cameras>")]
+    (tmp_path / "a.xml").write_text(cameras.replace("</cameras>", camera + "</cameras>"))
+    with pytest.raises(ValueError, match=r"a.xml: camera '11': field serial: .* its own, found '11'"):
+        read_calibration(tmp_path / "a.xml")
+    images = write_colmap(tmp_path / "m") / "images.txt"
+    images.write_text(images.read_text().replace("cam_b.jpg", "cam_a.jpg"))
+    with pytest.raises(ValueError, match=r"images.txt: line 4: field NAME: .* its own, found 'cam_a.jpg'"):
+        read_calibration(images)
+
+
+def test_cameras_of_opposite_ways_up_have_no_up_together(tmp_path):
+    for name, turn in (("a", np.eye(3)), ("b", np.diag([1.0, -1, -1]))):
+        write_storage(tmp_path / f"{name}.yml", **opencv_fields("cam_a") | {"R": turn})
+    with pytest.raises(ValueError, match=f"{tmp_path.name}: expected cameras of which most are upright"):
+        read_calibration(tmp_path)
 
 
 def test_files_that_are_not_there(tmp_path):
@@ -303,6 +345,20 @@ PHOTOGRAPHS = {  # tags, size -> field of view of the longer side, degrees (None
     "unknown": ({0xA405: 0}, (600, 400), None),
     "no tags": ({}, (600, 400), None),
 }
+
+
+ODD_TAGS = ["x", b"\xff", (3, 4, 5), -28, 0.0, 2**31]
+
+
+@pytest.mark.parametrize("value", ODD_TAGS, ids=repr)
+@pytest.mark.parametrize("tag", [0xA405, 0xA002])
+def test_odd_tags_tell_nothing(tmp_path, tag, value):
+    picture = Image.new("RGB", (600, 400))
+    tags = picture.getexif()
+    tags.get_ifd(0x8769).update({0xA405: 50, 0xA003: 4000} | {tag: value})
+    picture.save(tmp_path / "p.png", exif=tags)
+    angle = exif_field_of_view(tmp_path / "p.png")
+    assert angle is None or 0 < angle < 180
 
 
 @pytest.mark.parametrize("case", PHOTOGRAPHS)
