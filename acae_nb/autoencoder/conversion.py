@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['NOISE', 'LIMIT_MM', 'KIND', 'affine_weights', 'second_moment', 'JointMoments', 'FormatMap', 'Converted', 'extent',
-           'listed', 'Converter', 'save_converter', 'load_converter', 'package_converter', 'convert', 'sample_people']
+           'listed', 'Converter', 'save_converter', 'names_of_formats', 'check_numbers', 'load_converter',
+           'package_converter', 'convert', 'sample_people']
 
 # %% ../../nbs/autoencoder/06_conversion.ipynb #621f4193
 import json
@@ -16,7 +17,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from .bridging import UndeterminedJoints
@@ -238,20 +239,47 @@ def save_converter(converter: Converter, path: str | Path) -> None:
 KIND = "acae_nb conversion 1"
 
 
+def names_of_formats(text: str, path: str | Path) -> dict[str, tuple[str, ...]]:
+    "Joints by format, of JSON. ValueError naming the file."
+    try:
+        formats = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: field `formats`: expected JSON, found {text[:80]!r}") from error
+    lists = [*formats.values()] if isinstance(formats, dict) else [None]
+    if not all(isinstance(joints, list) and all(isinstance(name, str) for name in joints) for joints in lists):
+        raise ValueError(f"{path}: field `formats`: expected names of joints by format, found {text[:80]!r}")
+    return {name: tuple(joints) for name, joints in formats.items()}
+
+
+def check_numbers(array: np.ndarray | None, shape: tuple[int | None, ...], where: str) -> None:
+    "ValueError that begins with `where` unless these are finite numbers of the shape, where None is any length."
+    found = "nothing" if array is None else f"{array.dtype} {list(array.shape)}"
+    fits = array is not None and array.dtype.kind in "fi" and array.ndim == len(shape)
+    if not fits or any(wanted not in (None, length) for wanted, length in zip(shape, array.shape)):
+        wanted = ["any" if length is None else length for length in shape]
+        raise ValueError(f"{where}: expected numbers of shape {wanted}, found {found}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{where}: expected finite numbers, found {int((~np.isfinite(array)).sum())} others")
+
+
 def load_converter(path: str | Path) -> Converter:
-    "Reads what `save_converter` wrote. Raises ValueError naming the file and the field that is not as expected."
-    with safe_open(str(path), "np") as file:
-        header = file.metadata() or {}
-        arrays = {name: file.get_tensor(name) for name in file.keys()}
+    """Reads what `save_converter` wrote. FileNotFoundError; ValueError naming the file and the field that is not as
+    expected."""
+    try:
+        with safe_open(str(path), "np") as file:
+            header = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: expected a converter as save_converter writes it, found {error}") from error
     if header.get("kind") != KIND:
         raise ValueError(f"{path}: field `kind`: expected {KIND!r}, found {header.get('kind')!r}")
-    formats = {name: tuple(joints) for name, joints in json.loads(header["formats"]).items()}
+    formats = names_of_formats(header.get("formats", ""), path)
     count = sum(len(joints) for joints in formats.values())
-    fields = ("fitted/loadings", "fitted/std", "held_out/loadings", "held_out/std", "sample")
-    for field, axis in zip(fields, (0, 0, 0, 0, 1)):
-        if field not in arrays or arrays[field].shape[axis] != count:
-            shape = list(arrays[field].shape) if field in arrays else "nothing"
-            raise ValueError(f"{path}: field `{field}`: expected {count} joints, found {shape}")
+    shapes = {"sample": (None, count, 3)}
+    for part in ("fitted", "held_out"):
+        shapes |= {f"{part}/loadings": (count, None), f"{part}/std": (count,)}
+    for field, shape in shapes.items():
+        check_numbers(arrays.get(field), shape, f"{path}: field `{field}`")
     return Converter(
         formats,
         *(

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['USUAL_PLAUSIBILITY', 'CropReader', 'bytes_per_crop', 'crops_within', 'ahead', 'groups', 'spread_of', 'default_device',
-           'on_device', 'checked_length', 'PoseEstimator', 'ways_to_look', 'cues_of', 'is_one_picture']
+           'on_device', 'checked_length', 'are_indices', 'stored_format', 'stored_options', 'PoseEstimator',
+           'ways_to_look', 'cues_of', 'is_one_picture']
 
 # %% ../../nbs/inference/04_estimator.ipynb #4e98d28a
 import copy
@@ -217,6 +218,46 @@ def checked_length(name: str, values: Sequence, length: int) -> Sequence:
         raise ValueError(f"{name}: expected {length}, one for each picture, found {len(values)}")
     return values
 
+
+def are_indices(values, count: int) -> bool:
+    "Whether this is a list of whole numbers from 0 to below `count`."
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < count for value in values)
+
+
+def stored_format(entry, n_joints: int, where: str) -> tuple[list[int], Skeleton]:
+    "Indices into the model's joints and the Skeleton of them. ValueError that begins with `where`: file and field."
+    try:
+        indices, skeleton = entry["indices"], Skeleton.from_dict(entry["skeleton"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{where}: expected indices and a skeleton, found {found}") from error
+    if not are_indices(indices, n_joints) or len(indices) != len(skeleton):
+        raise ValueError(f"{where}: expected {len(skeleton)} indices below {n_joints}, found {str(indices)[:80]}")
+    return indices, skeleton
+
+
+def stored_options(params, model: PoseModel, where: str | Path) -> dict:
+    """What a model's params say of an estimator: licence, point_mirror and formats. ValueError naming the file `where`
+    and the field, also for a crop's `size` that is none."""
+    if not isinstance(params, dict):
+        raise ValueError(f"{where}: params: expected names and values, found {params!r}")
+    mirror, formats = params.get("point_mirror"), params.get("formats", {})
+    joints, points = model.layout.n_joints, model.layout.n_points
+    expected = {
+        "size": (type(params.get("size")) is int and params["size"] > 0, "the crop's side in px"),
+        "licence": (isinstance(params.get("licence", ""), str), "a text"),
+        "point_mirror": (mirror is None or are_indices(mirror, points) and len({*mirror}) == points, "a permutation"),
+        "formats": (isinstance(formats, dict), "formats by name"),
+    }
+    for name, (fits, what) in expected.items():
+        if not fits:
+            raise ValueError(f"{where}: params.{name}: expected {what}, found {str(params.get(name))[:80]}")
+    stored = {"licence": params.get("licence", ""), "point_mirror": mirror}
+    if "formats" in params:
+        places = {name: f"{where}: params.formats.{name}" for name in formats}
+        stored["formats"] = {name: stored_format(f, joints, places[name]) for name, f in formats.items()}
+    return stored
+
 # %% ../../nbs/inference/04_estimator.ipynb #c22110be
 USUAL_PLAUSIBILITY = Plausibility()
 
@@ -293,16 +334,7 @@ class PoseEstimator:
         folder = packaged_model() if folder is None else folder
         model, skeleton, info = load_pose_model(folder)
         params = info["params"]
-        if not isinstance(params.get("size"), int):
-            raise ValueError(
-                f"{Path(folder) / 'model.json'}: params.size: expected the crop's side in px, "
-                f"found {params.get('size')!r}"
-            )
-        stored = {"licence": params.get("licence", ""), "point_mirror": params.get("point_mirror")}
-        if "formats" in params:
-            stored["formats"] = {
-                name: (f["indices"], Skeleton.from_dict(f["skeleton"])) for name, f in params["formats"].items()
-            }
+        stored = stored_options(params, model, Path(folder) / "model.json")
         if isinstance(options.get("looks"), int):
             options["looks"] = trained_looks(params, options["looks"])
         errors = Path(folder) / FILE
@@ -312,7 +344,7 @@ class PoseEstimator:
             acae = Path(folder) / "acae.safetensors"
         try:
             autoencoder = None if acae is None else load_acae(acae)
-        except SafetensorError as error:
+        except (SafetensorError, ValueError) as error:
             raise ValueError(f"{acae}: expected an autoencoder as save_acae writes it, found {error}") from error
         return cls(model, skeleton, params["size"], acae=autoencoder, **{**stored, **options})
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
@@ -216,6 +217,45 @@ def test_a_file_says_the_same_and_broken_ones_are_named(sticks, tmp_path):
     arrays = load_file(path)
     save_file(arrays, path)
     with pytest.raises(ValueError, match="c.safetensors: field `kind`: expected 'acae_nb conversion 1', found None"):
+        load_converter(path)
+
+
+DAMAGED_CONVERTERS = {  # what is changed of the arrays or the header -> what is said
+    "names that are no lists": (None, {"formats": '{"A": 5}'}, "field `formats`: expected names of joints by format"),
+    "names that are no JSON": (None, {"formats": "{"}, "field `formats`: expected JSON"),
+    "no names": (None, {"formats": None}, "field `formats`: expected JSON"),
+    "a flat table": ("fitted/loadings", lambda a: a[:, 0], r"field `fitted/loadings`: expected numbers of shape \["),
+    "a joint too few": ("held_out/std", lambda a: a[1:], "field `held_out/std`: expected numbers of shape"),
+    "poses of four axes": ("sample", lambda a: np.concatenate([a, a], 2), "field `sample`: expected numbers of shape"),
+    "not finite": ("fitted/std", lambda a: a * np.float16("nan"), "field `fitted/std`: expected finite numbers, found"),
+    "of letters": ("fitted/std", lambda a: a.astype(bool), "field `fitted/std`: expected numbers of shape"),
+    "absent": ("sample", lambda a: None, "field `sample`: .* found nothing"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED_CONVERTERS)
+def test_damaged_converters_are_named(sticks, tmp_path, case):
+    field, change, words = DAMAGED_CONVERTERS[case]
+    path = tmp_path / "c.safetensors"
+    save_converter(sticks[0], path)
+    with safe_open(path, "np") as file:
+        header = file.metadata()
+    arrays = load_file(path)
+    if field is None:
+        header = {name: text for name, text in (header | change).items() if text is not None}
+    elif (changed := change(arrays.pop(field))) is not None:
+        arrays[field] = np.ascontiguousarray(changed)
+    save_file(arrays, path, header)
+    with pytest.raises(ValueError, match=f"c.safetensors: {words}"):
+        load_converter(path)
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.999])
+def test_cut_converters_are_named(sticks, tmp_path, share):
+    path = tmp_path / "c.safetensors"
+    save_converter(sticks[0], path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match="c.safetensors: expected a converter as save_converter writes it"):
         load_converter(path)
 
 

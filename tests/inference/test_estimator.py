@@ -1,6 +1,7 @@
 """Pictures to poses: geometry with oracle models, looks, flips, grouping, detection and filters, and bad input."""
 
 import importlib.util
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from oracle_cameras import camera_at
+from safetensors.torch import save
 
 from acae_nb.autoencoder.acae import ACAE
 from acae_nb.examples.crops import warp_image
@@ -30,8 +32,8 @@ from acae_nb.inference.person_crops import (
 from acae_nb.inference.pictures import TruncatedVideo, assumed_camera, read_picture, video_frames
 from acae_nb.inference.pose_results import to_table
 from acae_nb.models.backbones import tiny_backbone
-from acae_nb.models.pose_model import HybridPoints, PoseModel, PoseOutput, SeparateJoints
-from acae_nb.skeletons.joints import load_skeleton, union
+from acae_nb.models.pose_model import HybridPoints, PoseModel, PoseOutput, SeparateJoints, save_pose_model
+from acae_nb.skeletons.joints import load_skeleton, select, union
 
 SKELETON, SIZE = load_skeleton("coco_17"), 96
 CAMERAS = {
@@ -395,6 +397,47 @@ def test_turned_crops_answer_in_the_pictures_frame(name):  # B16
         Turned(), SKELETON, SIZE, looks=looks, detector=lambda image: People([box], [0.9], up=[up]), plausibility=None
     )
     assert np.abs(estimator.estimate(IMAGE, cameras=camera).world[0] - truth).max() < 0.1
+
+
+BAD_PARAMS = {  # of a model.json -> what is said
+    "no size": ({"size": None}, r"params.size: expected the crop's side in px, found None"),
+    "a size of 0": ({"size": 0}, r"params.size: expected the crop's side in px, found 0"),
+    "a size that is true": ({"size": True}, r"params.size: expected the crop's side in px, found True"),
+    "a licence of numbers": ({"licence": 5}, r"params.licence: expected a text, found 5"),
+    "formats in a list": ({"formats": [1]}, r"params.formats: expected formats by name"),
+    "a format without indices": ({"formats": {"f": {}}}, r"params.formats.f: expected indices and a skeleton"),
+    "a format that is none": ({"formats": {"f": 3}}, r"params.formats.f: expected indices and a skeleton"),
+    "indices beyond": ({"formats": {"f": {"indices": [99, 0]}}}, r"params.formats.f: expected 2 indices below 17"),
+    "too few indices": ({"formats": {"f": {"indices": [0]}}}, r"params.formats.f: expected 2 indices below 17"),
+    "a mirror that is none": ({"point_mirror": [0] * 17}, r"params.point_mirror: expected a permutation"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PARAMS)
+def test_params_that_cannot_be_are_named(tmp_path, case):
+    changes, words = BAD_PARAMS[case]
+    part = select(SKELETON, [0, 1], "f").to_dict()
+    for entry in changes.get("formats", {}).values() if isinstance(changes.get("formats"), dict) else ():
+        if isinstance(entry, dict) and "indices" in entry:
+            entry["skeleton"] = part
+    params = {"size": SIZE, "licence": "", "formats": {"f": {"indices": [1, 0], "skeleton": part}}}
+    folder = save_pose_model(tmp_path / "m", PoseModel(tiny_backbone(), SeparateJoints(17)), SKELETON, params)
+    assert PoseEstimator.load(folder).formats["f"][0] == [1, 0]
+    sidecar = folder / "model.json"
+    info = json.loads(sidecar.read_text())
+    info["params"] |= changes
+    sidecar.write_text(json.dumps(info))
+    with pytest.raises(ValueError, match=f"model.json: {words}"):
+        PoseEstimator.load(folder)
+
+
+def test_a_damaged_autoencoder_is_named(tmp_path):
+    params = {"size": SIZE}
+    folder = save_pose_model(tmp_path / "m", PoseModel(tiny_backbone(), SeparateJoints(17)), SKELETON, params)
+    for content in (b"", b"\x00" * 40, save({"encoder": torch.ones(2, 17)}), b"version https://git-lfs"):
+        (folder / "acae.safetensors").write_bytes(content)
+        with pytest.raises(ValueError, match="acae.safetensors: expected an autoencoder as save_acae writes it"):
+            PoseEstimator.load(folder)
 
 
 def test_the_callers_model_stays_where_it_is():  # A18
