@@ -76,6 +76,9 @@ def skeleton_from(entry: dict) -> Skeleton:
         for pair in (pairs := entry.get(key, [])) if isinstance(entry.get(key, []), list) else [None]:
             if not (isinstance(pair, list) and len(pair) == 2 and all(j in joints for j in pair)):
                 raise ValueError(f"{key}: expected pairs of joints' names, found {str(pair)[:80]}")
+    short_names = entry.get("short_names", [])
+    if not (isinstance(short_names, list) and all(isinstance(j, str) for j in short_names)):
+        raise ValueError(f"short_names: expected a list of names, found {str(short_names)[:80]}")
     pairs = [(joints.index(a), joints.index(b)) for a, b in entry.get("mirror", [])]
     other = {**{a: b for a, b in pairs}, **{b: a for a, b in pairs}}
     return Skeleton(
@@ -83,9 +86,9 @@ def skeleton_from(entry: dict) -> Skeleton:
         tuple(joints),
         tuple((joints.index(a), joints.index(b)) for a, b in entry.get("edges", [])),
         tuple(other.get(j, j) for j in range(len(joints))),
-        tuple(entry.get("short_names", ())),
-        source=entry.get("source", ""),
-        notes=entry.get("notes", ""),
+        tuple(short_names),
+        source=str(entry.get("source", "")),
+        notes=str(entry.get("notes", "")),
         left=tuple(a for a, _ in pairs),
     )
 
@@ -114,7 +117,7 @@ def cameras_from(entries, path: str | Path, field: str = "cameras") -> tuple[dic
             continue
         try:
             cameras[name] = Camera(**{key: np.asarray(value, float) for key, value in entry.items()})
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             problems.append(Problem(str(path), None, f"{field}/{name}", "a calibrated camera", str(error)))
     return cameras, problems
 
@@ -145,6 +148,8 @@ class UprightFile:
             data = Path(self.path).read_bytes()
         try:
             value = Image.open(BytesIO(data)).getexif().get(0x0112, 1)
+        except Image.DecompressionBombError as error:
+            raise NativeError(self.path, "picture", "fewer pixels", str(error)) from error
         except (OSError, ValueError, SyntaxError):  # not a picture that states one; `load` says whether it is a picture
             return 1
         return value if value in range(1, 9) else 1

@@ -227,7 +227,10 @@ def skeleton_of(poses: PoseFile) -> Skeleton:
     """The skeleton in a file, else the published formats that its names are of (joints in the file's order). ValueError
     for names of no published format."""
     if poses.skeleton is not None:
-        skeleton = Skeleton.from_dict(poses.skeleton)
+        try:
+            skeleton = Skeleton.from_dict(poses.skeleton)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            poses.refuse("skeleton", "the definition of one", f"{type(error).__name__}: {error}")
         if skeleton.labels != poses.labels:
             poses.refuse(
                 "skeleton",

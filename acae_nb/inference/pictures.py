@@ -53,7 +53,10 @@ def read_picture(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
         what = "a folder" if Path(path).is_dir() else "no such file"
         raise FileNotFoundError(f"{path}: expected a picture, found {what}")
     pixels = np.frombuffer(Path(path).read_bytes(), np.uint8)
-    image = cv2.imdecode(pixels, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR) if len(pixels) else None
+    try:
+        image = cv2.imdecode(pixels, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR) if len(pixels) else None
+    except cv2.error as error:
+        raise ValueError(f"{path}: expected a picture, found one that OpenCV does not decode: {error.err}") from error
     if image is None:
         raise ValueError(f"{path}: expected a picture, found {len(pixels)} bytes that cannot be decoded")
     try:
