@@ -27,6 +27,10 @@ def test_every_requirement_has_a_lower_bound():  # A19
     assert all(lowest_requirements().values())
 
 
+def test_what_a_notebook_shows_with_is_required():  # C5: a cell that ends in poses is drawn by plotly, with nbformat
+    assert {"plotly", "nbformat"} <= lowest_requirements().keys()
+
+
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
 def test_the_lowest_versions_train_and_estimate(tmp_path):  # A19

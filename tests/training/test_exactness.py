@@ -8,7 +8,7 @@ import toy_training
 from torch import nn
 
 from acae_nb.examples.mixing import Batch
-from acae_nb.models.backbone_names import backbone_from
+from acae_nb.models.backbone_names import BACKBONES, backbone_from
 from acae_nb.models.backbones import tiny_backbone
 from acae_nb.models.pose_model import HeatmapHead, PoseModel, SeparateJoints
 from acae_nb.training.callbacks import DecayTowardStart, use_ghost_batch_norm
@@ -28,8 +28,11 @@ from acae_nb.training.loop import (
 from acae_nb.training.losses import LossTerms, consistency_loss, weighted_mean
 
 # --- A1: the fused step after a resume ------------------------------------------------------------------------------
-BACKBONES = ["tiny_backbone", "efficientnet_lite0", "blazepose", "efficientnet_v2_s", "resnet50"]
-LARGE = [pytest.param(name, marks=pytest.mark.nightly) for name in ("efficientnet_v2_m", "efficientnet_v2_l")]
+OF_OTHERS = {"timm_backbone", "transformers_backbone"}  # need packages that are not installed here
+LARGE = {"efficientnet_v2_m", "efficientnet_v2_l"}
+EVERY_BACKBONE = [
+    pytest.param(name, marks=[pytest.mark.nightly] * (name in LARGE)) for name in BACKBONES if name not in OF_OTHERS
+]
 
 
 def fused_adam(model):
@@ -42,7 +45,7 @@ def gradients_of_step(model, step):
         p.grad = torch.empty_like(p).copy_(torch.randn(p.shape, generator=g))
 
 
-@pytest.mark.parametrize("name", BACKBONES + LARGE)
+@pytest.mark.parametrize("name", EVERY_BACKBONE)
 def test_a_fused_step_after_a_resume_is_the_undisturbed_one(name):  # A1
     torch.manual_seed(0)
     model = backbone_from({"name": name, "options": {}}).to(memory_format=torch.channels_last)

@@ -440,7 +440,13 @@ class Library(load):
         return super().__getattr__(name)
 
 ctypes.CDLL = Library
+from acae_nb import PoseEstimator
 from acae_nb.workflow.cli import main
+
+model, picture = sys.argv[2:]
+estimator = PoseEstimator.load(model)
+poses = list(estimator.stream([(picture, [[60, 40, 100, 150]], None)] * 3))
+assert [pose.joints3d.shape[0] for pose in poses] == [1, 1, 1] and not Absent.names & set(sys.modules)
 calls = [call.split(" ") for call in sys.argv[1].split(";")]
 sys.exit(max(main(call) for call in calls))
 """
@@ -484,7 +490,7 @@ def test_predict_evaluate_export_validate_and_fit_run_anywhere(tmp_path, picture
         f"fit-acae {tmp_path}/stick.npz -o {tmp_path}/a.safetensors --sided 0 --central 12",
         f"export {model_folder} -o {tmp_path}/m.pt2",
     )
-    done = in_a_process(";".join(calls), code=ELSEWHERE)
+    done = in_a_process(";".join(calls), model_folder, pictures / "a.png", code=ELSEWHERE)
     assert done.returncode == 0, done.stderr[-3000:]
     assert all((tmp_path / name).is_file() for name in ("p.csv", "p.mp4", "r.json", "a.safetensors", "m.pt2"))
 
@@ -508,6 +514,12 @@ def poses_files():
     yield "twice", dict(joints3d=poses, joints=np.array([names[0], *names[:-1]])), f"found {names[0]!r} several times"
     yield "fewer", dict(joints3d=poses, joints=np.array(names[:-1])), f"expected {len(names)} names"
     yield "unknown", dict(joints3d=poses, skeleton=np.array("h36m17")), "did you mean 'h36m_17'"
+    yield (
+        "other",
+        dict(joints3d=poses[:, :16], skeleton=np.array("h36m_17")),
+        "expected one of 16 joints, found h36m_17",
+    )
+    yield "none", dict(joints3d=poses[:0]), "joints3d: expected [poses, joints, 3] in mm, found float64 (0,"
 
 
 @pytest.mark.parametrize("name, arrays, words", [pytest.param(*case, id=case[0]) for case in poses_files()])
