@@ -49,11 +49,11 @@ def start(folder: Path) -> subprocess.Popen:
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
-    "Living processes whose working directory is the folder."
+    "Living processes whose working directory is the folder, or lies below it."
     living = []
     for process in psutil.process_iter():
         try:
-            if Path(process.cwd()) == folder and process.status() != psutil.STATUS_ZOMBIE:
+            if Path(process.cwd()).is_relative_to(folder) and process.status() != psutil.STATUS_ZOMBIE:
                 living.append(process)
         except (psutil.Error, OSError):
             continue  # it ended while we looked, or is somebody else's
