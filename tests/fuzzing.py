@@ -551,6 +551,7 @@ def odd_tree(tree, rng):
 
 
 def odd_array(array, rng):
+    array = np.atleast_1d(array)
     kind = int(rng.integers(9))
     if kind == 0:
         return array[..., None]

@@ -23,6 +23,7 @@ from safetensors.numpy import save
 from .bridging import UndeterminedJoints
 from ..basics.files import write_whole
 from ..basics.names import near
+from ..basics.pointers import found_instead
 
 # %% ../../nbs/autoencoder/06_conversion.ipynb #fae684be
 def affine_weights(
@@ -270,7 +271,8 @@ def load_converter(path: str | Path) -> Converter:
             header = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
-        raise ValueError(f"{path}: expected a converter as save_converter writes it, found {error}") from error
+        found = found_instead(path, str(error))
+        raise ValueError(f"{path}: expected a converter as save_converter writes it, found {found}") from error
     if header.get("kind") != KIND:
         raise ValueError(f"{path}: field `kind`: expected {KIND!r}, found {header.get('kind')!r}")
     formats = names_of_formats(header.get("formats", ""), path)

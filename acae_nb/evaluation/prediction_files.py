@@ -23,6 +23,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from scipy.optimize import linear_sum_assignment
 
+from ..basics.pointers import found_instead
 from .benchmarks import protocol_named
 from .matching import People, evaluate_people, match_people
 from .metrics import mean_centred, present
@@ -177,9 +178,8 @@ def read_poses(path: str | Path) -> PoseFile:
     except Exception as error:
         if str(error).startswith(str(path)):
             raise
-        raise ValueError(
-            f"{path}: expected a whole {path.suffix} file of plain arrays, found {type(error).__name__}: {error}"
-        ) from error
+        found = found_instead(path, f"{type(error).__name__}: {error}")
+        raise ValueError(f"{path}: expected a whole {path.suffix} file of plain arrays, found {found}") from error
 
 # %% ../../nbs/evaluation/04_prediction_files.ipynb #9150b86e
 def write_poses(
@@ -229,7 +229,7 @@ def skeleton_of(poses: PoseFile) -> Skeleton:
     if poses.skeleton is not None:
         try:
             skeleton = Skeleton.from_dict(poses.skeleton)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             poses.refuse("skeleton", "the definition of one", f"{type(error).__name__}: {error}")
         if skeleton.labels != poses.labels:
             poses.refuse(

@@ -25,6 +25,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from ..basics.names import near
+from ..basics.pointers import found_instead
 from .cameras import Camera, scale_intrinsics
 
 # %% ../../nbs/geometry/01_calibration.ipynb #e5ee86d0
@@ -146,7 +147,8 @@ def read_pose2sim(path: str | Path, unit_mm: float = 1000.0) -> dict[str, Calibr
     try:
         tables = tomllib.loads(text_of(path))
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path}: expected TOML of a Pose2Sim calibration, found {error}") from error
+        found = found_instead(path, str(error))
+        raise ValueError(f"{path}: expected TOML of a Pose2Sim calibration, found {found}") from error
     views = {}
     for table, values in tables.items():
         if table == "metadata":
@@ -184,7 +186,8 @@ def read_qualisys(path: str | Path) -> dict[str, CalibratedView]:
     try:
         root = ET.fromstring(Path(path).read_bytes())
     except (ET.ParseError, ValueError, LookupError) as error:  # the latter two: encodings that are unknown or not read
-        raise ValueError(f"{path}: expected XML of a Qualisys calibration, found {error}") from error
+        found = found_instead(path, str(error))
+        raise ValueError(f"{path}: expected XML of a Qualisys calibration, found {found}") from error
     views = {}
     for k, node in enumerate(root.findall("cameras/camera")):
         name = node.get("serial") or f"camera {k}"
@@ -252,7 +255,8 @@ def storage_fields(path: str | Path, names: Sequence[str]) -> dict[str, object]:
         storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_READ)
         found = {name: storage_numbers(storage.getNode(name)) for name in names}
     except (cv2.error, SystemError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: expected YAML, JSON or XML as OpenCV writes it, found something else") from error
+        found = found_instead(path, "something else")
+        raise ValueError(f"{path}: expected YAML, JSON or XML as OpenCV writes it, found {found}") from error
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -228,7 +228,7 @@ def stored_format(entry, n_joints: int, where: str) -> tuple[list[int], Skeleton
     "Indices into the model's joints and the Skeleton of them. ValueError that begins with `where`: file and field."
     try:
         indices, skeleton = entry["indices"], Skeleton.from_dict(entry["skeleton"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         found = f"{type(error).__name__}: {error}"
         raise ValueError(f"{where}: expected indices and a skeleton, found {found}") from error
     if not are_indices(indices, n_joints) or len(indices) != len(skeleton):

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from ..basics.pointers import found_instead
 from ..geometry.cameras import Camera
 
 # %% ../../nbs/inference/00_pictures.ipynb #024e3e00
@@ -58,7 +59,8 @@ def read_picture(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
     except cv2.error as error:
         raise ValueError(f"{path}: expected a picture, found one that OpenCV does not decode: {error.err}") from error
     if image is None:
-        raise ValueError(f"{path}: expected a picture, found {len(pixels)} bytes that cannot be decoded")
+        found = found_instead(path, f"{len(pixels)} bytes that cannot be decoded")
+        raise ValueError(f"{path}: expected a picture, found {found}")
     try:
         return as_rgb(image[..., ::-1])
     except ValueError as error:
@@ -135,10 +137,9 @@ def opened_video(path: str | Path) -> av.container.InputContainer:
     try:
         video = av.open(str(path))
     except (av.error.FFmpegError, ValueError) as error:
-        raise ValueError(
-            f"{path}: expected a video, found {Path(path).stat().st_size} bytes that cannot be opened: "
-            "no video, cut short or damaged"
-        ) from error
+        size = Path(path).stat().st_size
+        found = found_instead(path, f"{size} bytes that cannot be opened: no video, cut short or damaged")
+        raise ValueError(f"{path}: expected a video, found {found}") from error
     if not video.streams.video:
         video.close()
         raise ValueError(f"{path}: expected a video, found a file without a stream of pictures")

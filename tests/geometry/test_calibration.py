@@ -272,7 +272,7 @@ def test_files_that_are_none(tmp_path, name):
 
 def test_text_is_utf8_with_or_without_a_mark(tmp_path):
     path = write_toml(tmp_path / "c.toml")
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"cam_a", "Kamera_Süd".encode()))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b'"cam_a"', '"Kamera_Süd"'.encode()))
     assert set(read_calibration(path)) == {"Kamera_Süd", "cam_b"}
     for file in (path, write_colmap(tmp_path / "m") / "images.txt"):
         file.write_bytes(file.read_bytes() + b"# S\xfcd\n")

@@ -416,13 +416,13 @@ BAD_PARAMS = {  # of a model.json -> what is said
 @pytest.mark.parametrize("case", BAD_PARAMS)
 def test_params_that_cannot_be_are_named(tmp_path, case):
     changes, words = BAD_PARAMS[case]
-    part = select(SKELETON, [0, 1], "f").to_dict()
+    part = select(SKELETON, [1, 2], "f").to_dict()  # the eyes
     for entry in changes.get("formats", {}).values() if isinstance(changes.get("formats"), dict) else ():
         if isinstance(entry, dict) and "indices" in entry:
             entry["skeleton"] = part
-    params = {"size": SIZE, "licence": "", "formats": {"f": {"indices": [1, 0], "skeleton": part}}}
+    params = {"size": SIZE, "licence": "", "formats": {"f": {"indices": [1, 2], "skeleton": part}}}
     folder = save_pose_model(tmp_path / "m", PoseModel(tiny_backbone(), SeparateJoints(17)), SKELETON, params)
-    assert PoseEstimator.load(folder).formats["f"][0] == [1, 0]
+    assert PoseEstimator.load(folder).formats["f"][0] == [1, 2]
     sidecar = folder / "model.json"
     info = json.loads(sidecar.read_text())
     info["params"] |= changes
