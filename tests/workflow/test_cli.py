@@ -519,7 +519,7 @@ def poses_files():
         dict(joints3d=poses[:, :16], skeleton=np.array("h36m_17")),
         "expected one of 16 joints, found h36m_17",
     )
-    yield "none", dict(joints3d=poses[:0]), "joints3d: expected [poses, joints, 3] in mm, found float64 (0,"
+    yield "none", dict(joints3d=poses[:0]), "joints3d: expected [poses, joints, 3] in mm, found float32 (0,"
 
 
 @pytest.mark.parametrize("name, arrays, words", [pytest.param(*case, id=case[0]) for case in poses_files()])
