@@ -1,6 +1,8 @@
 """Pictures, videos and motion files as cameras and other programs make and read them (rows B and D of faults)."""
 
 import os
+import struct
+import zlib
 from fractions import Fraction
 
 import av
@@ -167,3 +169,23 @@ def test_more_kinds_of_pictures_are_read(tmp_path, ending):  # B13
     except (KeyError, OSError):
         pytest.skip(f"Pillow cannot write {kind} here")
     assert np.abs(read_picture(tmp_path / f"a.{ending}").astype(int) - image).mean() < 4
+
+
+def png_of(size, data):
+    "A PNG whose header states a size, with the compressed rows `data`, whatever they are."
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)), (b"IDAT", data), (b"IEND", b"")]
+    packed = [struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.parametrize("size", [(8000, 8000), (20000, 20000), (32000, 30000)])
+def test_a_header_of_more_pixels_than_the_file_can_hold_is_refused(tmp_path, size):
+    (tmp_path / "bomb.png").write_bytes(png_of(size, zlib.compress(bytes(3000))))
+    with pytest.raises(ValueError, match="bomb.png: expected a picture, found .* bytes that state"):
+        read_picture(tmp_path / "bomb.png")
+
+
+def test_a_large_picture_of_one_colour_is_read(tmp_path):
+    "As few bytes as deflate makes of it."
+    (tmp_path / "white.png").write_bytes(png_of((5000, 4000), zlib.compress((b"\0" + bytes(15000)) * 4000, 9)))
+    assert read_picture(tmp_path / "white.png").shape == (4000, 5000, 3)
