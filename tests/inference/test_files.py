@@ -185,6 +185,15 @@ def test_a_header_of_more_pixels_than_the_file_can_hold_is_refused(tmp_path, siz
         read_picture(tmp_path / "bomb.png")
 
 
+def test_a_chunk_longer_than_the_file_is_refused(tmp_path):
+    data = png_of((8, 8), zlib.compress(bytes(8 * 25)))
+    (tmp_path / "whole.png").write_bytes(data + b"more")
+    assert read_picture(tmp_path / "whole.png").shape == (8, 8, 3)
+    (tmp_path / "long.png").write_bytes(data[:33] + b"\xff" * 4 + data[37:])
+    with pytest.raises(ValueError, match="long.png: expected a picture, found .* bytes with a chunk of 4294967295"):
+        read_picture(tmp_path / "long.png")
+
+
 def test_a_large_picture_of_one_colour_is_read(tmp_path):
     "As few bytes as deflate makes of it."
     (tmp_path / "white.png").write_bytes(png_of((5000, 4000), zlib.compress((b"\0" + bytes(15000)) * 4000, 9)))
