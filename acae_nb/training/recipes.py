@@ -28,7 +28,7 @@ from ..examples.picture_folders import augmentation_from, picture_folders
 from ..examples.tables import ExampleTable
 from ..models.backbone_names import backbone_from
 from ..models.pose_model import DecodedPoints, PoseModel, SeparateJoints, save_pose_model
-from ..skeletons.joints import Skeleton, merge_by_name, pool_by_name, union
+from ..skeletons.joints import Skeleton, merge_by_name, pool_by_name, select, union
 from acae_nb.training.callbacks import (
     AverageWeights,
     DecayTowardStart,
@@ -66,8 +66,9 @@ class TrainingSets:
 
     @cached_property
     def skeleton(self) -> Skeleton:
-        "All joints of all formats that have 3D labels."
-        formats = {t.skeleton.name: t.skeleton for t in self.tables if "joints3d" in t}
+        "All joints of all formats that have 3D labels, each format once, in however many sets it is labelled."
+        labelled = [t.skeleton for t in self.tables if "joints3d" in t]
+        formats = {name: select(s, rows, name) for s in labelled for name, rows in s.parts.items()}
         return union(list(formats.values()), name="all formats")
 
     @cached_property

@@ -5,19 +5,21 @@ import cv2
 import numpy as np
 import pytest
 
+from acae_nb.examples.crops import Augmentation
 from acae_nb.examples.images import encode_jpeg, encode_mask
 from acae_nb.examples.tables import Example, ExampleWriter
 from acae_nb.geometry.cameras import Camera
 from acae_nb.models.backbones import tiny_backbone
 from acae_nb.models.pose_model import load_pose_model
-from acae_nb.skeletons.joints import load_skeleton
+from acae_nb.skeletons.joints import load_skeleton, union
 from acae_nb.training import recipes
 from acae_nb.training.callbacks import GhostBatchNorm2d
 from acae_nb.training.loop import Callback, Stopped
 
 
 def write_set(folder, format, flat, n=6, weight=1.0, mask=None):
-    rng, skeleton = np.random.default_rng(len(format)), load_skeleton(format)
+    rng = np.random.default_rng(len(format))
+    skeleton = union([load_skeleton(name) for name in format.split("+")], name=format)
     camera = Camera(
         np.array([[80.0, 0, 31.5], [0, 80, 31.5], [0, 0, 1]]),
         np.zeros(12),
@@ -208,3 +210,15 @@ def test_a_trunk_of_its_own_from_the_parameters(project):
     assert load_pose_model(project / "models/own")[2]["params"]["trunk"] == trunk
     with pytest.raises(ValueError, match="^trunk: expected null where no part of it learns"):
         train(project, "x", trunk=trunk, backbone={"name": "tiny_backbone", "frozen": 32})
+
+
+def test_a_format_of_several_sets_is_predicted_once(project):
+    "Set e is labelled in the formats of a and b: its labels go to the columns where theirs go."
+    write_set(project / "data" / "e", "cmu_panoptic_19+h36m_17", False)
+    sets = recipes.open_training_sets(project / "data", {"a": 2, "e": 3, "b": 2})
+    assert sets.skeleton.parts == {"h36m_17": range(17), "cmu_panoptic_19": range(17, 36)}
+    batch = recipes.mixed_crops(sets, 32, Augmentation(), seed=0)[0]
+    labelled = batch.joints3d.isfinite().all(-1)
+    expected = {"a": [True] * 17 + [False] * 19, "e": [True] * 36, "b": [False] * 17 + [True] * 19}
+    for row, table in enumerate(batch.dataset.tolist()):
+        assert labelled[row].tolist() == expected[sets.tables[table].dataset]
