@@ -28,30 +28,38 @@ def kind_of(value: object) -> str:
     return next((name for kind, name in kinds.items() if isinstance(value, kind)), type(value).__name__)
 
 
-def overlay(base: dict, changes: dict, file: object, replaced: list[str] = (), path: str = "") -> None:
+def overlay(
+    base: dict, changes: dict, file: object, replaced: list[str] = (), added: list[str] = (), path: str = ""
+) -> None:
     """Put the values of `changes` into `base` (nested dicts, in place), dicts at the dotted paths `replaced` whole.
+    Those at the paths `added` may get further keys.
 
     Raises StageError for a key or a kind of value that `base` does not have; null fits everything."""
     for key, value in changes.items():
         dotted = f"{path}{key}"
+        if key not in base and path.removesuffix(".") in added:
+            base[key] = value
+            continue
         if key not in base:
             raise StageError(file, dotted, "a key of params.yaml", f"an unknown key{near(key, base)}")
         if isinstance(base[key], dict) and isinstance(value, dict) and dotted not in replaced:
-            overlay(base[key], value, file, replaced, f"{dotted}.")
+            overlay(base[key], value, file, replaced, added, f"{dotted}.")
             continue
         if None not in (base[key], value) and kind_of(base[key]) != kind_of(value):
             raise StageError(file, dotted, f"a {kind_of(base[key])} as in params.yaml", repr(value))
         base[key] = value
 
 # %% ../../nbs/workflow/05_profiles.ipynb #4448d2f6
-def read_profile(profile: str) -> tuple[Path, dict, list[str]]:
-    "(file, changes, dotted paths that are replaced whole) of profiles/PROFILE.yaml. Raises StageError."
+def read_profile(profile: str) -> tuple[Path, dict, list[str], list[str]]:
+    """(file, changes, dotted paths that are replaced whole, those that get further keys) of profiles/PROFILE.yaml.
+
+    Raises StageError."""
     file = Path("profiles") / f"{profile}.yaml"
     if not file.exists():
         names = sorted(p.stem for p in file.parent.glob("*.yaml"))
         raise StageError(file, "profile", f"one of {', '.join(names)}", "no such file")
     changes = read_yaml(file.read_text("utf-8"), file) or {}
-    return file, changes, changes.pop("replace", [])
+    return file, changes, changes.pop("replace", []), changes.pop("add", [])
 
 
 def apply_profile(profile: str, params_file: str | Path = "params.yaml") -> None:
@@ -60,17 +68,18 @@ def apply_profile(profile: str, params_file: str | Path = "params.yaml") -> None
     The file is replaced in one step, or left alone when something is refused. Raises StageError."""
     from ruamel.yaml import YAML
 
-    file, changes, replaced = read_profile(profile)
-    if not changes and not replaced:
+    file, changes, replaced, added = read_profile(profile)
+    if not (changes or replaced or added):
         return
     text = Path(params_file).read_text("utf-8")
-    for dotted in replaced:
-        for params in (read_yaml(text, params_file), changes):
-            block_of(params, dotted, f"{file}: replace")
+    for key, paths in (("replace", replaced), ("add", added)):
+        for dotted in paths:
+            for params in (read_yaml(text, params_file), changes):
+                block_of(params, dotted, f"{file}: {key}")
     yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, 4096
     params = yaml.load(text)
-    overlay(params, changes, file, replaced)
+    overlay(params, changes, file, replaced, added)
     changed = io.StringIO()
     yaml.dump(params, changed)
     write_whole(params_file, changed.getvalue())

@@ -12,6 +12,7 @@ from acae_nb.claims.runs import read_study
 from acae_nb.people.collections import read_collection
 from acae_nb.people.formats import rig_formats
 from acae_nb.people.motion import HELD_OUT
+from acae_nb.people.native_layouts import LAYOUTS
 from acae_nb.workflow.parameters import StageError
 from acae_nb.workflow.profiles import apply_profile, check_pipeline
 
@@ -40,11 +41,29 @@ def params():
 def test_default_and_smoke_pass_the_check(checkout):
     default = check_pipeline()
     apply_profile("smoke")
-    assert check_pipeline() == default and params()["train"]["steps"] < 100
+    stages = check_pipeline()
+    assert params()["train"]["steps"] < 100 and len(stages) == len(default) + 2 * 8  # people and prepare
     shutil.copy(REPO / "params.yaml", checkout)
     apply_profile("gpu")
     assert check_pipeline() == default and params()["train"]["backbone"] == {"name": "efficientnet_v2_s", "stride": 32}
     read_study("params.yaml", REPO / "claims/params.yaml", REPO / "claims/gpu.yaml")
+
+
+def test_smoke_writes_and_reads_every_native_layout_and_trains_on_all_its_data_sets(checkout):
+    apply_profile("smoke")
+    p = params()
+    plans = {n: plan for n, plan in p["people"]["collections"].items() if plan.get("split", "train") == "train"}
+    read = {
+        name: read_collection({k: v for k, v in plan.items() if k != "layout"}, tuple(p["body"]["formats"]), name=name)
+        for name, plan in plans.items()
+    }
+    layouts = {name: plan["layout"] for name, plan in plans.items() if "layout" in plan}
+    assert sorted(layouts.values()) == sorted(LAYOUTS) and len(layouts) == 12
+    for name, layout in layouts.items():
+        assert p["prepare"]["datasets"][name]["format"] == layout
+        assert (read[name].skeleton, read[name].label) == ((LAYOUTS[layout].format,), LAYOUTS[layout].label)
+    assert set(plans) == set(p["batches"]["quotas"]) == set(p["prepare"]["datasets"]) == set(p["report"]["training"])
+    assert set(p["evaluate"]["training"]) == {name for name, plan in read.items() if plan.label == "3d"}
 
 
 def test_dozens_are_the_papers_collections_and_published_renders_36500_pictures(checkout):
