@@ -34,8 +34,6 @@ def write_3dhp(table: ExampleTable, folder: Path) -> dict[str, list]:
 
     Returns the box of each picture by video and frame. ValueError for a lens.
     """
-    from scipy.io import savemat
-
     boxes = {}
     for k, example in enumerate(table):
         check_lens(example)
@@ -48,10 +46,8 @@ def write_3dhp(table: ExampleTable, folder: Path) -> dict[str, list]:
         for key, values in dict(
             annot2=example.camera.project(example.joints3d), annot3=example.camera.to_camera(example.joints3d)
         ).items():
-            cell = np.empty((1, 1), object)
-            cell[0, 0] = np.asarray(values, float).reshape(1, -1)
-            annot[key] = cell
-        savemat(folder / place / "annot.mat", annot)
+            annot[key] = cells_of([np.asarray(values, float).reshape(1, -1)])
+        write_mat(folder / place / "annot.mat", annot)
         inner, outer = np.eye(4), np.eye(4)
         inner[:3, :3], outer[:3, :3], outer[:3, 3] = (
             camera.intrinsics,

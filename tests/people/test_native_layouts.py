@@ -135,9 +135,9 @@ def test_skewed_pixels_are_refused(tmp_path):
             focal_and_centre(replace(example, camera=skewed))
 
 
-@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "mpi_inf_3dhp"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_files_depend_on_the_table_alone(layout, tmp_path, monkeypatch):
-    """Not on the hour, nor on a random number (MPI-INF-3DHP's MATLAB file tells the hour)."""
+    """Not on the hour, nor on a random number."""
     found = []
     for hour in (3, 5):
         monkeypatch.setattr("time.asctime", lambda *_, hour=hour: f"{hour} o'clock")
