@@ -123,7 +123,43 @@ def sound_video(answer, whole):
     assert count is None or count > 0
 
 
-# ---- one's own data ------------------------------------------------------------------------------------------------
+# ---- tables of examples, own data ----------------------------------------------------------------------------------
+def write_examples(folder):
+    from acae_nb.examples.images import encode_jpeg, encode_mask
+    from acae_nb.examples.rows import Example
+    from acae_nb.examples.tables import ExampleWriter
+    from acae_nb.geometry.cameras import Camera
+    from acae_nb.skeletons.joints import Skeleton
+
+    skeleton = Skeleton("stick", ("a", "b"), ((0, 1),), (0, 1))
+    camera = Camera([[50.0, 0, 24], [0, 50, 16], [0, 0, 1]])
+    with ExampleWriter(folder, skeleton, "tiny") as writer:
+        for k in range(2):
+            joints = np.array([[0.0, 0, 2000], [100, 50, 2000]])
+            example = Example(
+                f"e{k}", "tiny", "train", "s", "q", k, camera, np.array([4.0, 4, 20, 20]), (48, 32), joints
+            )
+            example.mask = encode_mask(photograph()[..., 0] > 128)
+            writer.add(example, encode_jpeg(photograph()))
+
+
+def read_examples(folder):
+    from acae_nb.examples.rows import InvalidExamples
+    from acae_nb.examples.tables import ExampleTable, validate
+
+    problems = validate(folder, decode=True)
+    if problems:
+        raise InvalidExamples(problems)
+    table = ExampleTable.open(folder)
+    return [(table[k], table.image(k)) for k in range(len(table))]
+
+
+def sound_examples(answer, whole):
+    for example, pixels in answer:
+        assert pixels.shape[1::-1] == example.image_size
+        assert example.joints3d is None or example.joints3d.shape == (2, 3)
+
+
 def write_own_table(folder):
     write_own(folder)
     pd.DataFrame(
@@ -203,6 +239,67 @@ def sound_own(answer, whole):
 
 
 # ---- weights -------------------------------------------------------------------------------------------------------
+def tiny_model():
+    import torch
+
+    from acae_nb.models.backbones import tiny_backbone
+    from acae_nb.models.pose_model import PoseModel, SeparateJoints
+    from acae_nb.skeletons.joints import Skeleton
+
+    torch.manual_seed(0)
+    skeleton = Skeleton("stick", ("f/a", "f/b", "g/a"), ((0, 1),), (0, 1, 2))
+    return PoseModel(tiny_backbone(), SeparateJoints(3)), skeleton
+
+
+def write_model(folder):
+    from acae_nb.models.pose_model import save_pose_model
+    from acae_nb.skeletons.joints import select
+
+    model, skeleton = tiny_model()
+    formats = {"f": {"indices": [0, 1], "skeleton": select(skeleton, [0, 1], "f").to_dict()}}
+    save_pose_model(folder, model, skeleton, {"size": 64, "formats": formats, "licence": "MIT"})
+    write_autoencoder(folder)
+
+
+def write_autoencoder(folder):
+    from acae_nb.autoencoder.acae import ACAE, save_acae
+
+    encoder = np.array([[0.5, 0.25, 0.25], [0, 0.5, 0.5]], np.float32)
+    decoder = np.array([[1, 0], [0, 1], [0.5, 0.5]], np.float32)
+    import torch
+
+    acae = ACAE(torch.tensor(encoder), torch.tensor(decoder), ("f/a", "f/b", "g/a"), ("l", "r"))
+    save_acae(acae, folder / "acae.safetensors")
+
+
+def read_estimator(folder):
+    from acae_nb.inference.estimator import PoseEstimator
+
+    return PoseEstimator.load(folder)
+
+
+def sound_estimator(answer, whole):
+    import torch
+
+    assert len(answer.skeleton) == answer.model.layout.n_joints
+    state = whole.model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in answer.model.state_dict().items())
+    for rows, skeleton in answer.formats.values():
+        assert len(rows) == len(skeleton) and all(0 <= row < len(answer.skeleton) for row in rows)
+
+
+def read_autoencoder(folder):
+    from acae_nb.autoencoder.acae import load_acae
+
+    return load_acae(folder / "acae.safetensors")
+
+
+def sound_autoencoder(answer, whole):
+    assert len(answer.joints) == answer.encoder.shape[1] == answer.decoder.shape[0]
+    assert all(isinstance(name, str) for name in answer.joints + answer.latents)
+    assert answer.encoder.is_floating_point() and answer.decoder.is_floating_point()
+
+
 def write_network(folder):
     import torch
     from safetensors.torch import save_file
@@ -404,9 +501,12 @@ READERS = {
             ".mpg": "mpeg1video",
         }.items()
     },
+    "examples": Reader(write_examples, read_examples, sound_examples, cut_is_seen=True),
     "own_table": Reader(write_own_table, read_own("own_table"), sound_own),
     "own_parquet": Reader(write_own_parquet, read_own("own_table"), sound_own),
     "own_coco": Reader(write_own_coco, read_own("own_coco"), sound_own),
+    "model": Reader(write_model, read_estimator, sound_estimator, cut_is_seen=True),
+    "autoencoder": Reader(write_autoencoder, read_autoencoder, sound_autoencoder, cut_is_seen=True),
     "network": Reader(write_network, read_network, sound_network, cut_is_seen=True),
     "converter": Reader(write_converter, read_converter, sound_converter, cut_is_seen=True),
     "predictions.npz": Reader(write_predictions(".npz"), read_predictions, sound_predictions, cut_is_seen=True),

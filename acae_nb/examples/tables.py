@@ -350,6 +350,7 @@ def read_header(folder: Path) -> tuple[pa.Table | None, int, object, Skeleton | 
         data.validate()
         metadata = {k.decode(): v.decode() for k, v in (data.schema.metadata or {}).items()}
         metadata["dataset"]
+        names = data.column_names
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         return *nothing, also("file", "a whole Arrow file of examples", f"{type(error).__name__}: {error}")
     if metadata.get("schema_version") != str(SCHEMA_VERSION):
@@ -364,7 +365,10 @@ def read_header(folder: Path) -> tuple[pa.Table | None, int, object, Skeleton | 
             pa.fixed_shape_tensor(pa.from_numpy_dtype(kind), list(shape)) if shape else pa.from_numpy_dtype(kind)
         )
     for field, kind in expected.items():
-        column = data.column(field) if field in data.column_names else None
+        if names.count(field) > 1:
+            problems = also(field, "one column of this name", f"{names.count(field)} of them")
+            continue
+        column = data.column(field) if field in names else None
         if column is None and field not in OPTIONAL_COLUMNS:
             problems = also(field, f"a column of {kind}", "no such column")
         elif column is not None and (column.type != kind or column.num_chunks != 1 or column.null_count):

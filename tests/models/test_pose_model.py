@@ -425,6 +425,15 @@ BAD = {
         ValueError,
         "heatmap_heads.conv_final.weight: expected shape",
     ),
+    "another skeleton": (
+        lambda f: change_info(f, skeleton=small_skeleton(11).to_dict()),
+        ValueError,
+        "model.json: .*expected 12 joints as the layout has, found 11",
+    ),
+    "no skeleton": (lambda f: change_info(f, skeleton=[1]), ValueError, "model.json: expected a model as"),
+    "a backbone in a list": (lambda f: change_info(f, backbone=["vgg"]), ValueError, "model.json: .*backbone"),
+    "a layout without numbers": (lambda f: change_info(f, layout={"kind": "Cube"}), ValueError, "model.json: .*layout"),
+    "geometry of text": (lambda f: change_info(f, geometry={"depth": "8"}), ValueError, "model.json: .*geometry"),
     "unknown tensor": (lambda f: edit(f, lambda s: s.update(extra=torch.ones(1))), ValueError, "extra: unknown"),
     "tensor absent": (lambda f: edit(f, lambda s: s.pop("layout.decoder")), ValueError, "layout.decoder: missing"),
 }
