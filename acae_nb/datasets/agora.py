@@ -219,9 +219,7 @@ def wide_size(picture: ImageFile) -> tuple[int, int]:
     return size
 
 
-def picture_rows(
-    root: Path, tables: Tables, r: int, split: str, ending: str
-) -> Iterator[Row | NativeError | None]:
+def picture_rows(root: Path, tables: Tables, r: int, split: str, ending: str) -> Iterator[Row | NativeError | None]:
     "Rows of the valid people of row `r`. NativeError for what spoils all of them."
     path, smpl = tables.path, tables.smpl
     name = str(checked(column(smpl, path, "imgPath")[r], path, f"imgPath[{r}]", (), str))
@@ -249,9 +247,7 @@ def person_row(
     face, face_px = read_person(tables.smplx, tables.other, r, p, SMPLX_ROWS, 127)
     joints = camera.to_world(np.concatenate([body, face]))
     px = np.concatenate([body_px, face_px]) * scale
-    fault = projection_fault(
-        tables.path, joints, camera, px, 3 * scale, f"{name}, person {p}", skeleton().labels
-    )
+    fault = projection_fault(tables.path, joints, camera, px, 3 * scale, f"{name}, person {p}", skeleton().labels)
     return fault or posed_row(
         tables.path,
         picture,

@@ -261,9 +261,7 @@ def read(
             yield from attempt_all(record_rows, path, index, start, data, split)
 
 
-def record_rows(
-    path: Path, index: int, start: int, data: memoryview, split: str
-) -> Iterator[Row | NativeError | None]:
+def record_rows(path: Path, index: int, start: int, data: memoryview, split: str) -> Iterator[Row | NativeError | None]:
     "Rows of the people of a record, whose bytes begin at `start`. NativeError for what spoils all of them."
     record = Record(path, index, read_example(path, start, data))
     picture = record.picture("image/rgb")

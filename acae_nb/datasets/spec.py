@@ -124,7 +124,9 @@ def read(
     unplaced = np.zeros((len(entries["pose"]), 3))
     joints = body_joints(load_body(body_models), entries["pose"], entries["shape"], unplaced) * 1000
     for i in np.argsort(entries["imgname"], kind="stable").tolist():
-        yield attempt(entry_row, Path(root), path, split, i, {key: value[i] for key, value in entries.items()}, joints[i])
+        yield attempt(
+            entry_row, Path(root), path, split, i, {key: value[i] for key, value in entries.items()}, joints[i]
+        )
 
 
 def entry_row(
