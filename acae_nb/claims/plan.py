@@ -29,7 +29,7 @@ from acae_nb.claims.runs import (
 
 # %% ../../nbs/claims/03_plan.ipynb #e4feafc6
 SECONDS_BESIDE_TRAINING = 30.0
-RATES = {"first training": 100.0, "fine-tuning": 120.0}  # pictures a second
+RATES = {"first training": 140.0, "fine-tuning": 140.0}  # pictures a second
 
 
 def kind_of_run(study: Study, name: str) -> str:
