@@ -1,19 +1,28 @@
-"""A pose model of ours beside MediaPipe's landmark network, each behind its own detector, on the same pictures in one
-run; and the detectors beside each other on the people of hand-checked boxes.
+"""A pose model of ours beside MediaPipe's landmark networks, full and heavy, each behind its own detector, on the same
+pictures in one run; and the detectors beside each other on the people of hand-checked boxes.
 
+    python benchmarks/landmark_graphs.py          (once: fetches heavy)
     python benchmarks/peers.py [--model artifacts/published/consistency] [--pictures 75] [--frames 12] [--json FILE]
-        [--landmarks full=data/blazepose/pose_landmark_full.tflite [heavy=FILE]] [--only detectors|poses]
+        [--landmarks full=data/blazepose/pose_landmark_full.tflite heavy=.cache/human-models/blazepose-heavy.json]
+        [--only detectors|poses|kept] [--without-ours]
 
 Poses: the rendered tests (reference: the truth) and the recording (reference: triangulated from MediaPipe's own
 landmarks, which favours MediaPipe). 12 limb joints (of ours those of cmu_panoptic_19), the hips' middle at the origin,
 axes of the view: the camera turned by the shortest way to look at the reference's hips, for MediaPipe's network does
 not know where in the picture its crop lies. Ours is given the camera. mm: MPJPE; scaled (best scale); PA-MPJPE; bones
 (mean error of the length of upper arms, forearms, thighs and shins); each over the pictures in which all found the
-person. found: pictures in which the detector found the person (IoU of at least 0.3 with the box of the joints). cpu_ms:
-of a picture, detection and pose, one thread. ratio: ours over the peer's, with 95 % intervals from pictures drawn anew
-by subject (by moment, where there is one subject). jitter: mean and median length of the limbs' second difference in
-the single athlete's videos, mm a frame squared, of the best-scored person, each frame seen anew (no tracking); what
-moves well has some too, and one exchange of left and right outweighs a mean.
+person. bone_sum: the sum of these lengths, % of the true sum. found: pictures in which the detector found the person
+(IoU of at least 0.3 with the box of the joints). cpu_ms: of a picture, detection and pose, one thread (full is run by
+LiteRT, heavy by torch). mean pose: what a model scores that always answers the mean of these pictures' true poses.
+Ratios: the first method over each other one, with 95 % intervals from pictures drawn anew by subject (by moment, where
+there is one subject, and in the kept recording). jitter: mean and median length of the limbs' second difference in the
+single athlete's videos, mm a frame squared, of the best-scored person, each frame seen anew (no tracking); what moves
+well has some too, and one exchange of left and right outweighs a mean.
+
+Kept: the recording of two people, on which no model is chosen; it is measured once, at the end, with --only kept. Its
+references are triangulated from MediaPipe full's landmarks (`kept, mediapipe`), which favours MediaPipe, and from
+MoveNet's keypoints (`kept, movenet`), which favours what stands on MoveNet: see benchmarks/kept_recording.py. Errors
+are over the joints that the reference knows, of people of whom it knows the hips and at least 9 limbs.
 
 Detectors: found people of benchmarks/people_boxes.json, other boxes, CPU-ms a picture with one thread."""
 
@@ -28,6 +37,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from kept_recording import BOXES, LIMBS, REFERENCES, cameras_of, images_of, kept_pictures, stored_reference
+from landmark_graphs import FOLDER, LandmarkGraph, read_checked
 from scipy.optimize import linear_sum_assignment
 
 from acae_nb.datasets.pose2sim import read_video
@@ -39,13 +50,14 @@ from acae_nb.inference.person_crops import ONE_LOOK, WITH_MIRROR
 from acae_nb.models.multipose import MultiPose
 from acae_nb.people.blazepose import BlazePose, Network, box_around, landmark_skeleton, overlap
 
-KINDS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-LIMBS = [f"{side}_{kind}" for kind in KINDS for side in ("left", "right")]
 HIPS = [LIMBS.index("left_hip"), LIMBS.index("right_hip")]
 BONES = np.array([(k, k + 2) for k in (0, 1, 2, 3, 6, 7, 8, 9)])  # shoulder-elbow-wrist and hip-knee-ankle, both sides
 FORMAT = "cmu_panoptic_19"
-BOXES = Path(__file__).parent / "people_boxes.json"
+MEASURES = ("MPJPE", "scaled", "PA", "bones")  # errors, mm, of which ratios are taken
+MEAN_POSE = "mean pose"
 LEAST_IOU = 0.3
+LEAST_KNOWN = 9  # of the 12 limb joints, of a person in the kept recording
+LANDMARKS = {"full": "data/blazepose/pose_landmark_full.tflite", "heavy": f"{FOLDER}/blazepose-heavy.json"}
 
 
 class Scene(NamedTuple):
@@ -53,7 +65,7 @@ class Scene(NamedTuple):
 
     image: np.ndarray
     camera: object
-    limbs: np.ndarray  # [12, 3] mm, camera's frame
+    limbs: np.ndarray  # [12, 3] mm, camera's frame; NaN: not known
     box: np.ndarray  # left, top, width, height px
     group: str  # what is drawn together when intervals are made
 
@@ -82,12 +94,26 @@ def in_view(limbs, direction):
     return hips_centred(limbs) @ view_rotation(direction).T
 
 
+class Remembering:
+    "A network that keeps its last outputs (by shape)."
+
+    def __init__(self, network):
+        self.network = network
+
+    def __call__(self, image):
+        self.last = self.network(image)
+        return self.last
+
+
 class MediaPipe:
-    "MediaPipe's detector and a landmark network: the person's crop is refined once by the network's own two points."
+    """MediaPipe's detector and a landmark network: the person's crop is refined once by the network's own two points.
+    landmarks: a tflite file, or the .json of a graph model."""
 
     def __init__(self, folder, landmarks):
         self.networks = BlazePose(folder)
-        self.networks.landmarker = Network(landmarks)
+        is_graph = Path(landmarks).suffix == ".json"
+        network = LandmarkGraph(read_checked(landmarks)) if is_graph else Network(landmarks)
+        self.networks.landmarker = Remembering(network)
         self.rows = [landmark_skeleton().index(joint) for joint in LIMBS]
 
     def people(self, image):
@@ -99,8 +125,7 @@ class MediaPipe:
 
     def world_limbs(self, points):
         "World landmarks (mm) of the crop that was read last, x and y turned back by its roll about `points`."
-        details = next(d for d in self.networks.landmarker.outputs if tuple(d["shape"][1:]) == (117,))
-        world = self.networks.landmarker.interpreter.get_tensor(details["index"])[0].reshape(39, 3)[self.rows]
+        world = self.networks.landmarker.last[117,].reshape(39, 3)[self.rows]
         return turned_back(1000.0 * world, points)
 
     def __call__(self, scene):
@@ -159,6 +184,19 @@ def scenes(folder, count):
         yield Scene(table.image(row), camera, limbs, box_around(camera.project(world[row])), str(groups[row]))
 
 
+def kept_scenes(data, reference):
+    "The kept recording's pictures of both people, where the reference knows the hips and LEAST_KNOWN limbs or more."
+    joints, frames = stored_reference(reference)
+    known = np.isfinite(joints).all(-1)
+    enough = known[..., HIPS].all(-1) & (known.sum(-1) >= LEAST_KNOWN)
+    for name, camera in cameras_of(data).items():
+        for k, image in enumerate(images_of(data, name, frames)):
+            boxes = kept_pictures()[name, frames[k]]["main"]
+            for person in np.flatnonzero(enough[:, k]):
+                limbs = camera.to_camera(joints[person, k])
+                yield Scene(image, camera, limbs, np.array(boxes[person], float), str(frames[k]))
+
+
 def timed(call, *arguments):
     "(result, CPU-ms)."
     began = time.process_time()
@@ -167,15 +205,18 @@ def timed(call, *arguments):
 
 
 def errors(found, true):
-    "Mean errors (mm) of each picture, columns by name. found, true: [n, 12, 3], hips' middle at the origin."
+    """Mean errors (mm) of each picture over the joints that are known (`true` is NaN elsewhere), columns by name.
+    found, true: [n, 12, 3], hips' middle at the origin."""
+    found = np.where(np.isnan(true), np.nan, found)
     lengths = [joint_distances(x[:, BONES[:, 0]], x[:, BONES[:, 1]]) for x in (found, true)]
     with_origin = [np.concatenate([x, np.zeros((len(x), 1, 3))], 1) for x in (found, true)]
     return pd.DataFrame(
         {
-            "MPJPE": joint_distances(found, true).mean(-1),
-            "scaled": aligned_distances(*with_origin, "scale", len(LIMBS))[:, :-1].mean(-1),
-            "PA": joint_distances(procrustes(found, true), true).mean(-1),
-            "bones": np.abs(lengths[0] - lengths[1]).mean(-1),
+            "MPJPE": np.nanmean(joint_distances(found, true), -1),
+            "scaled": np.nanmean(aligned_distances(*with_origin, "scale", len(LIMBS))[:, :-1], -1),
+            "PA": np.nanmean(joint_distances(procrustes(found, true), true), -1),
+            "bones": np.nanmean(np.abs(lengths[0] - lengths[1]), -1),
+            "bone_sum": 100 * np.nansum(lengths[0], -1) / np.nansum(lengths[1], -1),
         }
     )
 
@@ -207,11 +248,12 @@ def compare(methods, pictures):
     table["found"] = [sum(answer.limbs is not None for answer in said) for said in answers.values()]
     table["pictures"], table["in_common"] = len(true), len(common)
     table["cpu_ms"] = [np.median([answer.cpu_ms for answer in said]) for said in answers.values()]
+    table.loc[MEAN_POSE] = errors(np.broadcast_to(np.nanmean(reference, 0), reference.shape), reference).mean()
     first, *others = methods
     ratios = {
-        other: {
+        f"{first} / {other}": {
             measure: ratio_interval(by_method[first][measure], by_method[other][measure], groups)
-            for measure in by_method[first]
+            for measure in MEASURES
         }
         for other in others
     }
@@ -275,27 +317,50 @@ def machine():
 
 
 def print_ratios(ratios):
-    for other, measures in ratios.items():
+    for pair, measures in ratios.items():
         texts = (f"{m} {r['ratio']:.2f} [{r['low']:.2f}, {r['high']:.2f}]" for m, r in measures.items())
-        print(f"  ours / {other}: {', '.join(texts)}", flush=True)
+        print(f"  {pair}: {', '.join(texts)}", flush=True)
 
 
-def compare_poses(arguments):
-    "What `compare` says of each source, and the jitter, as it goes into the JSON file."
+def methods_of(arguments):
+    "Name -> method, in the order of the tables."
     looks = {"one": ONE_LOOK, "mirror": WITH_MIRROR}[arguments.looks]
-    methods = {"ours": Ours(arguments.model, looks)}
+    methods = {} if arguments.without_ours else {"ours": Ours(arguments.model, looks)}
     for entry in arguments.landmarks:
         name, path = entry.split("=", 1)
         methods[f"mediapipe {name}"] = MediaPipe(arguments.data / "blazepose", path)
+    return methods
+
+
+def compare_parts(methods, parts):
+    "What `compare` says of each part (name -> its scenes), as it goes into the JSON file."
     sources = {}
-    for part in ("people/test_indoor", "people/test_outdoor", "recording"):
-        table, ratios = compare(methods, scenes(arguments.artifacts / part, arguments.pictures))
-        sources[part] = {"errors": table.to_dict("index"), "ratios": ratios}
-        print(f"{part}\n{table.round(1).to_string()}", flush=True)
+    for part, pictures in parts.items():
+        table, ratios = compare(methods, pictures)
+        rows = {name: row.dropna().to_dict() for name, row in table.iterrows()}
+        sources[part] = {"errors": rows, "ratios": ratios}
+        print(f"{part}\n{table.round(1).to_string(na_rep='')}", flush=True)
         print_ratios(ratios)
+    return sources
+
+
+def compare_poses(arguments):
+    "Rendered tests and the recording, and the jitter."
+    methods = methods_of(arguments)
+    parts = {
+        part: scenes(arguments.artifacts / part, arguments.pictures)
+        for part in ("people/test_indoor", "people/test_outdoor", "recording")
+    }
+    sources = compare_parts(methods, parts)
     shaking = jitter(methods, arguments.data, arguments.frames)
     print(f"jitter, mm a frame squared\n{pd.DataFrame(shaking).T.round(1).to_string()}")
     return {"poses": sources, "jitter": shaking}
+
+
+def compare_kept(arguments):
+    "The kept recording, with each of its references."
+    parts = {f"kept, {name}": kept_scenes(arguments.data, name) for name in REFERENCES}
+    return {"kept": compare_parts(methods_of(arguments), parts)}
 
 
 def main():
@@ -303,21 +368,24 @@ def main():
     parser.add_argument("--model", type=Path, default=Path("artifacts/published/consistency"))
     parser.add_argument("--artifacts", type=Path, default=Path("artifacts"))
     parser.add_argument("--data", type=Path, default=Path("data"))
-    parser.add_argument("--landmarks", nargs="+", default=["full=data/blazepose/pose_landmark_full.tflite"])
+    parser.add_argument("--landmarks", nargs="+", default=[f"{name}={path}" for name, path in LANDMARKS.items()])
     parser.add_argument("--pictures", type=int, default=75, help="of each source")
     parser.add_argument("--frames", type=int, default=12, help="of each video, for the jitter")
     parser.add_argument("--looks", choices=("one", "mirror"), default="mirror")
-    parser.add_argument("--only", choices=("detectors", "poses"))
+    parser.add_argument("--only", choices=("detectors", "poses", "kept"), help="default: detectors and poses")
+    parser.add_argument("--without-ours", action="store_true", help="the peers alone")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = {"command": " ".join(["python", *sys.argv]), "machine": machine()}
-    if arguments.only != "poses":
+    if arguments.only in (None, "detectors"):
         table = compare_detectors(usual_detectors(arguments.data), arguments.data)
         results["detectors"] = table.to_dict("index")
         print(f"people of {BOXES.name}\n{table.round(1).to_string()}", flush=True)
-    if arguments.only != "detectors":
+    if arguments.only in (None, "poses"):
         results |= compare_poses(arguments)
+    if arguments.only == "kept":
+        results |= compare_kept(arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1, default=float) + "\n")
 
