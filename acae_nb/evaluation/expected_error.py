@@ -17,7 +17,7 @@ import pandas as pd
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from scipy.optimize import isotonic_regression
+from scipy.optimize import isotonic_regression, nnls
 
 from ..basics.files import write_whole
 from ..skeletons.joints import Skeleton
@@ -106,13 +106,14 @@ def fit_expected_error(cues: Float[np.ndarray, "n j cue"], errors: Float[np.ndar
 
 # %% ../../nbs/evaluation/07_expected_error.ipynb #f2c19da5
 def common_slopes(cues: Float[np.ndarray, "n j cue"], values: Float[np.ndarray, "n j"]) -> Float[np.ndarray, " cue"]:
-    """Least squares slopes of `values` (NaN where unknown) on the cues, with an intercept for each joint; 0 for a cue
-    that never differs."""
+    """Least squares slopes, none below 0, of `values` (NaN where unknown) on the cues, with an intercept for each
+    joint; 0 for a cue that never differs (Lawson & Hanson 1974)."""
     known = np.isfinite(values)
     everything = np.where(known[..., None], np.concatenate([cues, values[..., None]], -1), 0)
     centred = everything - everything.sum(0) / known.sum(0)[:, None]
     x, y = np.split(centred[known], [-1], axis=-1)
-    return np.linalg.lstsq(x.T @ x, x.T @ y, rcond=1e-9)[0][:, 0]
+    q, r = np.linalg.qr(x)
+    return nnls(r, (q.T @ y)[:, 0])[0]
 
 
 def increasing_curve(

@@ -123,6 +123,12 @@ def test_a_cue_that_never_differs_has_no_slope():
     assert (np.abs(error.slopes[[1, 3]]) < 1e-9).all() and np.isfinite(error(cues)).all()
 
 
+def test_no_cue_is_a_reason_for_trust():
+    cues = cues_of_people(600)
+    error = fit_expected_error(cues, noisy(FACTORS * np.exp(cues @ [0.3, 0, 0, 0, -3])))
+    assert (error.slopes >= 0).all() and error.slopes[-1] == 0 and error.slopes[0] > 0.2
+
+
 def test_a_known_relation_is_found_again():
     cues = cues_of_people(3000)
     error = fit_expected_error(cues, noisy(log_linear(cues)))
