@@ -65,7 +65,7 @@ def write_picture(kind, ending, exif=False, sixteen_bit=False):
         tags = Image.Exif()
         if exif:
             tags[0x0112] = 6
-            tags.get_ifd(0x8769).update({0xA405: 28, 0xA002: 48, 0xA003: 32, 0x829A: (1, 250)})
+            tags[0x8769] = {0xA405: 28, 0xA002: 48, 0xA003: 32, 0x829A: (1, 250)}
         picture = Image.fromarray(photograph())
         if sixteen_bit:
             picture = Image.fromarray(photograph()[..., 0].astype(np.uint16) * 16)

@@ -12,7 +12,8 @@ from conftest import REPO
 
 from acae_nb.basics.files import write_whole
 
-SMOKE = ["tests/examples/test_tables.py", "tests/training/test_loop.py", "tests/inference/test_estimator.py"]
+SMOKE = ["examples/test_tables.py", "training/test_loop.py", "inference/test_estimator.py", "inference/test_files.py"]
+SMOKE = [f"tests/{name}" for name in (*SMOKE, "geometry/test_calibration.py")]
 
 
 def lowest_requirements():

@@ -25,6 +25,7 @@ while True:
     for part in ("a", "b"):
         (new / part).write_text(str(number))
     replace_folder(new, place)
+    print(number, flush=True)
 """
 
 
@@ -34,18 +35,21 @@ def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(tmp_path):  # A15
     write_whole(place / "b", "0")
     reached = 0
     for attempt in range(8):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(place), str(1000 * attempt)])
+        command = [sys.executable, "-c", WRITER, str(place), str(1000000 * attempt)]
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE)
         try:
-            time.sleep(0.6 + 0.013 * attempt)
+            writer.stdout.readline()  # it has replaced the folder once
+            time.sleep(0.05 + 0.013 * attempt)
         finally:
             os.kill(writer.pid, signal.SIGKILL)
             writer.wait()
+            writer.stdout.close()
         numbers = {part.read_text() for part in (place / "a", place / "b")}
         assert len(numbers) == 1, "parts of two tables"
         reached = max(reached, *map(int, numbers))
         for left in tmp_path.glob("new*"):
             shutil.rmtree(left)
-    assert reached > 1000
+    assert reached > 7000000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have two renames")

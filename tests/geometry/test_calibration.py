@@ -355,7 +355,7 @@ ODD_TAGS = ["x", b"\xff", (3, 4, 5), -28, 0.0, 2**31]
 def test_odd_tags_tell_nothing(tmp_path, tag, value):
     picture = Image.new("RGB", (600, 400))
     tags = picture.getexif()
-    tags.get_ifd(0x8769).update({0xA405: 50, 0xA003: 4000} | {tag: value})
+    tags[0x8769] = {0xA405: 50, 0xA003: 4000} | {tag: value}
     picture.save(tmp_path / "p.png", exif=tags)
     angle = exif_field_of_view(tmp_path / "p.png")
     assert angle is None or 0 < angle < 180
@@ -366,7 +366,7 @@ def test_photographs_tell_their_field_of_view(tmp_path, case):
     values, size, expected = PHOTOGRAPHS[case]
     picture = Image.new("RGB", size)
     tags = picture.getexif()
-    tags.get_ifd(0x8769).update(values)
+    tags[0x8769] = values
     picture.save(tmp_path / "p.jpg", exif=tags)
     assert exif_field_of_view(tmp_path / "p.jpg") == (expected and pytest.approx(expected))
 

@@ -210,7 +210,7 @@ def test_a_photograph_tells_its_field_of_view_and_a_calibration_the_camera(capsy
 
     photograph = Image.fromarray(image[..., ::-1])
     tags = photograph.getexif()
-    tags.get_ifd(0x8769)[0xA405] = 200  # mm on film: a telephoto lens
+    tags[0x8769] = {0xA405: 200}  # mm on film: a telephoto lens
     photograph.save(pictures / "c.jpg", exif=tags, quality=100)
     code, out, _ = run(capsys, "predict", pictures, "-o", tmp_path / "p.csv", *options)
     assert code == 0 and json.loads(out)["cameras"] == {"assumed": 2, "EXIF": 1}
