@@ -66,7 +66,7 @@ def test_smoke_writes_and_reads_every_native_layout_and_trains_on_all_its_data_s
     assert set(p["evaluate"]["training"]) == {name for name, plan in read.items() if plan.label == "3d"}
 
 
-def test_dozens_are_the_papers_collections_and_published_renders_36500_pictures(checkout):
+def test_dozens_are_the_papers_collections_and_published_renders_40100_pictures(checkout):
     paper = YAML(typ="safe").load(REPO / "profiles/paper.yaml")["batches"]["quotas"]
     apply_profile("dozens")
     check_pipeline()
@@ -79,7 +79,7 @@ def test_dozens_are_the_papers_collections_and_published_renders_36500_pictures(
     check_pipeline()
     formats, plans = params()["body"]["formats"], params()["people"]["collections"]
     read = [read_collection(dict(plan), tuple(formats), name=name) for name, plan in plans.items()]
-    assert sum(plan.images for plan in read if plan.split == "train") == 36_500
+    assert sum(plan.images for plan in read if plan.split == "train") == 40_100
     held_out = {clip for names in HELD_OUT.values() for clip in names}
     assert not held_out & {clip for plan in read for clip in plan.clips}
     assert set(formats) <= set(rig_formats())
