@@ -97,8 +97,8 @@ def cell(number, subject, poses):
         canvas[CELL:, : CELL // 2] = from_elsewhere(joints, ((2, 1), (1, 1)), skeleton)
         canvas[CELL:, CELL // 2 :] = from_elsewhere(joints, ((0, 1), (2, -1)), skeleton)
     text = f"{number}  {subject.name}" + ("" if who is not None else ": not found")
-    cv2.putText(canvas, text, (6, CELL - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 4, cv2.LINE_AA)
-    cv2.putText(canvas, text, (6, CELL - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+    canvas[CELL - 22 : CELL] = 255
+    cv2.putText(canvas, text, (6, CELL - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
     canvas[:, -2:] = canvas[-2:] = 0
     return canvas
 
