@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..basics.pointers import found_instead
 from ..basics.safe_pickle import UnsafePickle, plain_data
 
 # %% ../../nbs/datasets/native_files.ipynb #6314463a
@@ -63,15 +64,8 @@ def reading(path: str | Path, what: str):
     except NativeError:
         raise
     except Exception as error:
-        found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        if _is_lfs_pointer(path):
-            found = "a Git LFS pointer, not the file itself: `git lfs pull` fetches it"
+        found = found_instead(path, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
         raise NativeError(path, "file", f"a whole {what}", found) from error
-
-
-def _is_lfs_pointer(path):
-    with open(path, "rb") as file:
-        return file.read(40).startswith(b"version https://git-lfs.github.com/")
 
 # %% ../../nbs/datasets/native_files.ipynb #610506cc
 def load_json(path: str | Path) -> dict | list:

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from safetensors import SafetensorError
 
 from ..autoencoder.acae import ACAE, load_acae
 from ..basics.names import near
@@ -344,7 +343,7 @@ class PoseEstimator:
             acae = Path(folder) / "acae.safetensors"
         try:
             autoencoder = None if acae is None else load_acae(acae)
-        except (SafetensorError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"{acae}: expected an autoencoder as save_acae writes it, found {error}") from error
         return cls(model, skeleton, params["size"], acae=autoencoder, **{**stored, **options})
 
