@@ -65,6 +65,22 @@ def test_a_lock_is_left_alone_while_dvc_runs(tmp_path):  # C2
     assert mend_rwlock(tmp_path) and not lock.exists() and not mend_rwlock(tmp_path)
 
 
+def test_the_copy_of_a_finished_command_that_waits_for_its_daemon_is_none(tmp_path):
+    "DVC looks for updates in a daemon; a fork of the command that started it waits under the command's own words."
+    lock = tmp_path / ".dvc/tmp/rwlock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    waiting = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(flush=True); input()', 'daemon'])"
+    script = tmp_path / "dvc"
+    script.write_text(waiting, "utf-8")
+    copy = subprocess.Popen([sys.executable, str(script)], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        copy.stdout.readline()  # of the daemon
+        assert mend_rwlock(tmp_path) and not lock.exists()
+    finally:
+        copy.communicate()
+
+
 def test_a_whole_lock_is_kept(tmp_path):
     lock = tmp_path / ".dvc/tmp/rwlock"
     lock.parent.mkdir(parents=True)
