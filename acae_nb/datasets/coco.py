@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SKELETON', 'PARTS', 'ACCESS', 'distant_camera', 'records', 'picture_in', 'person_category', 'read_images',
-           'read_keypoints', 'person_row', 'read']
+           'read_image', 'read_keypoints', 'annotation_key', 'person_row', 'read']
 
 # %% ../../nbs/datasets/coco.ipynb #442248c8
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from .native import ImageFile, Row, attempt, row, whole_rows
 from .native_files import NativeError, field, load_json, require
+from .reader_steps import apart
 from ..examples.rows import Example
 from ..geometry.cameras import Camera
 from ..skeletons.joints import load_skeleton
@@ -68,18 +69,22 @@ def person_category(data: dict, path: Path) -> int:
     )
 
 # %% ../../nbs/datasets/coco.ipynb #c46c0d88
-def read_images(data: dict, path: Path, folder: Path) -> dict[int, tuple[Path, tuple[int, int]]]:
-    "Path and size (width, height) of the photographs by their id."
+def read_images(data: dict, path: Path, folder: Path) -> dict[int, tuple[Path, tuple[int, int]] | NativeError]:
+    """Path and size (width, height) of the photographs by their id, or what is wrong with one; without those that have
+    no id."""
     images = {}
     for k in range(len(records(data, path, "images"))):
-        number, width, height = (
-            int(field(data, path, f"images/{k}/{key}", (), int)) for key in ("id", "width", "height")
-        )
-        images[number] = (
-            picture_in(folder, str(field(data, path, f"images/{k}/file_name", (), str)), path, f"images/{k}/file_name"),
-            (width, height),
-        )
+        number = attempt(field, data, path, f"images/{k}/id", (), int)
+        if not isinstance(number, NativeError):
+            images[int(number)] = attempt(read_image, data, path, k, folder)
     return images
+
+
+def read_image(data: dict, path: Path, k: int, folder: Path) -> tuple[Path, tuple[int, int]]:
+    "Path and size of the photograph `images/k`. NativeError naming the JSON file and the field."
+    width, height = (int(field(data, path, f"images/{k}/{key}", (), int)) for key in ("width", "height"))
+    name = str(field(data, path, f"images/{k}/file_name", (), str))
+    return picture_in(folder, name, path, f"images/{k}/file_name"), (width, height)
 
 # %% ../../nbs/datasets/coco.ipynb #764f306d
 def read_keypoints(data: dict, path: Path, place: str) -> Float[np.ndarray, "17 2"]:
@@ -103,17 +108,29 @@ def read_keypoints(data: dict, path: Path, place: str) -> Float[np.ndarray, "17 
     return np.where(marked[:, None], triples[:, :2], np.nan)
 
 # %% ../../nbs/datasets/coco.ipynb #87d10f76
+def annotation_key(data: dict, path: Path, k: int, person: int) -> tuple[int, int, int] | None:
+    "Image, id and number of annotation `k`; None where it is no single person. NativeError naming the field."
+    keys = ("image_id", "id", "category_id", "iscrowd")
+    image, number, category, crowd = (int(field(data, path, f"annotations/{k}/{key}", (), int)) for key in keys)
+    return (image, number, k) if category == person and not crowd else None
+
+
 def person_row(
     data: dict,
     path: Path,
     k: int,  # annotations/k
     image: int,  # its id
     number: int,  # the annotation's id
-    photograph: tuple[Path, tuple[int, int]],  # and its size as the file states it
-    prefix: str,  # of the row's id
+    photograph: tuple[Path, tuple[int, int]] | NativeError | None,  # and its size as the file states it
     split: str,
 ) -> Row | NativeError | None:
-    """The row of an annotation; None where no keypoint is marked. NativeError when it contradicts itself."""
+    """The row of an annotation; None where no keypoint is marked. NativeError when it contradicts itself, or is of no
+    photograph of the file."""
+    if photograph is None:
+        found = f"{image} (annotation {number})"
+        raise NativeError(path, f"annotations/{k}/image_id", "the id of an image of the file", found)
+    if isinstance(photograph, NativeError):
+        raise photograph
     joints = read_keypoints(data, path, f"annotations/{k}")
     if np.isnan(joints).all():
         return None
@@ -123,7 +140,7 @@ def person_row(
         expected = f"those of the photograph, {picture.size}"
         raise NativeError(path, f"images: width, height of {file.name}", expected, str(size))
     example = Example(
-        f"{prefix}{file.stem}/{number}",
+        f"{file.parent.name}/{file.stem}/{number}",
         "coco",
         split,
         subject="",
@@ -149,20 +166,14 @@ def read(root: str | Path, split: str = "train", year: int = 2017) -> Iterator[t
     part = f"{PARTS[split]}{year}"
     [path] = require(root, f"annotations/person_keypoints_{part}.json", dataset="COCO keypoints", access=ACCESS)
     data = load_json(path)
-    person, images, seen, order = person_category(data, path), read_images(data, path, Path(root) / part), set(), []
-    for k in range(len(records(data, path, "annotations"))):
-        number, image, category, crowd = (
-            int(field(data, path, f"annotations/{k}/{key}", (), int))
-            for key in ("id", "image_id", "category_id", "iscrowd")
-        )
-        if number in seen:
-            raise NativeError(path, f"annotations/{k}/id", "an id of its own", f"{number} again")
-        if image not in images:
-            raise NativeError(
-                path, f"annotations/{k}/image_id", "the id of an image of the file", f"{image} (annotation {number})"
-            )
-        seen.add(number)
-        if category == person and not crowd:
-            order.append((image, number, k))
-    for image, number, k in sorted(order):
-        yield attempt(person_row, data, path, k, image, number, images[image], f"{part}/", split)
+    person, images = person_category(data, path), read_images(data, path, Path(root) / part)
+    annotations, broken = apart(
+        attempt(annotation_key, data, path, k, person) for k in range(len(records(data, path, "annotations")))
+    )
+    yield from broken
+    of_number = {}
+    for image, number, k in sorted(filter(None, annotations)):
+        if of_number.setdefault(number, k) == k:
+            yield attempt(person_row, data, path, k, image, number, images.get(image), split)
+        else:
+            yield NativeError(path, f"annotations/{k}/id", "an id of its own", f"{number} again")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SKELETON', 'WORLD_UP', 'ACCESS', 'SHORT_VIDEOS', 'OTHER_POINTS', 'TOLERANCE', 'AGREEING', 'FOREGROUND', 'read_blocks',
-           'numbers', 'read_calibration', 'Recording', 'read_recording', 'person_part', 'foreground', 'with_foreground',
-           'read']
+           'numbers', 'read_calibration', 'Recording', 'read_recording', 'disagreements', 'person_part', 'foreground',
+           'with_foreground', 'read', 'camera_rows']
 
 # %% ../../nbs/datasets/mpi_inf_3dhp.ipynb #442248c8
 from collections.abc import Collection, Iterator
@@ -18,7 +18,9 @@ from jaxtyping import Bool, Float
 
 from acae_nb.datasets.native import (
     Masked,
+    Row,
     VideoFrame,
+    attempt,
     box_of,
     bright,
     make_camera,
@@ -28,6 +30,7 @@ from acae_nb.datasets.native import (
     whole_rows,
 )
 from .native_files import NativeError, checked, field, load_mat, reading, require
+from .reader_steps import check_joints, frame_of
 from .selection import overlap
 from .views import View
 from ..examples.rows import Example
@@ -101,33 +104,40 @@ class Recording:
 
     view: View
     joints3d: Float[np.ndarray, "F 28 3"]  # world, mm
-    faults: dict[int, NativeError]  # of the frames whose poses contradict their own pixels
+    faults: dict[int, NativeError]  # of the frames whose poses are damaged, or contradict their own pixels
 
 
 def read_recording(path: Path, data: dict, key: str, number: int, view: View) -> Recording:
     """The poses `key` (annot3 or univ_annot3) of one camera. NativeError when they are of another calibration: when a
     joint's distance from its pixels is above `TOLERANCE` in more than one frame of a hundred."""
-    joints3d = _world_joints(path, data, key, number, view)
-    annot3 = joints3d if key == "annot3" else _world_joints(path, data, "annot3", number, view)
-    if len(joints3d) != len(annot3):
-        raise NativeError(path, f"{key}/{number}", f"{len(annot3)} frames, as annot3", str(len(joints3d)))
+    joints, annot3 = (field(data, path, f"{k}/{number}", (None, 84)).reshape(-1, 28, 3) for k in (key, "annot3"))
+    if len(joints) != len(annot3):
+        raise NativeError(path, f"{key}/{number}", f"{len(annot3)} frames, as annot3", str(len(joints)))
     annot2 = field(data, path, f"annot2/{number}", (len(annot3), 56)).reshape(-1, 28, 2)
+    faults = disagreements(path, view.camera.to_world(annot3), annot2, number, view)
+    for frame in np.flatnonzero(~np.isfinite(joints).all((1, 2))).tolist():
+        if fault := attempt(check_joints, path, f"{key}/{number}, frame {frame}", joints[frame]):
+            faults[frame] = fault
+    return Recording(view, view.camera.to_world(joints), faults)
+
+
+def disagreements(
+    path: Path, joints3d: Float[np.ndarray, "F 28 3"], px: Float[np.ndarray, "F 28 2"], number: int, view: View
+) -> dict[int, NativeError]:
+    """What is wrong with the frames in which a joint (world, mm) is not where its pixels are; raised when they are more
+    than one in a hundred."""
     with np.errstate(invalid="ignore"):
-        off = np.linalg.norm(view.camera.project(annot3) - annot2, axis=-1)
+        off = np.linalg.norm(view.camera.project(joints3d) - px, axis=-1)
         far = off > TOLERANCE  # False for joints behind the camera, which project nowhere
     names = load_skeleton(SKELETON).joints
     faults = {}
     for frame in np.flatnonzero(far.any(1)).tolist():
-        px = np.where(far[frame][:, None], annot2[frame], np.nan)
+        labels = np.where(far[frame][:, None], px[frame], np.nan)
         place = f"{frame} of camera {number}"
-        faults[frame] = projection_fault(path, annot3[frame], view.camera, px, TOLERANCE, place, names)
+        faults[frame] = projection_fault(path, joints3d[frame], view.camera, labels, TOLERANCE, place, names)
     if (far.mean(0) > 1 - AGREEING).any():
         raise next(iter(faults.values()))
-    return Recording(view, joints3d, faults)
-
-
-def _world_joints(path, data, key, number, view):
-    return view.camera.to_world(field(data, path, f"{key}/{number}", (None, 84)).reshape(-1, 28, 3))
+    return faults
 
 # %% ../../nbs/datasets/mpi_inf_3dhp.ipynb #6678b330
 FOREGROUND = 100  # of 255: red above it is no green screen
@@ -172,47 +182,54 @@ def read(
 
     `mpi_inf_3dhp_28`, world mm with y up. NativeError naming the data set, file and field that is absent or wrong."""
     for path in require(root, f"{sequences}/annot.mat", dataset="MPI-INF-3DHP", access=ACCESS):
-        folder, (subject, sequence) = path.parent, path.parent.parts[-2:]
-        videos = {
-            int(v.stem.split("_")[1]): v
-            for v in require(folder, "imageSequence/video_*.avi", dataset="MPI-INF-3DHP", access=ACCESS)
-        }
-        views, data = read_calibration(folder / "camera.calibration"), load_mat(path)
+        folder, calibration = path.parent, path.parent / "camera.calibration"
+        found = require(folder, "imageSequence/video_*.avi", dataset="MPI-INF-3DHP", access=ACCESS)
+        videos = {int(video.stem.split("_")[1]): video for video in found}
+        views, data = read_calibration(calibration), load_mat(path)
         if not set(videos) <= set(range(len(views))):
-            raise NativeError(
-                folder / "camera.calibration", "name", f"the cameras of {sorted(videos)}", f"{len(views)} cameras"
-            )
-        for c in sorted(set(cameras) & set(videos)):
-            recording, name = read_recording(path, data, poses, c, views[c]), f"{subject}/{sequence}/{c}"
-            world = recording.joints3d
-            length = video_length(videos[c])
-            if length < len(world) and name not in short:
-                raise NativeError(videos[c], "frames", f"{len(world)}, as many as there are poses", f"{length}")
-            if VideoFrame(videos[c], 0).size != views[c].size:
-                raise NativeError(
-                    videos[c], "size", f"{views[c].size} as calibrated", f"{VideoFrame(videos[c], 0).size}"
-                )
-            masks = folder / f"FGmasks/video_{c}.avi"
-            length_of_masks = video_length(masks) if masks.parent.is_dir() else 0
-            for frame, joints in enumerate(world[:length]):
-                box = box_of(views[c].pixels(joints), views[c].size)
-                if box is None:
-                    continue
-                yield recording.faults.get(frame) or row(
-                    path,
-                    Example(
-                        f"{name}/{frame:06d}",
-                        "mpi_inf_3dhp",
-                        split,
-                        subject,
-                        f"{subject}/{sequence}",
-                        frame,
-                        views[c].camera,
-                        box,
-                        views[c].size,
-                        joints,
-                        camera_name=str(c),
-                    ),
-                    with_foreground(VideoFrame(videos[c], frame), masks, length_of_masks, box),
-                    28,
-                )
+            raise NativeError(calibration, "name", f"the cameras of {sorted(videos)}", f"{len(views)} cameras")
+        for number in sorted(set(cameras) & set(videos)):
+            recording = read_recording(path, data, poses, number, views[number])
+            yield from camera_rows(path, recording, videos[number], short, split)
+
+
+def camera_rows(
+    path: Path, recording: Recording, video: Path, short: Collection[str], split: str
+) -> Iterator[Row | NativeError | None]:
+    "Rows of one camera's video. NativeError where it is of another size than calibrated."
+    subject, sequence = path.parent.parts[-2:]
+    number = video.stem.split("_")[1]
+    name, view = f"{subject}/{sequence}/{number}", recording.view
+    if VideoFrame(video, 0).size != view.size:
+        raise NativeError(video, "size", f"{view.size} as calibrated", f"{VideoFrame(video, 0).size}")
+    masks = path.parent / f"FGmasks/video_{number}.avi"
+    length_of_masks = video_length(masks) if masks.parent.is_dir() else 0
+    n_frames = len(recording.joints3d)
+    if name in short:
+        n_frames = min(n_frames, video_length(video))
+
+    def frame_row(frame):
+        if frame in recording.faults:
+            return recording.faults[frame]
+        joints = recording.joints3d[frame]
+        picture = frame_of(video, frame)
+        box = box_of(view.pixels(joints), view.size)
+        if box is None:
+            return None
+        example = Example(
+            f"{name}/{frame:06d}",
+            "mpi_inf_3dhp",
+            split,
+            subject=subject,
+            sequence=f"{subject}/{sequence}",
+            frame=frame,
+            camera=view.camera,
+            box=box,
+            image_size=view.size,
+            joints3d=joints,
+            camera_name=number,
+        )
+        return row(path, example, with_foreground(picture, masks, length_of_masks, box))
+
+    for frame in range(n_frames):
+        yield attempt(frame_row, frame)

@@ -8,7 +8,7 @@ import pytest
 from mutations import check_mutations
 from native_scene import opencv_project, people, picture, ring, shows, write_image, write_video
 
-from acae_nb.datasets import cmu_panoptic
+from acae_nb.datasets import cmu_panoptic, native
 from acae_nb.datasets.native_files import NativeError
 
 SIZE = (96, 64)  # the real ones are 1920 x 1080 px
@@ -156,25 +156,23 @@ def test_choices(tmp_path):
     assert {e.sequence for e, _ in cmu_panoptic.read(tmp_path, without=["160906_band1"])} == {"171204_pose1"}
 
 
-def test_poses_past_the_end_of_a_video(tmp_path):
+def test_poses_past_the_end_of_a_video(tmp_path, monkeypatch):
     write(tmp_path)
     folder = tmp_path / "160906_band1"
     write_video(folder / "hdVideos/hd_00_01.mp4", [picture(f % 7, SIZE) for f in range(120)])
     scenes = folder / "hdPose3d_stage1_coco19/hd"
 
     def read():
-        return [
-            e.frame
-            for e, image in cmu_panoptic.read(tmp_path, sequences="16*", cameras=["00_01"])
-            if image.load() is not None
-        ]
+        rows = cmu_panoptic.read(tmp_path, sequences="16*", cameras=["00_01"])
+        return [e.frame for e, image in rows if image.load() is not None], rows.left_out
 
     shutil.copy(scenes / "body3DScene_00000002.json", scenes / "body3DScene_00000119.json")
     shutil.copy(scenes / "body3DScene_00000002.json", scenes / "body3DScene_00000120.json")
-    assert read() == [0, 0, 1, 1, 2, 2, 119, 119]
-    shutil.copy(scenes / "body3DScene_00000002.json", scenes / "body3DScene_00000150.json")
-    with pytest.raises(NativeError, match="hd_00_01.mp4.*frames.*151"):
+    with pytest.raises(NativeError, match="hd_00_01.mp4: rows: .*2 of 10, the first: frame 120: .*one of the 120"):
         read()
+    monkeypatch.setattr(native, "MOST_BROKEN", 0.2)
+    frames, left_out = read()
+    assert frames == [0, 0, 1, 1, 2, 2, 119, 119] and left_out.count == 2
 
 
 @pytest.mark.parametrize(

@@ -137,8 +137,15 @@ def test_refuses_what_is_not_there(tmp_path):
 def test_more_labels_than_pictures(tmp_path):
     write(tmp_path / "fit3d")
     write_video(tmp_path / "fit3d/train/s04/videos/58860488/squat.mp4", [picture(0, SIZE)] * 2)
-    with pytest.raises(NativeError, match="58860488/squat.mp4.*expected.*3.*found 2"):
+    with pytest.raises(NativeError, match="58860488/squat.mp4: rows: .*the first: frame 2: expected one of the 2"):
         list(imar.read(tmp_path / "fit3d"))
+
+
+def test_the_release_with_four_poses_a_picture_is_refused_before_its_first_row(tmp_path):
+    write(tmp_path / "fit3d")
+    write_video(tmp_path / "fit3d/train/s03/videos/50591643/Grab 4.mp4", [picture(0, SIZE)])
+    with pytest.raises(NativeError, match="50591643/Grab 4.mp4: frames: .*, 3 .*2022.*found 1"):
+        next(imar.read(tmp_path / "fit3d"))
 
 
 def test_damaged_files(tmp_path):

@@ -275,7 +275,7 @@ def test_a_single_frame_that_is_off_is_left_out(tmp_path):  # A12, A13
 def test_a_video_that_ends_early(tmp_path):
     write_train(tmp_path)
     write_video(tmp_path / "S1/Seq1/imageSequence/video_1.avi", [picture(0, SIZE)] * 2)
-    with pytest.raises(NativeError, match="video_1.avi: frames: expected 3"):
+    with pytest.raises(NativeError, match="video_1.avi: rows: .*the first: frame 2: expected one of the 2"):
         list(mpi_inf_3dhp.read(tmp_path))
     assert len(list(mpi_inf_3dhp.read(tmp_path, sequences="S1/*", short=["S1/Seq1/1"]))) == 5
 
