@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from kept_recording import kept_pictures
-from sample_videos import COMMAND, FORMAT, load_poses
+from sample_videos import FORMAT, commands_of, load_poses
 from scipy.optimize import linear_sum_assignment
 
 from acae_nb.geometry.cameras import triangulate
@@ -138,7 +138,7 @@ def main():
     }
     print(table.to_string(), f"\nviews: {views}")
     if arguments.json:
-        commands = [COMMAND, f"python benchmarks/identities.py {' '.join(sys.argv[1:])}"]
+        commands = [*commands_of(followed), f"python benchmarks/identities.py {' '.join(sys.argv[1:])}"]
         result = {"commands": commands, "people": table.to_dict("index"), "views": views}
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -20,7 +20,6 @@ from acae_nb.inference.pose_results import Poses
 from acae_nb.skeletons.joints import load_skeleton
 
 FORMAT = "cmu_panoptic_19"
-COMMAND = "python benchmarks/sample_videos.py artifacts/sample_videos.npz"
 PARTS = ("multi", "single")
 CAMERAS = ("cam01", "cam02", "cam03", "cam04")
 
@@ -48,6 +47,15 @@ def poses_of_video(estimator, data, video, frames):
         "times": np.array(pictures.times[: len(results)]),
         "size": np.array(size),
     }
+
+
+def commands_of(videos):
+    "The commands that make these videos' poses, one a part of the sample data."
+    cameras = {}
+    for part, camera in (video.split("/") for video in videos):
+        cameras.setdefault(part, []).append(camera)
+    start = "python benchmarks/sample_videos.py artifacts/sample_videos.npz"
+    return [f"{start} --videos {part} --cameras {' '.join(names)}" for part, names in cameras.items()]
 
 
 def load_poses(file, data):

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from identities import main_numbers
-from sample_videos import COMMAND, FORMAT, load_poses
+from sample_videos import FORMAT, commands_of, load_poses
 
 from acae_nb.datasets.pose2sim import LATE
 from acae_nb.examples.tables import ExampleTable
@@ -144,7 +144,7 @@ def main():
     print(table.round(2).to_string())
     if arguments.json:
         result = {
-            "commands": [COMMAND, f"python benchmarks/smoothing.py {' '.join(sys.argv[1:])}"],
+            "commands": [*commands_of(videos), f"python benchmarks/smoothing.py {' '.join(sys.argv[1:])}"],
             "pictures": {video: len(results) for video, results in videos.items()},
             "table": json.loads(table.round(3).reset_index().to_json(orient="records")),
         }

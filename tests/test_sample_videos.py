@@ -66,6 +66,13 @@ def test_poses_are_kept_as_they_are(tmp_path):
     np.testing.assert_array_equal(videos["multi/cam02"][2].boxes, [[8, 9, 10, 11]])
 
 
+def test_the_commands_name_what_was_made():
+    made = sample_videos.commands_of(["multi/cam01", "multi/cam03", "single/cam02"])
+    start = "python benchmarks/sample_videos.py artifacts/sample_videos.npz"
+    expected = [f"{start} --videos multi --cameras cam01 cam03", f"{start} --videos single --cameras cam02"]
+    assert made == expected
+
+
 def test_boxes_between_those_that_were_checked():
     boxes = identities.true_boxes("cam01", 100)
     assert boxes.shape == (100, 2, 4)
