@@ -36,7 +36,7 @@ from ..basics.output_paths import writable_file, writable_folder
 from ..geometry.calibration import CalibratedView, exif_field_of_view
 from ..geometry.cameras import Camera
 from .estimator import PoseEstimator
-from .outputs import bvh_tree, check_c3d_length, write_page, writer_of
+from .outputs import TREE_ENDINGS, check_c3d_length, joint_tree, write_page, writer_of
 from acae_nb.inference.pictures import (
     PICTURE_ENDINGS,
     USUAL_FIELD_OF_VIEW,
@@ -481,8 +481,8 @@ def write_predictions(
     check_output(output, source)
     if page is not None:
         writable_file(page)
-    if Path(output).suffix.lower() == ".bvh":
-        bvh_tree(estimator.joints_of(skeleton)[1])
+    if Path(output).suffix.lower() in TREE_ENDINGS:
+        joint_tree(estimator.joints_of(skeleton)[1])
     write, outcome = writer_of(output), Outcome()
     if change is not None:
         write = writing_changed(write, change)

@@ -212,7 +212,7 @@ def compare(a: str, b: str, as_json: bool) -> int:
     return DONE
 
 # %% ../../nbs/workflow/02_cli.ipynb #d9bf850f
-OUTPUT_ENDINGS = "Ends in .csv, .parquet, .json (COCO), .c3d, .trc, .bvh or .html."
+OUTPUT_ENDINGS = "Ends in .csv, .parquet, .json (COCO), .c3d, .trc, .bvh, .glb (glTF) or .html."
 PAGE_HELP = "Also a page that shows the poses in 3D, to turn and to play."
 UNITS_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
 

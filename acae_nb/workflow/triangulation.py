@@ -23,7 +23,7 @@ from ..datasets.pose2sim import triangulate_robustly
 from ..geometry.calibration import CalibratedView, view_of
 from ..geometry.cameras import triangulate
 from ..inference.estimator import PoseEstimator
-from ..inference.outputs import WRITERS, bvh_tree, write_page, writer_of
+from ..inference.outputs import TREE_ENDINGS, joint_tree, write_page, writer_of
 from ..inference.pose_results import Poses
 from ..inference.predictions import Outcome, Source, arguments_for, source_of, stopping_gently
 from ..inference.tracks import follow
@@ -197,7 +197,7 @@ def write_triangulated(
     rate: float | None = None,  # pictures per second, in place of what the videos say
     page: str | Path | None = None,  # an HTML file, the poses to turn in 3D
 ) -> Outcome:
-    """People in the world into a file: TRC, C3D, BVH and pages in the calibration's world, tables and COCO in the frame
+    """People in the world into a file: motion files and pages in the calibration's world, tables and COCO in the frame
     of the first camera (tables also in the world). Ctrl-C ends it early, and what was found is written.
 
     KeyError for unknown names; ValueError or OSError where recordings do not fit together or nothing can be
@@ -205,11 +205,11 @@ def write_triangulated(
     recordings = [Path(recording) for recording in recordings]
     views, starts = views_of(calibration, recordings), pictures_to_skip(skip or {}, recordings)
     write = writer_of(output)
-    if write is WRITERS[".bvh"]:
-        bvh_tree(estimator.joints_of(skeleton)[1])
+    if Path(output).suffix.lower() in TREE_ENDINGS:
+        joint_tree(estimator.joints_of(skeleton)[1])
     for path in filter(None, (output, page)):
         writable_file(path)
-    if write in (WRITERS[".trc"], WRITERS[".bvh"]) and views[0].camera.world_up[2] < 0.9:
+    if Path(output).suffix.lower() in (".trc", *TREE_ENDINGS) and views[0].camera.world_up[2] < 0.9:
         up = ", ".join(f"{value:.2f}" for value in views[0].camera.world_up)
         warnings.warn(f"{output}: y will be up where z is in the calibration's world, whose up is ({up})", stacklevel=2)
     sources = [source_of(recording, None, rate) for recording in recordings]

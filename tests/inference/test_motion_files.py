@@ -1,7 +1,9 @@
 """Files of motion (TRC, C3D, BVH) are read by others: whoever is in the pictures, however many, and whoever is not."""
 
+import json
+import struct
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import c3d
 import ezc3d
@@ -9,9 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from acae_nb.geometry.cameras import Camera
-from acae_nb.inference.outputs import write_bvh, write_c3d, write_trc
+from acae_nb.inference.outputs import write_bvh, write_c3d, write_glb, write_trc
 from acae_nb.inference.pose_results import Poses
 from acae_nb.inference.tracks import people_over_time
 from acae_nb.skeletons.joints import Skeleton, load_skeleton, skeleton_names, union
@@ -147,6 +150,7 @@ def read_bvh(text: str) -> tuple[dict[str, np.ndarray], dict[str, str | None], f
     return {name: np.array(points) for name, points in places.items()}, parents, step
 
 
+TURNED = {"camera": [[1, 0, 0], [0, -1, 0], [0, 0, -1]], "world": [[1, 0, 0], [0, 0, 1], [0, -1, 0]]}
 TREES = [name for name in skeleton_names() if (load_skeleton(name).parents < 0).sum() == 1]
 
 
@@ -167,6 +171,128 @@ def motion_of(skeleton, rng, pictures=5, noise=0.0):
             joints[:, child] = joints[:, joint] + [m @ offsets[child] for m in turns[joint]]
             waiting.append(int(child))
     return joints + rng.normal(0, noise, joints.shape)
+
+
+# --- BVH, by the rules of Blender's importer (io_anim_bvh), which reads line by line ----------------------------------
+BLENDER_NAME = 63  # bytes of a bone's name; more are cut off
+BLENDER_BONE = 0.001  # a bone that is not longer is replaced by another
+
+
+@dataclass
+class BlenderBone:
+    name: str
+    parent: int | None
+    head: np.ndarray  # from the parent's head
+    channels: list[str]
+    tail: np.ndarray | None = None  # from its own head; only of bones without children
+
+
+def blender_bones(text: str) -> tuple[list[BlenderBone], np.ndarray, float]:
+    """Bones, a row of numbers a picture, and the time step. OFFSET is looked for in the second line after a ROOT, JOINT
+    or End Site, CHANNELS in the third; a brace that closes and MOTION stand alone; Frames: is followed by one word and
+    Frame Time: by one."""
+    lines = [line.split() for line in text.splitlines() if line.split()]
+    assert lines[0] == ["HIERARCHY"]
+    bones, inside, k = [], [None], 0
+    while lines[k] != ["MOTION"]:
+        if lines[k][0] in ("ROOT", "JOINT"):
+            (_, name), (offset, *head), (word, count, *channels) = lines[k], lines[k + 2], lines[k + 3]
+            assert (offset, word, int(count)) == ("OFFSET", "CHANNELS", len(channels))
+            bones.append(BlenderBone(name, inside[-1], np.array(head, float), channels))
+            inside.append(len(bones) - 1)
+        elif lines[k] == ["End", "Site"]:
+            assert lines[k + 2][0] == "OFFSET"
+            bones[inside[-1]].tail = np.array(lines[k + 2][1:], float)
+            inside.append(None)
+        elif lines[k] == ["}"]:
+            inside.pop()
+        k += 1
+    (frames, count), (frame, time, step), rows = lines[k + 1], lines[k + 2], np.array(lines[k + 3 :], float)
+    assert (frames, frame, time) == ("Frames:", "Frame", "Time:") and inside == [None]
+    assert rows.shape == (int(count), sum(len(bone.channels) for bone in bones))
+    return bones, rows, float(step)
+
+
+def blender_places(bones: list[BlenderBone], row: np.ndarray) -> dict[str, np.ndarray]:
+    "Heads of the bones in Blender's world, with forward -Z and up Y as the importer offers them."
+    heads, turns, values = [], [], iter(row)
+    for bone in bones:
+        own = {channel: next(values) for channel in bone.channels}
+        order = [channel[0] for channel in bone.channels if channel.endswith("rotation")]
+        turn = Rotation.from_euler("".join(order), [own[f"{axis}rotation"] for axis in order], degrees=True)
+        if bone.parent is None:
+            heads.append(np.array([own[f"{axis}position"] for axis in "XYZ"]))
+            turns.append(turn)
+        else:
+            heads.append(heads[bone.parent] + turns[bone.parent].apply(bone.head))
+            turns.append(turns[bone.parent] * turn)
+    return {bone.name: np.array([x, -z, y]) for bone, (x, y, z) in zip(bones, heads)}
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_bvh_is_as_blender_reads_it(tmp_path, name):
+    "Blender has z up: x is right, y away from the camera, as its front view sees a person who faces the camera."
+    skeleton = load_skeleton(name)
+    joints = motion_of(skeleton, np.random.default_rng(len(name)), 3)
+    results = [poses_of(skeleton, t, {0: pose}) for t, pose in enumerate(joints)]
+    bones, rows, step = blender_bones(write_bvh(results, tmp_path / "p.bvh", 25).read_text())
+    names = [bone.name for bone in bones]
+    assert len(set(names)) == len(skeleton) and all(len(n.encode()) <= BLENDER_NAME for n in names)
+    assert [bone.parent for bone in bones].count(None) == 1 and step == pytest.approx(0.04)
+    for bone in bones:
+        assert sorted(c for c in bone.channels if c.endswith("rotation")) == ["Xrotation", "Yrotation", "Zrotation"]
+        assert (len(bone.channels) == 6) == (bone.parent is None)
+        if bone.tail is not None and np.linalg.norm(bone.head) > 4 * BLENDER_BONE:
+            assert np.linalg.norm(bone.tail) > BLENDER_BONE
+    for row, pose in zip(rows, joints):
+        places = blender_places(bones, row)
+        read_back = np.array([places[joint.replace(" ", "_")] for joint in skeleton.joints])
+        np.testing.assert_allclose(read_back, pose[:, [0, 2, 1]] * [1, 1, -1] / 1000, atol=1e-4)
+
+
+# --- glTF, read as tests/geometry/test_gltf.py does -------------------------------------------------------------------
+def gltf_keys(path) -> tuple[dict, list[float], list[float]]:
+    "The document, the keys' times, and where the first person's root is at the first key."
+    content = path.read_bytes()
+    length = struct.unpack("<I", content[12:16])[0]
+    document, numbers = json.loads(content[20 : 20 + length]), content[28 + length :]
+
+    def values(accessor):
+        facts = document["accessors"][accessor]
+        view, width = document["bufferViews"][facts["bufferView"]], {"SCALAR": 1, "VEC3": 3}[facts["type"]]
+        return np.frombuffer(numbers, "<f4", facts["count"] * width, view["byteOffset"]).reshape(-1, width)
+
+    animation = document["animations"][0]
+    channel = next(c for c in animation["channels"] if c["target"]["path"] == "translation")
+    sampler = animation["samplers"][channel["sampler"]]
+    return document, values(sampler["input"])[:, 0], values(sampler["output"])[0]
+
+
+@pytest.mark.parametrize("frame", TURNED)
+def test_glb_has_all_people_y_up_in_metres_at_their_own_times(tmp_path, frame):
+    skeleton = load_skeleton("h36m_17")
+    one, other = (motion_of(skeleton, np.random.default_rng(seed), 4) for seed in (1, 2))
+    results = [poses_of(skeleton, t, {0: a, 1: b}) for t, (a, b) in enumerate(zip(one, other))]
+    times = [0.5, 0.6, 0.65, 1.5]
+    document, keys, root = gltf_keys(write_glb(results, tmp_path / "p.glb", frame=frame, times=times))
+    np.testing.assert_allclose(keys, np.subtract(times, 0.5), atol=1e-6)
+    names = [node["name"] for node in document["nodes"]]
+    assert names == [*skeleton.joints, "person 1", *(f"2_{joint}" for joint in skeleton.joints), "person 2"]
+    first = people_over_time(results, 30, frame)[0][0]
+    place = first[np.flatnonzero(skeleton.parents < 0)[0]] @ np.array(TURNED[frame]).T / 1000
+    np.testing.assert_allclose(root, place, atol=1e-5)
+
+
+def test_glb_says_what_it_bridges_and_refuses_what_is_no_tree(tmp_path):
+    results = seen_in([[True], [True], [False], [True]], 3)
+    with pytest.warns(UserWarning, match=r"p.glb: person 1: joints missing in 1 of 4 pictures are bridged"):
+        assert len(gltf_keys(write_glb(results, tmp_path / "p.glb"))[1]) == 4
+    both = union([load_skeleton("h36m_17"), load_skeleton("coco_17")])
+    with pytest.raises(ValueError, match="bones connect all of its joints"):
+        write_glb([poses_of(both, 0, {0: np.ones((len(both), 3)) * 4000})], tmp_path / "q.glb")
+    with pytest.raises(ValueError, match="expected at least one person"):
+        write_glb(seen_in([[False]], 3), tmp_path / "q.glb")
+    assert not (tmp_path / "q.glb").exists()
 
 
 @pytest.mark.parametrize("name", TREES)
@@ -192,9 +318,6 @@ def test_bvh_is_off_by_what_bones_vary(tmp_path):
     lengths = np.linalg.norm(np.diff(joints, axis=1), axis=-1)
     variation = np.abs(lengths - np.median(lengths, 0)).cumsum(1)
     assert (off[:, 0] < 0.01).all() and (off[:, 1:] <= variation + 0.05).all() and off[:, 1:].mean() > 1
-
-
-TURNED = {"camera": [[1, 0, 0], [0, -1, 0], [0, 0, -1]], "world": [[1, 0, 0], [0, 0, 1], [0, -1, 0]]}
 
 
 @pytest.mark.parametrize("frame", TURNED)
