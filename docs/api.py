@@ -56,7 +56,7 @@ def entry(module: str, name: str, level: int = 3) -> str:
             parts.insert(2, fenced(heading_of(method, lines)))
             continue
         parts += [
-            titled(f"{name}.{method.name}", f"{module}.{name}.{method.name}", level + 1),
+            titled(f"{name}.{method.name}", f"{module}.{name}.{method.name.strip('_')}", level + 1),  # __ would be bold
             fenced(heading_of(method, lines)),
             docstring(method),
         ]

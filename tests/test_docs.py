@@ -60,5 +60,6 @@ def test_the_built_site(site):  # D3: no request to elsewhere, no raw formula, s
     pages = {path: path.read_text("utf-8") for path in site.rglob("*.html")}
     assert [found for text in pages.values() for found in REQUESTS.findall(text)] == []
     assert not [path for path, text in pages.items() if re.search(r"""class=["']?arithmatex""", text)]
+    assert not [path for path, text in pages.items() if "{#" in re.sub(r"<(pre|code).*?</\1>", "", text, flags=re.S)]
     assert "<math" in pages[site / "evaluation/00_metrics/index.html"]
     assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 15e6

@@ -329,7 +329,7 @@ def joint_tree(skeleton: Skeleton) -> list[int]:
     except ValueError as error:
         raise ValueError(
             f"{' and '.join(TREE_ENDINGS)}: expected a format whose bones connect all of its joints (of several "
-            f"formats choose one), found {skeleton.name}: {error}"
+            f"formats choose one, as --skeleton smpl_24 does), found {skeleton.name}: {error}"
         ) from error
 
 

@@ -444,7 +444,8 @@ def predict(
     if limit is not None:
         values |= {"joints": limit.joints, "joints_left_out": limit.left_out}
         left_out = f" ({limit})"
-    people = f"{outcome.people} {'person' if outcome.people == 1 else 'people'}"
+    one, more = ("person", "people") if outcome.pictures == 1 else ("pose", "poses")  # people return in a video
+    people = f"{outcome.people} {one if outcome.people == 1 else more}"
     seen = f"{outcome.pictures} {'picture' if outcome.pictures == 1 else 'pictures'}"
     answer(as_json, values, f"{people} in {seen}{cameras_text(counts)}{left_out} -> {output}")
     return INTERRUPTED if outcome.interrupted else PARTLY if outcome.lost else DONE
