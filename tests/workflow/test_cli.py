@@ -256,9 +256,12 @@ def test_motion_for_animation_programs(capsys, tmp_path, image, options):  # iss
     video = write_avi(tmp_path / "v.avi", image, 5)
     assert run(capsys, "predict", video, "-o", tmp_path / "v.bvh", *options)[0] == 0
     assert "Frames: 5\nFrame Time: 0.04" in (tmp_path / "v.bvh").read_text()
+    assert run(capsys, "predict", video, "-o", tmp_path / "v.glb", *options)[0] == 0
+    assert (tmp_path / "v.glb").read_bytes()[:4] == b"glTF"
     all_formats = [option for option in options if option not in ("--skeleton", "h36m_17")]
-    code, _, err = run(capsys, "predict", video, "-o", tmp_path / "w.bvh", *all_formats)
-    assert code == 2 and "expected a format whose bones connect all of its joints" in err and err.count("\n") == 1
+    for name in ("w.bvh", "w.glb"):
+        code, _, err = run(capsys, "predict", video, "-o", tmp_path / name, *all_formats)
+        assert code == 2 and "expected a format whose bones connect all of its joints" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "json"])
