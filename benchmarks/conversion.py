@@ -14,7 +14,7 @@ clips and kinds. Ways from the joints of format A to a joint of format B:
 - autoencoder: latent points of one affine-combining autoencoder of all formats, estimated from A's joints
 - package: as linear, of the moments in the package (acae_nb.autoencoder.conversion)
 
-Fitting the body itself to A's joints is left out: the truth is read off the same body, which real people do not have.
+Fitting the body itself to A's joints is in benchmarks/conversion_mesh.py.
 """
 
 import argparse
@@ -54,10 +54,15 @@ RIDGE = 1.0  # mm; of 0.3 to 12 the least error on the validation people was nea
 WAYS = ("name", "nearest", "linear", "autoencoder", "package")
 
 
+def clips_of(motions, split, rng):
+    """Motions of a split, and everyday poses of its kinds."""
+    return [*split_clips([*read_motions(motions), *cmu_clips()])[split], everyday_poses(2000, rng, EVERYDAY[split])]
+
+
 def posed_people(rig, motions, split, count, seed):
     """Joints [count, J, 3] in mm of all the rig's formats side by side: a body of its own for each pose."""
     rng = np.random.default_rng([seed, SPLITS.index(split)])
-    clips = [*split_clips([*read_motions(motions), *cmu_clips()])[split], everyday_poses(2000, rng, EVERYDAY[split])]
+    clips = clips_of(motions, split, rng)
     regressor = vstack([rig.joint_regressors[name] for name in rig.formats]).tocsr()
     people = []
     for start in range(0, count, 100):
@@ -120,8 +125,12 @@ def fitted_autoencoder(people, skeleton, sided, central, rounds):
 
 def distances(weights, people, rows):
     """Mean and median distance [J] in mm of converted from true joints, over people near the origin (float32)."""
-    off = np.matmul(weights.astype(np.float32), people[:, rows])
-    off -= people
+    return mean_and_median(np.matmul(weights.astype(np.float32), people[:, rows]), people)
+
+
+def mean_and_median(converted, people):
+    """Mean and median distance [J] in mm between joints [N, J, 3] and where they are."""
+    off = converted - people
     distance = np.sqrt(np.einsum("njc,njc->nj", off, off))
     return distance.mean(0), np.median(distance, axis=0)
 

@@ -1,8 +1,9 @@
 """Conversion between formats: weights against slow oracles, errors against measured ones, refusals, and the package's
 own converter on people that it was not made of."""
 
-import importlib.util
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,8 @@ from acae_nb.autoencoder.fitting import fit_acae
 from acae_nb.autoencoder.stick_people import stick_people
 
 REPO = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location("conversion_benchmark", REPO / "benchmarks/conversion.py")
-spec.loader.exec_module(benchmark := importlib.util.module_from_spec(spec))
+sys.path.append(str(REPO / "benchmarks"))  # scripts, beside each other
+benchmark = importlib.import_module("conversion")
 
 
 @pytest.fixture(scope="module")
