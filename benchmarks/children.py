@@ -5,8 +5,9 @@
         [--card README.md]
 
 Renders a table of pictures a group into FOLDER (or takes those that are there) and looks at each person, with the
-mirror image, the known camera and the known box. The groups are the same 40 people in the same poses, places, clothes'
-styles and around the same cameras, but for the age or the height of their bodies; nobody else and nothing in front.
+mirror image, the known camera and the known box. The groups are made by the same seed: the same 40 people, but for the
+age or the height of their bodies, in the same poses, places and clothes' styles wherever a body of that size fits the
+scene; nobody else and nothing in front.
 Their motions and places are those of tests, their seeds nobody else's.
 
 Joints of smpl_24, mm. MPJPE: pelvis at the origin, axes of the camera; PA: after the best similarity. place: distance
@@ -154,8 +155,8 @@ def card_section(table, correlation, command):
     lines = [
         TITLE,
         "",
-        f"{int(table['pictures'].min())} rendered pictures a group, of the same people in the same poses, places and "
-        "around the same cameras but for the age or the height of their bodies; known camera and box, joints of "
+        f"{int(table['pictures'].min())} rendered pictures a group, made by one seed: the same people but for the age or "
+        "the height of their bodies, posed and seen alike wherever a body of that size fits; known camera and box, joints of "
         f"{FORMAT}, mm. place: error of the pelvis; depth: how much too far away it is put; size: sum of the bones, "
         "predicted over true; known size: place when the pose is brought to where its bones are as long as the true "
         "ones. "
