@@ -155,11 +155,11 @@ def card_section(table, correlation, command):
     lines = [
         TITLE,
         "",
-        f"{int(table['pictures'].min())} rendered pictures a group, made by one seed: the same people but for the age or "
-        "the height of their bodies, posed and seen alike wherever a body of that size fits; known camera and box, joints of "
-        f"{FORMAT}, mm. place: error of the pelvis; depth: how much too far away it is put; size: sum of the bones, "
-        "predicted over true; known size: place when the pose is brought to where its bones are as long as the true "
-        "ones. "
+        f"{int(table['pictures'].min())} rendered pictures a group, made by one seed: the same people but for the age "
+        "or the height of their bodies, posed and seen alike wherever a body of that size fits; known camera and box, "
+        f"joints of {FORMAT}, mm. place: error of the pelvis; depth: how much too far away it is put; size: sum of the "
+        "bones, predicted over true; known size: place when the pose is brought to where its bones are as long as the "
+        "true ones. "
         f"`{command}`",
         "",
         "| group | stature, m | MPJPE | PA-MPJPE | place | depth, % | size | known size |",
