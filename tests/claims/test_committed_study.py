@@ -1,6 +1,4 @@
-"""The committed study: its tables are what this code makes of its runs, and every page says whose code trained them.
-
-Until the study of claims/params.yaml has run, it is that of commit 59b4e03: other variants, a folder of its own."""
+"""The committed study: its tables are what this code makes of its runs, and every page says whose code trained them."""
 
 import json
 from pathlib import Path
@@ -8,15 +6,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from acae_nb.claims.findings import (
-    CLAIMS,
-    findings_of,
-    findings_table,
-    read_findings,
-    read_runs,
-    study_facts,
-    study_words,
-)
+from acae_nb.claims.findings import findings_table, read_findings, study_words
 from acae_nb.claims.runs import code_fingerprint, whose_code
 from acae_nb.claims.study_report import read_studies, report_facts, study_findings
 
@@ -40,15 +30,10 @@ def page_text(path):
 def test_the_tables_are_what_this_code_makes_of_the_runs():
     "Were the statistics changed and the tables not made again, they would be of other code."
     facts, committed = read_findings(REPO / "results/claims.json")
-    if facts["code"] == ["commit 59b4e03"]:
-        runs = read_runs(REPO / "results/claims/runs")
-        made, not_measured = findings_of(CLAIMS, runs)
-        assert facts == study_facts(runs, len(not_measured))
-    else:
-        studies = read_studies(REPO / "results/claims")
-        of_folders, not_measured = study_findings(studies)
-        made = [finding for findings in of_folders.values() for finding in findings]
-        assert facts == report_facts(studies, len(not_measured))
+    studies = read_studies(REPO / "results/claims")
+    of_folders, not_measured = study_findings(studies)
+    made = [finding for findings in of_folders.values() for finding in findings]
+    assert facts == report_facts(studies, len(not_measured))
     assert [f.claim for f in committed] == [f.claim for f in made]
     for was, now in zip(committed, made):
         numbers = ("gain", "low", "high", "p", "adjusted_p", "better", "worse")
@@ -66,7 +51,6 @@ def test_a_page_says_whose_code_trained(name):  # A10
     page = page_text(PAGES[name])
     assert whose_code(facts) in page, f"{name}: run it again (make readme): expected {whose_code(facts)!r}"
     assert (facts["code"] == [code_fingerprint()]) == ("trained by this code" in page)
-    assert not (facts["code"] == [code_fingerprint()] and "older code" in page)
 
 
 @pytest.mark.parametrize("name", ["README.md", "index.ipynb"])
@@ -96,7 +80,7 @@ def test_a_claim_of_this_code_is_seen_through():
 
 
 def test_the_lock_names_commands_of_today():
-    "A stage is in the lock only if it ran as dvc.yaml has it: the runs are of older code, and are not."
+    "A stage is in the lock only if it ran as dvc.yaml has it, to its end."
     stages = YAML(typ="safe").load(REPO / "claims/dvc.yaml")["stages"]
     locked = YAML(typ="safe").load(REPO / "claims/dvc.lock")["stages"]
     for name, stage in locked.items():
