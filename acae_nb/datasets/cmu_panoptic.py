@@ -153,11 +153,13 @@ def camera_rows(
     """Rows of one camera: everybody who is in its pictures. A NativeError stands for poses that cannot be read, and for
     a picture that is absent, damaged or of another size than the camera's."""
 
-    def person_row(frame, picture, path, person, joints):
+    def check_picture(picture):
         if isinstance(picture, VideoFrame):
             frame_of(picture.path, picture.index)
         if picture.size != view.size:
             raise NativeError(picture.path, "size", f"{view.size} as in its calibration", str(picture.size))
+
+    def person_row(frame, picture, path, person, joints):
         return posed_row(
             path,
             picture,
@@ -178,5 +180,6 @@ def camera_rows(
         path, bodies = poses[frame]
         people, broken = apart(bodies)
         yield from broken
+        fault = attempt(check_picture, picture) if people else None  # which reads the file: once for all people
         for person, joints in people:
-            yield attempt(person_row, frame, picture, path, person, joints)
+            yield fault or person_row(frame, picture, path, person, joints)
