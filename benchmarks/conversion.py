@@ -185,36 +185,50 @@ def in_order(errors):
     return leaves_list(linkage(squareform(near, checks=False), "average", optimal_ordering=True))
 
 
-def draw(pairs, path):
-    """A heat map of the mean error of every pair by the package's converter, and all pairs by each way."""
-    names = list(pairs)
-    errors = np.array([[pairs[a][b]["package"][1] for b in names] for a in names])
-    order = in_order(errors)
-    names, errors = [names[k] for k in order], errors[np.ix_(order, order)]
+def draw(errors, by, curves, path):
+    """A heat map of `errors` [F][F], mean mm of every pair of formats `by` one way, and beside it `curves`: all pairs
+    by each way, mean mm (None where there is no answer), the last of them thick."""
+    names = list(errors)
+    table = np.array([[errors[a][b] for b in names] for a in names])
+    order = in_order(table)
+    names, table = [names[k] for k in order], table[np.ix_(order, order)]
     figure, (left, right) = plt.subplots(1, 2, figsize=(17, 12), dpi=80, width_ratios=(3.4, 1), layout="constrained")
     bounds = [0, 2, 5, 10, 15, 20, 30, 40, 60]
-    image = left.imshow(errors, cmap="viridis_r", norm=BoundaryNorm(bounds, 256, extend="max"))
+    image = left.imshow(table, cmap="viridis_r", norm=BoundaryNorm(bounds, 256, extend="max"))
     left.set_xticks(range(len(names)), names, rotation=90, fontsize=9)
     left.set_yticks(range(len(names)), names, fontsize=9)
-    for (i, j), error in np.ndenumerate(errors):
-        if i != j:
-            left.text(j, i, f"{error:.0f}", ha="center", va="center", fontsize=6, color="w" if error > 20 else "k")
+    for (i, j), error in np.ndenumerate(table):
+        left.text(j, i, f"{error:.0f}", ha="center", va="center", fontsize=6, color="w" if error > 20 else "k")
     left.set_ylabel("from")
-    left.set_title("Mean error of held-out people's joints, mm, by the package's converter: from (rows) to (columns)")
+    left.set_title(f"Mean error of held-out people's joints, mm, by {by}: from (rows) to (columns)")
     figure.colorbar(image, ax=left, shrink=0.6, label="mm")
-    for way in WAYS:
-        means = np.sort(
-            [ways[way][1] for a, row in pairs.items() for b, ways in row.items() if a != b and ways[way][2]]
-        )
-        right.plot(means, np.linspace(0, 1, len(means)), label=way, linestyle="--" if way == "package" else "-")
+    for number, (way, means) in enumerate(curves.items(), 1):
+        known = np.sort([mean for mean in means if mean is not None])
+        right.plot(known, np.linspace(0, 1, len(known)), label=way, linewidth=2.5 if number == len(curves) else 1.2)
     right.set_xscale("log")
     right.set_xlim(0.5, 200)
     right.set_xlabel("mean error of a pair, mm")
     right.set_ylabel("share of pairs")
-    right.legend(loc="upper left")
+    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), fontsize=9)
     right.grid(alpha=0.3)
     figure.savefig(path, pil_kwargs={"quality": 85})
     plt.close(figure)
+
+
+def mean_errors(pairs, way):
+    """Of every pair of formats, the mean error [F][F] in mm by a way; None where it has no answer."""
+    return {a: {b: ways[way][1] for b, ways in row.items()} for a, row in pairs.items()}
+
+
+def between(errors):
+    """The errors of pairs of two different formats."""
+    return [error for a, row in errors.items() for b, error in row.items() if a != b]
+
+
+def draw_package(pairs, path):
+    """The errors of the package's converter, beside those of the other ways."""
+    curves = {way: between(mean_errors(pairs, way)) for way in WAYS}
+    draw(mean_errors(pairs, "package"), "the package's converter", curves, path)
 
 
 def main():
@@ -283,7 +297,7 @@ def main():
     }
     write_whole(args.out, json.dumps(numbers) + "\n")
     if args.picture:
-        draw(pairs, args.picture)
+        draw_package(pairs, args.picture)
     progress("done")
 
 

@@ -17,12 +17,20 @@ import sys
 import time
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from body_fit import PosableBody
-from conversion import clips_of, in_order, mean_and_median, nameless, pair_numbers, posed_people
-from matplotlib.colors import BoundaryNorm
+from conversion import WAYS as OTHER_WAYS
+from conversion import (
+    between,
+    clips_of,
+    draw,
+    mean_and_median,
+    mean_errors,
+    nameless,
+    pair_numbers,
+    posed_people,
+)
 
 from acae_nb.autoencoder.conversion import package_converter
 from acae_nb.basics.files import write_whole
@@ -43,38 +51,14 @@ def summary(pairs, way, chosen):
     return [round(float(number), 2) for number in numbers]
 
 
-def draw(pairs, others, path):
-    """A heat map of the mean error of every pair by the mesh, and all pairs by each way."""
-    names = list(pairs)
-    errors = np.array([[pairs[a][b]["mesh"][1] for b in names] for a in names])
-    order = in_order(errors * (1 - np.eye(len(names))))
-    names, errors = [names[k] for k in order], errors[np.ix_(order, order)]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(17, 12), dpi=80, width_ratios=(3.4, 1), layout="constrained")
-    image = left.imshow(
-        errors, cmap="viridis_r", norm=BoundaryNorm([0, 2, 5, 10, 15, 20, 30, 40, 60], 256, extend="max")
-    )
-    left.set_xticks(range(len(names)), names, rotation=90, fontsize=9)
-    left.set_yticks(range(len(names)), names, fontsize=9)
-    for (i, j), error in np.ndenumerate(errors):
-        left.text(j, i, f"{error:.0f}", ha="center", va="center", fontsize=6, color="w" if error > 20 else "k")
-    left.set_ylabel("from")
-    left.set_title("Mean error of held-out people's joints, mm, by the fitted mesh: from (rows) to (columns)")
-    figure.colorbar(image, ax=left, shrink=0.6, label="mm")
-    means = {way: [others[a][b][way][1] for a in names for b in names if a != b] for way in others[names[0]][names[0]]}
-    means["package, people of the mesh"], means["mesh"] = (
-        [pairs[a][b][way][1] for a in names for b in names if a != b] for way in WAYS
-    )
-    for way, numbers in means.items():
-        known = np.sort([number for number in numbers if number is not None])
-        right.plot(known, np.linspace(0, 1, len(known)), label=way, linewidth=2.5 if way == "mesh" else 1.2)
-    right.set_xscale("log")
-    right.set_xlim(0.5, 200)
-    right.set_xlabel("mean error of a pair, mm")
-    right.set_ylabel("share of pairs")
-    right.legend(loc="lower right", fontsize=8)
-    right.grid(alpha=0.3)
-    figure.savefig(path, pil_kwargs={"quality": 85})
-    plt.close(figure)
+def draw_mesh(pairs, others, path):
+    """The errors of the fitted mesh, beside those of the other ways."""
+    curves = {way: between(mean_errors(others, way)) for way in OTHER_WAYS}
+    curves |= {
+        "package, people of the mesh": between(mean_errors(pairs, "package")),
+        "mesh": between(mean_errors(pairs, "mesh")),
+    }
+    draw(mean_errors(pairs, "mesh"), "the fitted mesh", curves, path)
 
 
 def main():
@@ -146,7 +130,7 @@ def main():
     if args.out:
         write_whole(args.out, json.dumps(numbers) + "\n")
     if args.picture:
-        draw(pairs, others, args.picture)
+        draw_mesh(pairs, others, args.picture)
     print(json.dumps(numbers["summary"], indent=1))
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NOISE', 'LIMIT_MM', 'KIND', 'affine_weights', 'second_moment', 'JointMoments', 'FormatMap', 'Converted', 'extent',
            'listed', 'Converter', 'save_converter', 'names_of_formats', 'check_numbers', 'load_converter',
-           'package_converter', 'convert', 'sample_people']
+           'package_converter', 'convert', 'sample_people', 'Floor', 'floor_table', 'conversion_floors']
 
 # %% ../../nbs/autoencoder/06_conversion.ipynb #621f4193
 import json
@@ -318,3 +318,34 @@ def sample_people(format: str) -> Float[np.ndarray, "N J 3"]:
     "A few made-up people in any of the formats, mm, z up, about their middles; no weight or error was made of them."
     converter = package_converter()
     return converter.sample[:, converter.rows(format)]
+
+# %% ../../nbs/autoencoder/06_conversion.ipynb #17274dd6
+class Floor(NamedTuple):
+    """How far off held-out people are after one way of conversion: the mean over the target's joints that it answers,
+    how many those are, and how many people were measured."""
+
+    mean_mm: float
+    joints: int
+    people: int
+
+
+@cache
+def floor_table() -> dict:
+    "Mean errors of all pairs of formats by each way, as benchmarks/conversion_floors.py writes them."
+    return json.loads(files("acae_nb").joinpath("data/conversion_floors.json").read_text("utf-8"))
+
+
+def conversion_floors(source: str, target: str) -> dict[str, Floor]:
+    """Errors of a pair of formats by each way that was measured: joints of the same `name`, the best `linear` map,
+    the `autoencoder`, and the body `mesh` fitted and read off.
+
+    The mesh's is a bound, since the truth is read off the same body model. Empty for formats that were not measured.
+    """
+    table = floor_table()
+    if not {source, target} <= {*table["formats"]}:
+        return {}
+    pair = table["formats"].index(source), table["formats"].index(target)
+    errors = {way: rows[pair[0]][pair[1]] for way, rows in table["mean mm"].items()}
+    joints = len(package_converter().formats[target])
+    answered = {way: joints for way in errors} | {"name": table["joints of the same name"][pair[0]][pair[1]]}
+    return {way: Floor(mm, answered[way], table["people"][way]) for way, mm in errors.items() if mm is not None}

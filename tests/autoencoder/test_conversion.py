@@ -19,6 +19,7 @@ from acae_nb.autoencoder.conversion import (
     Converter,
     JointMoments,
     affine_weights,
+    conversion_floors,
     convert,
     load_converter,
     package_converter,
@@ -261,6 +262,7 @@ def test_cut_converters_are_named(sticks, tmp_path, share):
 
 
 # --- the package's own -----------------------------------------------------------------------------------------------
+TABLES = ("conversion", "conversion_mesh")
 PAIRS = [(a, b) for a in package_converter().formats for b in package_converter().formats if a != b][::5]
 
 
@@ -273,11 +275,43 @@ def test_the_package_converts_between_all_formats_of_the_body():
 
 
 def test_formats_lie_where_they_lay_when_the_table_was_made():
-    "A recipe was changed? python benchmarks/conversion.py with --maps, --out and --picture makes all again."
+    "A recipe was changed? benchmarks/conversion.py, conversion_mesh.py and conversion_floors.py make all again."
     from acae_nb.people.formats import rig_formats
 
     made_of = json.loads((REPO / "results/conversion.json").read_text("utf-8"))["recipes"]
     assert made_of == {name: benchmark.recipe_digest(name) for name in rig_formats()}
+
+
+def test_floors_are_those_of_the_measured_tables():
+    from acae_nb.people.formats import rig_skeleton
+
+    field = "pairs [median mm, mean mm, share of joints]"
+    table, mesh = (json.loads((REPO / f"results/{name}.json").read_text("utf-8")) for name in TABLES)
+    skeletons = {name: rig_skeleton(name) for name in table[field]}
+    for a, row in table[field].items():
+        for b, ways in row.items():
+            floors = conversion_floors(a, b)
+            assert {way: floors[way].mean_mm for way in ("linear", "autoencoder")} == {
+                way: ways[way][1] for way in ("linear", "autoencoder")
+            }
+            assert floors["linear"].people == 1500 and floors["linear"].joints == len(skeletons[b])
+            assert floors["mesh"] == (mesh[field][a][b]["mesh"][1], len(skeletons[b]), 10)
+            shared = [name for name in skeletons[b].short_names if name in skeletons[a].short_names]
+            assert ("name" in floors) == bool(shared) == (ways["name"][2] > 0)
+            if shared:
+                assert floors["name"] == (ways["name"][1], len(shared), 1500)
+                assert len(shared) / len(skeletons[b]) == pytest.approx(ways["name"][2], abs=0.0051)
+    assert conversion_floors("h36m_17", "posepile_huge8_merged") == {}
+
+
+def test_floors_by_name_are_those_of_a_slow_loop():
+    from acae_nb.people.formats import rig_skeleton
+
+    for a, b in (("h36m_17", "coco_17"), ("smpl_24", "mpi_inf_3dhp_28")):
+        mine, theirs = rig_skeleton(a).short_names, rig_skeleton(b).short_names
+        pairs = [(mine.index(name), joint) for joint, name in enumerate(theirs) if name in mine]
+        off = [distance(sample_people(a)[:, i], sample_people(b)[:, j]).mean() for i, j in pairs]
+        assert conversion_floors(a, b)["name"].mean_mm == pytest.approx(np.mean(off), rel=0.2)
 
 
 def test_errors_on_people_it_was_not_made_of_are_as_stated():

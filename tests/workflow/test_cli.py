@@ -17,7 +17,7 @@ from toy_models import restless_model
 
 import acae_nb
 from acae_nb.autoencoder.acae import load_acae
-from acae_nb.autoencoder.conversion import package_converter
+from acae_nb.autoencoder.conversion import floor_table, package_converter
 from acae_nb.autoencoder.stick_people import stick_people
 from acae_nb.examples.images import encode_jpeg
 from acae_nb.examples.rows import Example
@@ -139,20 +139,42 @@ def test_completion(model_folder, words, expected):  # issue 19.9
 def test_skeletons(capsys):
     assert json.loads(run(capsys, "skeletons", "list", "--json")[1])["h36m_17"] == 17
     compared = json.loads(run(capsys, "skeletons", "compare", "coco_17", "h36m_17", "--json")[1])
-    assert compared.pop("conversion")["there"] == package_converter().summary("coco_17", "h36m_17")
+    there = compared.pop("conversion")["there"]
+    assert there.pop("floors")["name"]["joints"] == 12
+    assert there == package_converter().summary("coco_17", "h36m_17")
     assert compared == compare_skeletons(SKELETON, load_skeleton("h36m_17"))
     assert json.loads(run(capsys, "skeletons", "show", "h36m_17", "--json")[1])["name"] == "h36m_17"
 
 
 def test_compared_skeletons_say_what_conversion_costs(capsys):
     lines = run(capsys, "skeletons", "compare", "h36m_17", "smpl_24")[1].splitlines()
-    there, back = lines[-2:]
+    there, ways_there, back, ways_back = lines[-4:]
     assert re.fullmatch(
         r"h36m_17 to smpl_24: expected error \d+ mm \(median of joints\); not determined: .*foot.*", there
     )
     assert re.fullmatch(r"smpl_24 to h36m_17: expected error \d+ mm \(median of joints\)", back)
+    for ways, of_all in ((ways_there, "16 of 24"), (ways_back, "16 of 17")):
+        assert re.fullmatch(
+            rf"  mean error: same name [\d.]+ mm \({of_all} joints\), linear map [\d.]+ mm, autoencoder [\d.]+ mm, "
+            r"fitted mesh [\d.]+ mm \(a bound: the truth is of the same body model\)",
+            ways,
+        )
     lines = run(capsys, "skeletons", "compare", "h36m_17", "posepile_huge8_merged")[1].splitlines()
     assert lines[-1] == "h36m_17 to posepile_huge8_merged: no conversion is known"
+
+
+def test_ways_that_were_not_measured_are_not_spoken_of(capsys, monkeypatch):
+    table = json.loads(json.dumps(floor_table()))
+    a, b = table["formats"].index("h36m_17"), table["formats"].index("smpl_24")
+    table["mean mm"]["mesh"][a][b] = None
+    monkeypatch.setattr("acae_nb.autoencoder.conversion.floor_table", lambda: table)
+    said = run(capsys, "skeletons", "compare", "h36m_17", "smpl_24")[1].splitlines()
+    assert ["mesh" in line for line in said[-4:]] == [False, False, False, True] and "autoencoder" in said[-3]
+    nameless = run(capsys, "skeletons", "compare", "aic_14", "surface_markers_42")[1].splitlines()
+    assert not any("same name" in line for line in nameless[-3:])
+    table["formats"] = []
+    said = run(capsys, "skeletons", "compare", "h36m_17", "smpl_24")[1].splitlines()
+    assert all("expected error" in line for line in said[-2:])
 
 
 def test_the_formats_of_the_model_at_hand_are_listed(capsys, tmp_path, monkeypatch, model_folder):  # D12
