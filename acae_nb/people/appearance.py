@@ -153,32 +153,50 @@ class Cloth:
 
     def paint(self, p, cut, normals, footprint) -> Paint:
         xy = cloth_coordinates(p)
+        albedo = self._woven(p, xy, footprint)
+        fine, coarse = solid_noise(p, (60, 60, 22)), solid_noise(p, (130, 110, 75))
+        albedo = albedo * (1 + 0.03 * coarse[:, :1])
+        if self.stripe is not None:
+            albedo = np.where(self._on_stripe(p, xy)[:, None], self.stripe, albedo)
+        if self.placket is not None:
+            albedo = self._buttoned(p, albedo)
+        if self.graphic is not None:
+            albedo = self._printed(p, albedo, footprint)
+        if self.trim is not None:
+            albedo = np.where((cut < 22)[:, None], self.trim, albedo)
+        stitches, edge = np.clip(1 - abs(cut - 20) / 3, 0, 1), np.clip(1 - cut / 4, 0, 1)
+        seam = stitches * (1 - self.hem) + edge * 0.35
+        bent = normals + self.folds * (0.45 * coarse + 0.28 * fine)
+        return matte(albedo * (1 - seam[:, None]), bent, self.gloss, 12, 0.08)
+
+    def _woven(self, p, xy, footprint):
+        "Colours of the cloth, the sleeves' where that is another one."
         albedo = sample(self.pattern, xy, footprint)
         if self.sleeves is not None:
             arm = in_arm(p) > 0
             albedo[arm] = sample(self.sleeves, xy[arm], footprint[arm])
-        fine, coarse = solid_noise(p, (60, 60, 22)), solid_noise(p, (130, 110, 75))
-        albedo = albedo * (1 + 0.03 * coarse[:, :1])
-        if self.stripe is not None:
-            side = np.where(
-                p[:, 2] < 230, abs(xy[:, 0] / 80 - 1.5) * 80, np.where(in_arm(p) > 0, abs(xy[:, 0]) - 3, 99)
-            )
-            albedo = np.where((abs(side) < 9)[:, None], self.stripe, albedo)
-        if self.placket is not None:
-            front = (p[:, 1] < 0) & (abs(p[:, 0]) < 7) & (in_arm(p) < 0)
-            button = front & (abs(p[:, 0]) < 6) & (p[:, 2] % 85 < 12)
-            albedo = np.where(front[:, None] & (abs(p[:, :1]) > 5), albedo * 0.6, albedo)
-            albedo = np.where(button[:, None], self.placket, albedo)
-        if self.graphic is not None:
-            inside = (abs(p[:, 0]) < self.size) & (abs(p[:, 2] - 545) < self.size) & (in_arm(p) < 0)
-            uv = np.stack([np.where(p[:, 1] < 0, p[:, 0], -p[:, 0]) + self.size, 545 + self.size - p[:, 2]], 1)[inside]
-            ink = sample(self.graphic, uv, footprint[inside])
-            albedo[inside] = np.where(ink.max(1, keepdims=True) > 0.01, ink, albedo[inside])
-        if self.trim is not None:
-            albedo = np.where((cut < 22)[:, None], self.trim, albedo)
-        seam = np.clip(1 - abs(cut - 20) / 3, 0, 1) * (1 - self.hem) + np.clip(1 - cut / 4, 0, 1) * 0.35
-        bent = normals + self.folds * (0.45 * coarse + 0.28 * fine)
-        return matte(albedo * (1 - seam[:, None]), bent, self.gloss, 12, 0.08)
+        return albedo
+
+    def _on_stripe(self, p, xy):
+        "Whether points are on the line down the outside of arms and legs, 18 mm wide."
+        from_leg_line, from_arm_line = abs(xy[:, 0] / 80 - 1.5) * 80, abs(xy[:, 0]) - 3
+        return abs(np.where(p[:, 2] < 230, from_leg_line, np.where(in_arm(p) > 0, from_arm_line, 99))) < 9
+
+    def _buttoned(self, p, albedo):
+        "Colours with two seams down the front and a button every 85 mm between them."
+        front = (p[:, 1] < 0) & (abs(p[:, 0]) < 7) & (in_arm(p) < 0)
+        button = front & (abs(p[:, 0]) < 6) & (p[:, 2] % 85 < 12)
+        albedo = np.where(front[:, None] & (abs(p[:, :1]) > 5), albedo * 0.6, albedo)
+        return np.where(button[:, None], self.placket, albedo)
+
+    def _printed(self, p, albedo, footprint):
+        "Colours with the picture on chest and back, which each show it the right way round."
+        inside = (abs(p[:, 0]) < self.size) & (abs(p[:, 2] - 545) < self.size) & (in_arm(p) < 0)
+        across = np.where(p[:, 1] < 0, p[:, 0], -p[:, 0])
+        uv = np.stack([across + self.size, 545 + self.size - p[:, 2]], 1)[inside]
+        ink = sample(self.graphic, uv, footprint[inside])
+        albedo[inside] = np.where(ink.max(1, keepdims=True) > 0.01, ink, albedo[inside])
+        return albedo
 
 # %% ../../nbs/people/appearance.ipynb #6228bd94
 @dataclass
@@ -304,15 +322,15 @@ class Look:
     materials: list = field(default_factory=list)
     words: list[str] = field(default_factory=list)
 
-    def wear(self, surface: Layer, inside: Callable, offset: Callable, material, margin: float = 30.0):
+    def wear(self, surface: Layer, inside: Callable, offset: Callable, material, margin: float | None = 30.0):
         """Put a surface over all earlier layers.
 
-        What lies more than `margin` mm inside its edge is not drawn (the skin: 16 mm).
+        Of those, what lies more than `margin` mm inside its edge is not drawn (the skin: 16 mm). None: all is drawn.
         """
-        for one in self.layers if margin < 1e5 else ():
-            one.cut = np.minimum(
-                one.cut, (min(16.0, margin) if one is self.layers[0] else margin) - inside(one.canonical)
-            ).astype(np.float32)
+        if margin is not None:
+            for k, below in enumerate(self.layers):
+                reach = min(16.0, margin) if k == 0 else margin
+                below.cut = np.minimum(below.cut, reach - inside(below.canonical)).astype(np.float32)
         self.layers.append(layer(surface, inside, offset, self.number(material)))
 
     def number(self, material) -> int:
@@ -323,24 +341,37 @@ class Look:
         return known[0] if known else len(self.materials) - 1
 
 # %% ../../nbs/people/appearance.ipynb #7a2379e5
+def _layer_mesh(layer: Layer, vertices: Float[np.ndarray, "V 3"]) -> Mesh:
+    "A layer over posed rig vertices (mm), standing off along its normals."
+    points = vertices[layer.index]
+    normals = vertex_normals(points, layer.faces)
+    if layer.offset.any():
+        points = points + normals * layer.offset[:, None]
+    material = np.full(len(layer.faces), layer.material, np.int32)
+    return Mesh(points, layer.faces, normals, layer.canonical, layer.cut, material)
+
+
+def _skull_motion(vertices: Float[np.ndarray, "V 3"], template: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "4 3"]:
+    "What takes canonical points of the head [N, 4] (last: 1) to the posed one."
+    skull = np.flatnonzero(template[:13380, 2] > 930)[::20]
+    motion, *_ = np.linalg.lstsq(np.c_[template[skull], np.ones(len(skull))], vertices[skull], rcond=None)
+    return motion
+
+
+def _part_mesh(part: "Part", motion: Float[np.ndarray, "4 3"]) -> Mesh:
+    "A part moved with the skull."
+    points = np.float32(np.c_[part.points, np.ones(len(part.points))] @ motion)
+    uncut = np.full(len(points), 99, np.float32)
+    material = np.full(len(part.faces), part.material, np.int32)
+    return Mesh(points, part.faces, vertex_normals(points, part.faces), part.points, uncut, material)
+
+
 def dress(look: Look, vertices: Float[np.ndarray, "V 3"], template: Float[np.ndarray, "V 3"]) -> Mesh:
     "The person of posed rig `vertices` [V, 3] mm in a `look`; `material` of the mesh counts in `look.materials`."
-    meshes = []
-    for one in look.layers:
-        place = vertices[one.index]
-        normals = vertex_normals(place, one.faces)
-        if one.offset.any():
-            place = place + normals * one.offset[:, None]
-        meshes.append(
-            Mesh(place, one.faces, normals, one.canonical, one.cut, np.full(len(one.faces), one.material, np.int32))
-        )
+    meshes = [_layer_mesh(layer, vertices) for layer in look.layers]
     if look.parts:
-        skull = np.flatnonzero(template[:13380, 2] > 930)[::20]
-        to_world, *_ = np.linalg.lstsq(np.c_[template[skull], np.ones(len(skull))], vertices[skull], rcond=None)
-        for part in look.parts:
-            place = np.float32(np.c_[part.points, np.ones(len(part.points))] @ to_world)
-            whole, material = np.full(len(place), 99, np.float32), np.full(len(part.faces), part.material, np.int32)
-            meshes.append(Mesh(place, part.faces, vertex_normals(place, part.faces), part.points, whole, material))
+        motion = _skull_motion(vertices, template)
+        meshes += [_part_mesh(part, motion) for part in look.parts]
     return join(meshes)
 
 # %% ../../nbs/people/appearance.ipynb #ced6a879

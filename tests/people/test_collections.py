@@ -3,6 +3,10 @@
 A tiny collection is complete, true and the same for any number of processes.
 """
 
+import os
+import subprocess
+import sys
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +17,7 @@ from acae_nb.examples.tables import ExampleTable, check, decode_mask
 from acae_nb.people.body import Rig
 from acae_nb.people.collections import Collection, read_collection, render_collection
 from acae_nb.people.everyday import everyday_poses
+from tests.training.test_ends import marked, wait_until
 
 REPO = Path(__file__).resolve().parents[2]
 FORMATS = ("smpl_24", "h36m_17", "coco_17")
@@ -62,15 +67,19 @@ def test_good_descriptions():
     assert read_collection({**GOOD, "skeleton": ["coco_17", "smpl_24"]}, FORMATS).skeleton == ("coco_17", "smpl_24")
 
 
-@pytest.fixture(scope="module")
-def rig():
+def rig_file():
     for path in (".cache/rig.safetensors", "artifacts/rig/rig.safetensors"):
         if (REPO / path).exists():
-            return Rig.load(REPO / path)
+            return REPO / path
     pytest.skip(
         "no rig file (artifacts/rig/rig.safetensors or .cache/rig.safetensors): "
         "the pipeline's stage `body` or the notebook nbs/people/body.ipynb makes one"
     )
+
+
+@pytest.fixture(scope="module")
+def rig():
+    return Rig.load(rig_file())
 
 
 PARAMS = dict(
@@ -128,23 +137,96 @@ def test_people_stand_on_the_floor(small):
 def test_any_number_of_processes_gives_the_same_bytes_and_chunks_are_taken_up(small, rig, clips, tmp_path, monkeypatch):
     import acae_nb.people.collections as module
 
-    done, first = [], module._save_chunk
+    rendered, save_chunk = [], module.save_chunk
 
-    def killed(*state):
-        if state[-2] == 1:
+    def killed(studio, chunk, path):
+        if chunk == 1:
             raise KeyboardInterrupt
-        done.append(state[-2])
-        return first(*state)
+        return noted(studio, chunk, path)
 
-    monkeypatch.setattr(module, "_save_chunk", killed)
+    def noted(studio, chunk, path):
+        rendered.append(chunk)
+        return save_chunk(studio, chunk, path)
+
+    monkeypatch.setattr(module, "save_chunk", killed)
     with pytest.raises(KeyboardInterrupt):
         render_collection(PARAMS, rig, clips, tmp_path / "small", processes=1)
-    assert not (tmp_path / "small").exists() and done == [0]
-    monkeypatch.setattr(module, "_save_chunk", lambda *state: done.append(state[-2]) or first(*state))
+    assert not (tmp_path / "small").exists() and rendered == [0]
+    monkeypatch.setattr(module, "save_chunk", noted)
     render_collection(PARAMS, rig, clips, tmp_path / "small", processes=1)
-    assert done == [0, 1]
-    for name in ("images.bin", "table.arrow"):
-        assert (tmp_path / "small" / name).read_bytes() == (small / name).read_bytes()
+    assert rendered == [0, 1]
+    assert contents(tmp_path / "small") == contents(small)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_two_dask_workers_render_and_prepare_the_same_bytes(small, rig, clips, tmp_path):
+    pytest.importorskip("distributed", reason="rendering on a cluster needs `pip install dask distributed`")
+    import joblib
+    from distributed import Client, LocalCluster
+
+    from acae_nb.datasets import examples
+    from acae_nb.datasets.stored import store_crops
+
+    def prepare(folder):
+        rows = examples.read(small)
+        return store_crops(rows, folder, ExampleTable.open(small).skeleton, 64, jobs=2, shard=4)
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        with joblib.parallel_config(backend="dask"):
+            render_collection(PARAMS, rig, clips, tmp_path / "small", processes=2)
+            prepare(tmp_path / "dask" / "crops")
+        casts = client.run(casts_made)
+    assert sum(casts.values()) == 2 and casts_made() == 0  # a chunk each, or both on one; none here
+    assert contents(tmp_path / "small") == contents(small)
+    prepare(tmp_path / "here" / "crops")
+    assert contents(tmp_path / "dask" / "crops") == contents(tmp_path / "here" / "crops")
+
+
+def casts_made():
+    "How often this process asked for the people of a collection."
+    from acae_nb.people.collections import cast_of
+
+    return cast_of.cache_info().misses + cast_of.cache_info().hits
+
+
+RENDERING = """
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from acae_nb.people.body import Rig
+from acae_nb.people.collections import render_collection
+from acae_nb.people.everyday import everyday_poses
+
+if __name__ == "__main__":
+    params = dict(skeleton="h36m_17", images=3200, seed=3)
+    clips = [everyday_poses(60, np.random.default_rng(0))]
+    render_collection(params, Rig.load(sys.argv[1]), clips, Path(sys.argv[2]), processes=2)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.timeout(300)
+def test_rendering_processes_end_with_the_one_that_is_killed(tmp_path):
+    (tmp_path / "rendering.py").write_text(RENDERING)
+    mark = f"ACAE_NB_RENDERS={uuid.uuid4()}"
+    environment = dict(os.environ, PYTHONPATH=str(REPO), OMP_NUM_THREADS="1")
+    environment.update([mark.split("=")])
+    command = [sys.executable, tmp_path / "rendering.py", rig_file(), tmp_path / "many"]
+    renderer = subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    try:
+        assert wait_until(lambda: len(list(tmp_path.glob(".many.chunks-*/*.npz"))) >= 1, 200)
+        assert len(marked(mark)) >= 3  # it and two that render
+    finally:
+        renderer.kill()
+        renderer.wait()
+    assert wait_until(lambda: not marked(mark), 8), marked(mark)
 
 
 def test_two_dimensional_labels(rig, clips, tmp_path):
