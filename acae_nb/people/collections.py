@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['CHECKS', 'SCENES', 'LEAST_VISIBLE', 'CHUNK', 'Collection', 'Check', 'named_formats', 'collection_faults',
            'read_collection', 'Person', 'Posed', 'Cast', 'Station', 'fixed_cameras', 'new_camera', 'framed',
-           'neighbours', 'Shot', 'Scenery', 'cloudiness', 'render_example', 'Crowd', 'draw_people', 'Record',
-           'render_chunk', 'read_chunk', 'Studio', 'open_studio', 'cast_of', 'save_chunk', 'save_chunk_for',
-           'chunk_folder', 'render_missing', 'render_collection', 'box_of', 'example_of', 'source_of', 'write_table']
+           'neighbours', 'Shot', 'Scenery', 'cloudiness', 'Stage', 'draw_scene', 'render_example', 'Crowd',
+           'draw_people', 'Record', 'render_chunk', 'read_chunk', 'Studio', 'open_studio', 'cast_of', 'save_chunk',
+           'save_chunk_for', 'chunk_folder', 'render_missing', 'render_collection', 'box_of', 'example_of', 'source_of',
+           'write_table']
 
 # %% ../../nbs/people/collections.ipynb #110a8502
 import functools
@@ -340,6 +341,31 @@ def cloudiness(place: Place) -> float:
     return 0.0 if place.sky is None else float(np.clip((place.sky.clouds - 0.42) * 6, 0, 1))
 
 
+@dataclass(frozen=True)
+class Stage:
+    "Who a picture is of, where they stand, and from where they are seen."
+
+    person: Person
+    posed: Posed  # the same person, over the origin
+    shift: Float[np.ndarray, " 3"]  # mm, from there
+    passer_by: Posed  # who may stand in the background
+    view: View
+
+
+def draw_scene(
+    cast: Cast, stage: Stage, scenery: Scenery, rng: np.random.Generator, blocked: bool, crowded: bool
+) -> tuple[Place, list[Person]]:
+    "A place with a seat for who sits, something in the way if `blocked`, a second person if `crowded`; all people."
+    place = scenery.draw(stage.view, stage.shift[:2])
+    if blocked:
+        block_view(place, rng, stage.person.mesh.vertices, stage.view.position)
+    seat = seat_under(cast.rig, stage.posed.vertices + stage.shift) if stage.posed.contact else None
+    if seat is not None:
+        chair(place, seat.at, seat.yaw, rng, seat.height, back=bool(rng.random() < 0.5))
+    others = neighbours(cast, stage.passer_by, rng, stage.shift, stage.view) if crowded else []
+    return place, [stage.person, *others]
+
+
 SCENES = 8  # tries to show the person
 LEAST_VISIBLE = 0.55  # share of the person that nothing may hide
 
@@ -366,21 +392,16 @@ def render_example(
     points = person.mesh.vertices
     station = stations[int(rng.integers(len(stations)))] if stations else new_camera(plan, rng, points)
     lens = through_lens(framed(plan, rng, station, points), plan.size)
-    view = lens.pinhole
+    stage = Stage(person, posed[0], shift, posed[1], lens.pinhole)
 
     scenery = Scenery(plan, rng, index, photos)
     crowded, blocked = rng.random() < plan.crowd, rng.random() < plan.occluders
     for attempt in range(SCENES):
-        place = scenery.draw(view, aside)
-        if blocked and attempt == 0:
-            block_view(place, rng, points, view.position)
-        seat = seat_under(cast.rig, posed[0].vertices + shift) if posed[0].contact else None
-        if seat is not None:
-            chair(place, seat.at, seat.yaw, rng, seat.height, back=bool(rng.random() < 0.5))
-        others = neighbours(cast, posed[1], rng, shift, view) if crowded and attempt < 3 else []
-        people = [person, *others]
+        place, people = draw_scene(
+            cast, stage, scenery, rng, blocked=blocked and attempt == 0, crowded=crowded and attempt < 3
+        )
         light = random_light(rng, place.sky is not None, cloudiness(place))
-        exposure = photograph(view, [p.mesh for p in people], [p.look for p in people], place, light)
+        exposure = photograph(stage.view, [p.mesh for p in people], [p.look for p in people], place, light)
         if exposure.visible > LEAST_VISIBLE and exposure.coverage.max() > 0.5:
             break
     else:
@@ -400,7 +421,7 @@ def render_example(
         quality=finish.quality,
         place=scenery.name,
         photograph=scenery.photograph,
-        has_neighbour=bool(others),
+        has_neighbour=len(people) > 1,
     )
 
 # %% ../../nbs/people/collections.ipynb #dcc97083

@@ -99,13 +99,9 @@ def write_mjpeg(path: Path, jpegs: list[bytes], size: tuple[int, int]) -> None:
         stream.width, stream.height, stream.pix_fmt = *size, "yuvj420p"
         for k, data in enumerate(jpegs):
             packet = av.Packet(data)
-            packet.stream, packet.pts, packet.dts, packet.time_base, packet.is_keyframe = (
-                stream,
-                k,
-                k,
-                Fraction(1, 25),
-                True,
-            )
+            packet.stream, packet.is_keyframe = stream, True
+            packet.time_base = Fraction(1, 25)
+            packet.pts = packet.dts = k
             file.mux(packet)
 
 # %% ../../nbs/people/layout_files.ipynb #4682157a
