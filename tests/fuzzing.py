@@ -322,6 +322,35 @@ def sound_network(answer, whole):
     assert answer.weight.dtype == whole.weight.dtype
 
 
+def write_imagenet(ending):
+    def write(folder):
+        import torch
+        from safetensors.torch import save_file
+
+        from acae_nb.models.backbones import tiny_backbone
+
+        torch.manual_seed(0)
+        state = tiny_backbone(8).state_dict()
+        save = save_file if ending == ".safetensors" else torch.save
+        save(state, folder / f"weights{ending}")
+
+    return write
+
+
+def read_imagenet(folder):
+    from acae_nb.models.backbones import tiny_backbone
+    from acae_nb.models.imagenet_weights import load_imagenet_weights
+
+    [path] = folder.iterdir()
+    backbone = tiny_backbone(8)
+    load_imagenet_weights(backbone, path)
+    return backbone
+
+
+def sound_imagenet(answer, whole):
+    assert all(value.isfinite().all() for value in answer.state_dict().values())
+
+
 def write_converter(folder):
     from acae_nb.autoencoder.conversion import Converter, JointMoments, save_converter
 
@@ -508,6 +537,8 @@ READERS = {
     "model": Reader(write_model, read_estimator, sound_estimator, cut_is_seen=True),
     "autoencoder": Reader(write_autoencoder, read_autoencoder, sound_autoencoder, cut_is_seen=True),
     "network": Reader(write_network, read_network, sound_network, cut_is_seen=True),
+    "imagenet.pth": Reader(write_imagenet(".pth"), read_imagenet, sound_imagenet, cut_is_seen=True),
+    "imagenet.safetensors": Reader(write_imagenet(".safetensors"), read_imagenet, sound_imagenet, cut_is_seen=True),
     "converter": Reader(write_converter, read_converter, sound_converter, cut_is_seen=True),
     "predictions.npz": Reader(write_predictions(".npz"), read_predictions, sound_predictions, cut_is_seen=True),
     "predictions.parquet": Reader(write_predictions(".parquet"), read_predictions, sound_predictions, cut_is_seen=True),
