@@ -1,8 +1,9 @@
-"""Pages of signatures, made from the source without importing it: the heading of a function as it is written, with its
-types, and its docstring."""
+"""Signatures, made from the source without importing it: the heading of a function as it is written, with its types,
+and its docstring; and where each name is defined."""
 
 import ast
 import inspect
+import re
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "acae_nb"
@@ -15,12 +16,13 @@ def module_path(module: str) -> Path:
 
 def definitions(module: str) -> dict[str, Definition]:
     "The public classes and functions of a module such as `geometry.cameras`, in their order."
-    tree = ast.parse(module_path(module).read_text("utf-8"))
-    return {
-        node.name: node
-        for node in tree.body
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_")
-    }
+    return names_in(module_path(module).read_text("utf-8"))
+
+
+def names_in(code: str) -> dict[str, Definition]:
+    "The public classes and functions of some code, in their order."
+    found = [node for node in ast.parse(code).body if isinstance(node, Definition)]
+    return {node.name: node for node in found if not node.name.startswith("_")}
 
 
 def heading_of(node: Definition, lines: list[str]) -> str:
@@ -40,11 +42,39 @@ def docstring(node: Definition) -> str:
     return ast.get_docstring(node) or ""
 
 
-def methods(node: ast.ClassDef) -> list[ast.FunctionDef]:
-    "Public methods, and what makes and calls an object."
+def is_public(function: ast.FunctionDef) -> bool:
+    "Also what makes and calls an object."
     kept = ("__init__", "__call__", "__getitem__", "__len__")
-    functions = [part for part in node.body if isinstance(part, ast.FunctionDef)]
-    return [part for part in functions if not part.name.startswith("_") or part.name in kept]
+    return not function.name.startswith("_") or function.name in kept
+
+
+def methods(node: ast.ClassDef) -> list[ast.FunctionDef]:
+    "Public ones."
+    return [part for part in node.body if isinstance(part, ast.FunctionDef) and is_public(part)]
+
+
+def outline(code: str) -> str:
+    """What code defines: its public functions and classes with their docstrings, without bodies and imports; all else
+    as it is."""
+    lines = code.splitlines()
+    parts = ["\n".join(outlined(node, lines)) for node in ast.parse(code).body]
+    return "\n\n".join(part for part in parts if part)
+
+
+def outlined(node: ast.stmt, lines: list[str]) -> list[str]:
+    "The lines of a statement that `outline` leaves."
+    if isinstance(node, (ast.Import, ast.ImportFrom)) or (isinstance(node, ast.FunctionDef) and not is_public(node)):
+        return []
+    if not isinstance(node, Definition):
+        return [lines[k] for k in span(node)]
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    kept = lines[first - 1 : node.body[0].lineno - 1]
+    if docstring(node):
+        kept += [lines[k] for k in span(node.body[0])]
+    for part in node.body[bool(docstring(node)) :] if isinstance(node, ast.ClassDef) else []:
+        shown = outlined(part, lines)
+        kept += ["", *shown] if shown and isinstance(part, ast.FunctionDef) else shown
+    return kept
 
 
 def entry(module: str, name: str, level: int = 3) -> str:
@@ -75,13 +105,28 @@ def module_names(wing: str) -> list[str]:
     return [f"{wing}.{path.stem}" for path in sorted((PACKAGE / wing).glob("*.py")) if path.stem != "__init__"]
 
 
+def notebook_of(module: str) -> str:
+    "The notebook that a module is exported from, below nbs: geometry/03_gltf.ipynb."
+    return re.search(r"File to edit: \.\./\.\./nbs/(\S+\.ipynb)", module_path(module).read_text("utf-8"))[1]
+
+
+def first_sentence(text: str) -> str:
+    return re.split(r"(?<=\.)\s|\n\n", text, maxsplit=1)[0].replace("\n", " ")
+
+
 def wing_page(wing: str, heading: str) -> str:
-    "Every public class and function of a wing, module by module."
+    "Every public class and function of a wing by module, each with a link to where its notebook defines it."
     parts = [f"# {heading}: `acae_nb.{wing}`"]
     for module in module_names(wing):
         summary = ast.get_docstring(ast.parse(module_path(module).read_text("utf-8"))) or ""
+        page = "../" + notebook_of(module).replace(".ipynb", ".md")
         parts += [f"## {module.partition('.')[2]}", f"`acae_nb.{module}`: {summary}"]
-        parts += [entry(module, name) for name in definitions(module)]
+        parts.append(
+            "\n".join(
+                f"- [`{name}`]({page}#{name}) {first_sentence(docstring(node))}"
+                for name, node in definitions(module).items()
+            )
+        )
     return "\n\n".join(parts)
 
 
@@ -98,7 +143,8 @@ search:
 # Public names
 
 `from acae_nb import ...` gives these; beside them stands `Poses`, what the estimator answers with. Everything else is
-in the wings, one page each. A shape such as `Float[np.ndarray, "n j 3"]` reads: n people, j joints, 3 coordinates.
+on the pages of the wings, which lead to the notebook that defines it. A shape such as `Float[np.ndarray, "n j 3"]`
+reads: n people, j joints, 3 coordinates.
 Lengths are mm; x right, y down, z forward.
 """
 

@@ -1,5 +1,6 @@
-"""Hooks of mkdocs.yml: the notebooks as pages with titles that people read, one page of signatures for each wing, links
-of the repository as links of the site, and formulas as MathML, which needs no script."""
+"""Hooks of mkdocs.yml: the notebooks as pages with titles that people read, their exported code as signatures and
+docstrings; a list of names for each wing; links of the repository as links of the site; formulas as MathML, which needs
+no script; and pages without what they repeat of each other."""
 
 import base64
 import html
@@ -9,6 +10,7 @@ import os
 import re
 from functools import cache
 from pathlib import Path
+from urllib.parse import urljoin
 
 import api
 import numpy as np
@@ -16,6 +18,7 @@ from latex2mathml.converter import convert
 from matplotlib.figure import Figure
 from minify_html import minify
 from mkdocs.structure.files import File
+from mkdocs.utils import get_relative_url
 from PIL import Image
 
 REPO = Path(__file__).resolve().parent.parent
@@ -115,29 +118,38 @@ def on_files(files, config):
     for wing, heading in SIGNATURES.items():
         files.append(File.generated(config, f"api/{wing}.md", content=api.wing_page(wing, heading)))
     for picture in sorted({target for path in pages for target in shown_files(path)}):
-        files.append(File.generated(config, f"files/{picture.name}", content=picture.read_bytes()))
+        files.append(File.generated(config, file_uri(picture), content=as_webp(picture.read_bytes())))
     return files
+
+
+def file_uri(picture: Path) -> str:
+    return f"files/{picture.stem}.webp"
 
 
 # A notebook as a page
 
-PICTURES = {"image/png": "webp", "image/jpeg": "jpg", "image/svg+xml": "svg"}
+PICTURES = {"image/png": "webp", "image/jpeg": "webp", "image/svg+xml": "svg"}
 PLOTLY = "application/vnd.plotly.v1+json"
 
 
 def notebook_page(path: Path, page: str) -> tuple[str, dict[str, bytes]]:
     "(markdown, pictures by their place on the site) of a notebook with its stored outputs."
-    parts, pictures = [], {}
+    parts, pictures, notebook = [], {}, path.relative_to(REPO).as_posix()
     for cell in cells(path):
         if cell["cell_type"] == "markdown":
             parts.append(cell["source"])
         elif cell["cell_type"] == "code" and "#| hide" not in cell["source"]:
             code = "\n".join(line for line in cell["source"].splitlines() if not line.startswith("#|")).strip()
-            parts += [f"```python\n{code}\n```"] * bool(code)
+            if "#| export" in cell["source"]:
+                parts.append("".join(f'<a id="{name}"></a>' for name in api.names_in(code)))
+                code = api.outline(code)
+            parts += [fenced(code, "python")] * bool(code)
             heading = next((p for p in reversed(parts) if p.startswith("#")), "").splitlines()
             label = heading[0].strip("# ") if heading else page
             for output in cell["outputs"]:
                 parts.append(shown_output(output, page.removesuffix(".md"), label, pictures))
+    if any("#| export" in cell["source"] for cell in cells(path)):
+        parts.append(f"What is defined here is shown without its code, which stands in `{notebook}`.")
     return "\n\n".join(part for part in parts if part), pictures
 
 
@@ -151,11 +163,10 @@ def shown_output(output, place: str, label: str, pictures: dict[str, bytes]) -> 
     }
     for kind, ending in PICTURES.items():
         if kind in data:
-            content = data[kind].encode() if ending == "svg" else base64.b64decode(data[kind])
-            content = as_webp(content) if ending == "webp" else content
+            content = data[kind].encode() if ending == "svg" else as_webp(base64.b64decode(data[kind]))
             return picture_line(content, ending, place, label, pictures)
     if PLOTLY in data:
-        return picture_line(still(data[PLOTLY]), "svg", place, label, pictures)
+        return picture_line(still(data[PLOTLY]), "webp", place, label, pictures)
     if "text/markdown" in data:
         return data["text/markdown"]
     if "text/html" in data:
@@ -165,16 +176,22 @@ def shown_output(output, place: str, label: str, pictures: dict[str, bytes]) -> 
     return text_block(data.get("text/plain", ""))
 
 
-def as_webp(png: bytes) -> bytes:
-    "The same pixels in about half the bytes."
+def as_webp(picture: bytes) -> bytes:
+    "The picture of a file in a third of its bytes."
     file = io.BytesIO()
-    Image.open(io.BytesIO(png)).save(file, "webp", lossless=True)
+    Image.open(io.BytesIO(picture)).save(file, "webp", quality=75, method=6)
     return file.getvalue()
 
 
 def text_block(text: str) -> str:
     text = text.strip("\n")
-    return f"```{{.text .output}}\n{text}\n```" if text.strip() else ""
+    return fenced(text, "{.text .output}") if text.strip() else ""
+
+
+def fenced(text: str, kind: str) -> str:
+    "A block of code, which may have blocks of code in it."
+    fence = max(re.findall("`+", text) + ["``"], key=len) + "`"
+    return f"{fence}{kind}\n{text}\n{fence}"
 
 
 def picture_line(content: bytes, ending: str, place: str, label: str, pictures: dict[str, bytes]) -> str:
@@ -184,7 +201,7 @@ def picture_line(content: bytes, ending: str, place: str, label: str, pictures: 
 
 
 def still(figure: dict) -> bytes:
-    "A plotly figure of 3D curves as an SVG picture; the script that turns it would be 5 MB."
+    "A plotly figure of 3D curves as a picture; the script that turns it would be 5 MB."
     fig = Figure(figsize=(6, 6), layout="constrained")
     axes = fig.add_subplot(projection="3d")
     for curve in figure["data"]:
@@ -204,8 +221,8 @@ def still(figure: dict) -> bytes:
     height = np.arctan2(eye["z"], np.hypot(eye["x"], eye["y"]))
     axes.view_init(elev=np.degrees(height), azim=np.degrees(np.arctan2(eye["y"], eye["x"])))
     file = io.BytesIO()
-    fig.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+    fig.savefig(file, format="png", dpi=150)
+    return as_webp(file.getvalue())
 
 
 def values_of(axis) -> np.ndarray:
@@ -258,7 +275,7 @@ def on_page_markdown(markdown, page, config, files):
     def picture(found):
         path = (origin.parent / found["target"]).resolve()
         if path.is_file() and not path.is_relative_to(REPO / "docs"):
-            return f"![{found['text']}]({os.path.relpath('files/' + path.name, here or '.')})"
+            return f"![{found['text']}]({os.path.relpath(file_uri(path), here or '.')})"
         return found[0]
 
     return PICTURE.sub(picture, LINK.sub(link, markdown))
@@ -277,24 +294,75 @@ def on_page_content(content, page, config, files):
 
     content = FORMULA.sub(formula, content)
     content = re.sub(r'<div class="([^"]*\bhighlight\b)', r'<div data-search-exclude class="\1', content)
-    content = PLAIN.sub(r"\1", content)
+    content = TOKEN.sub(short_token, content)
     return content.replace("<table", '<div class="wide"><table').replace("</table>", "</table></div>")
 
 
 # What a page need not carry
 
-PLAIN = re.compile(
-    r'<span class="(?:n|p|w|o|nn|fm|bp)">([^<]*)</span>'
-)  # parts of code that have no colour of their own
+TOKEN = re.compile(r'<span class="([a-z]{1,2}[0-9]?)">([^<]*)</span>')
+SHORT = {"k": "b", "kn": "b", "kc": "b", "ow": "b", "nf": "u", "nc": "u", "nd": "u", "c1": "s"}
+SHORT |= dict.fromkeys(("s1", "s2", "sa", "sd", "se", "si"), "i")
+
+
+def short_token(found) -> str:
+    "A coloured piece of code by the shortest tag, whose colour is in site.css; other pieces as they are."
+    tag = SHORT.get(found[1])
+    return f"<{tag}>{found[2]}</{tag}>" if tag else found[2]
+
+
+UNUSED = [  # of the theme, on every page
+    (r'<span class="md-ellipsis">\s*(.*?)\s*</span>', r"\1"),  # boxes around words
+    (r'\s*<span class="md-nav__icon md-icon"></span>\s*</a>', "</a>"),  # arrows at sections that are not open
+    (" md-nav__item--pruned md-nav__item--nested", ""),
+    (r'<input [^>]*id="__toc">(?:\s*<label .*?</label>)?', ""),  # the page's headings a second time, for phones
+    (r'<nav class="md-nav md-nav--secondary".*?</nav>(?=\s*</li>)', ""),
+    (r'<a [^>]*class="md-nav__button md-logo".*?</a>', ""),
+    (r"<script>var (?:palette|target)=.*?</script>", ""),  # for choices of colour and tabs, which no page has
+    (r'<meta name="(?:description|generator)".*?>', ""),
+]
+SHARED = [  # these are the same on many pages
+    r"<header .*?</header>",
+    r'<nav class="md-nav md-nav--primary.*?</nav>(?=\s*</div>)',
+    r'<script id="__config".*?</script>',
+]
+THE_PAGES_OWN = [  # what differs within them: the page's title, and the mark of its link; site.js puts them there
+    (r'(data-md-component="header-topic">).*?</div>', r"\1</div>"),
+    (r'(<li class="md-nav__item) md-nav__item--active(">\s*<a )', r"\1\2"),
+    (" md-nav__link--active", ""),
+]
+LINK_OF_THEME = re.compile(r'((?:href=|"base": |"search": )")([^"]*)"')
+ROOT = "file:///"  # stands for where the site lies
+shared_parts: dict[str, int] = {}
 
 
 def on_post_page(output, page, config):
-    "The same page in fewer bytes: no indentation, quotes and closing tags that HTML does not need."
-    return minify(output)
+    """The same page in fewer bytes: no indentation, quotes and closing tags that HTML does not need, and a line of
+    script in the place of what many pages share, which site.js puts there."""
+
+    def share(found):
+        part = LINK_OF_THEME.sub(lambda link: f'{link[1]}{urljoin(ROOT + page.url, link[2])}"', found[0])
+        part = minify(replaced(part, THE_PAGES_OWN))
+        return f"<script>shared({shared_parts.setdefault(part, len(shared_parts))})</script>"
+
+    output = replaced(output, UNUSED)
+    for pattern in SHARED:
+        output = re.sub(pattern, share, output, flags=re.S)
+    script = f'<script src="{get_relative_url("site.js", page.url)}"></script>'
+    return minify(output.replace("</head>", f"{script}</head>"))
+
+
+def replaced(text: str, replacements: list[tuple[str, str]]) -> str:
+    for pattern, replacement in replacements:
+        text = re.sub(pattern, replacement, text, flags=re.S)
+    return text
 
 
 def on_post_build(config):
-    "Maps of the theme's sources, and other languages of its search."
+    "What pages share, into site.js; maps of the theme's sources, and other languages of its search, go."
     site = Path(config.site_dir)
+    parts = json.dumps([*shared_parts], ensure_ascii=False)
+    script = site / "site.js"
+    script.write_text(f"const parts = {parts};\n{script.read_text('utf-8')}", "utf-8")
     for path in [*site.rglob("*.map"), *site.glob("assets/javascripts/lunr/**/*.js")]:
         path.unlink()

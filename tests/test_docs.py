@@ -1,9 +1,11 @@
 """The documentation site: its order, its signatures, and that no page asks anything of anybody else."""
 
 import ast
+import html
 import inspect
 import re
 import sys
+from urllib.parse import unquote
 
 import pytest
 from conftest import REPO
@@ -41,7 +43,55 @@ def test_every_exported_function_and_class_is_on_the_page_of_its_wing(wing):
         tree = ast.parse((REPO / "acae_nb" / f"{module.replace('.', '/')}.py").read_text("utf-8"))
         for node in tree.body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
-                assert f"{{#acae_nb.{module}.{node.name}}}" in page
+                assert re.search(rf"^- \[`{node.name}`\]\(\.\./\S+\.md#{node.name}\)", page, re.M)
+
+
+def test_an_outline_is_the_code_without_its_bodies():
+    code = '''import os
+
+LIMIT = 3  # px
+
+@cache
+def double(x: int) -> int:  # twice
+    """Two of it.
+
+    For ever."""
+    y = 2 * x
+    return y
+
+def _helper():
+    "Nobody's business."
+
+class Box:
+    "A box."
+    side: float = 1.0
+
+    def __post_init__(self):
+        self.side *= 2
+
+    def area(
+        self,
+    ) -> float:
+        "Its area."
+        return self.side**2
+'''
+    shown = '''LIMIT = 3  # px
+
+@cache
+def double(x: int) -> int:  # twice
+    """Two of it.
+
+    For ever."""
+
+class Box:
+    "A box."
+    side: float = 1.0
+
+    def area(
+        self,
+    ) -> float:
+        "Its area."'''
+    assert api.outline(code) == shown
 
 
 def test_the_start_page_names_every_tutorial_once():  # D7
@@ -62,4 +112,25 @@ def test_the_built_site(site):  # D3: no request to elsewhere, no raw formula, s
     assert not [path for path, text in pages.items() if re.search(r"""class=["']?arithmatex""", text)]
     assert not [path for path, text in pages.items() if "{#" in re.sub(r"<(pre|code).*?</\1>", "", text, flags=re.S)]
     assert "<math" in pages[site / "evaluation/00_metrics/index.html"]
-    assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 15e6
+    assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 6e6
+
+
+def test_links_within_the_site_lead_to_a_page_and_a_place_on_it(site):
+    anchors = {path: set(ID.findall(path.read_text("utf-8"))) for path in site.rglob("*.html")}
+    links = [(path, href) for path in anchors if path.name != "404.html" for href in links_of(path)]
+    assert len(links) > 3000
+    for path, href in links:
+        place, _, anchor = href.partition("#")
+        target = (path.parent / place if place else path).resolve()
+        target = target / "index.html" if target.is_dir() else target
+        assert target.is_file(), (path, href)
+        assert not anchor or unquote(anchor) in anchors[target], (path, href)
+
+
+ID = re.compile(r"""<[^>]+\bid=["']?([^"'> ]+)""")
+
+
+def links_of(path):
+    "Where the links of a page lead that stay on the site."
+    hrefs = re.findall(r"""<a\b[^>]*\bhref=["']?([^"'> ]+)""", path.read_text("utf-8"))
+    return [html.unescape(href) for href in hrefs if not re.match(r"\w+:", href)]

@@ -160,6 +160,24 @@ def test_a_page_of_the_site(browser, site, place, pictures):
         expect_quiet(page, address)
 
 
+def test_the_way_to_other_pages(browser, site):
+    "What stands once in site.js is on the page: the name, a search, and a way to each page of the section."
+    with served(site) as address:
+        page = browser.open(f"{address}/geometry/03_gltf/")
+        assert page.evaluate("document.querySelector('.md-search__input').getBoundingClientRect().width") > 50
+        topics = "Array.from(document.querySelectorAll('.md-header__topic'), e => e.textContent.trim())"
+        assert page.evaluate(topics) == ["acae_nb", "Skeletons that move, as glTF"]
+        links = "Array.from(document.querySelectorAll('.md-nav--primary a'), e => e.checkVisibility() ? e.href : '')"
+        shown = [link for link in page.evaluate(links) if link]
+        siblings = {f"{address}/geometry/{path.stem}/" for path in (REPO / "nbs/geometry").glob("*.ipynb")}
+        assert siblings < {*shown} and len(siblings) == 4
+        for link in shown:
+            assert (site / link.removeprefix(f"{address}/") / "index.html").is_file(), link
+        marked = page.evaluate("Array.from(document.querySelectorAll('.md-nav__link--active'), e => e.href)")
+        assert marked[0] == f"{address}/geometry/03_gltf/"
+        expect_quiet(page, address)
+
+
 def test_formulas_are_drawn(browser, site):
     with served(site) as address:
         page = browser.open(f"{address}/evaluation/00_metrics/")
