@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import reduce, wraps
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -32,6 +33,7 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from ..basics.files import write_whole
+from ..basics.names import near
 from ..basics.output_paths import writable_file, writable_folder
 from ..geometry.calibration import CalibratedView, exif_field_of_view
 from ..geometry.cameras import Camera
@@ -136,7 +138,9 @@ def source_of(path: str | Path, box: Sequence[float] | None = None, rate: float 
         folder = FolderPictures(path, box, rate)
         return Source(folder, len(folder), folder.names, folder.times, folder.unreadable, rate or 30.0, box)
     if not path.exists():
+        beside = [other.name for other in islice(path.absolute().parent.glob("*"), 1000)]
         found = f"a link to {path.readlink()}, which is not there" if path.is_symlink() else "no such file"
+        found += near(path.name, beside)
         raise FileNotFoundError(f"{path}: expected a picture, a video or a folder, found {found}")
     if path.suffix.lower() in PICTURE_ENDINGS:
         picture = read_picture(path)
@@ -440,7 +444,8 @@ def smoothing_of(
         raise ValueError(f"smooth: expected a frequency above 0 Hz, found {cutoff_hz}")
     if source.times is None:
         raise ValueError(
-            "smooth, constant bones: expected a video, or a folder with a rate: nobody is followed otherwise"
+            "smooth, constant bones: expected a video, or a folder of pictures that follow each other, with --rate HZ "
+            "(nobody is followed otherwise)"
         )
 
     def change(results):

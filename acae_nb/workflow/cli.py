@@ -8,7 +8,7 @@ __all__ = ['DONE', 'PROBLEMS', 'WRONG', 'PARTLY', 'INTERRUPTED', 'json_option', 
            'output_option', 'answer', 'cli', 'compare_skeletons', 'conversion_errors', 'floor_lines',
            'conversion_lines', 'model_formats', 'complete_skeletons', 'skeletons', 'list_skeletons', 'show_skeleton',
            'compare', 'calibration_option', 'cameras_text', 'predict', 'shared_options', 'triangulate_recordings',
-           'validate', 'complete_protocols', 'evaluate', 'fit_acae', 'export', 'card', 'main']
+           'validate', 'complete_protocols', 'evaluate', 'fit_acae', 'export', 'card', 'example_of', 'main']
 
 # %% ../../nbs/workflow/02_cli.ipynb #ccac3cc1
 import json
@@ -33,7 +33,8 @@ class Verbs(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]):
         if args and not args[0].startswith("-") and args[0] not in self.commands:
             verbs = ", ".join(sorted(self.commands))
-            ctx.fail(f"no verb {args[0]!r}{near(args[0], self.commands)}: there are {verbs}")
+            hint = f"; for its poses: acae-nb predict {args[0]} -o poses.csv" if Path(args[0]).exists() else ""
+            ctx.fail(f"no verb {args[0]!r}{near(args[0], self.commands)}: there are {verbs}{hint}")
         return super().resolve_command(ctx, args)
 
 
@@ -265,6 +266,7 @@ def cameras_text(counts: Mapping[str, int]) -> str:
 @cli.command(
     epilog=examples(
         "predict street.jpg -o poses.csv --overlay seen/",
+        "predict photos/ -o poses.csv     (every picture in a folder)",
         "predict walk.mp4 -o walk.trc --skeleton h36m_25 --looks 5 --overlay walk_seen.mp4",
         "predict face.jpg -o poses.json --box 120 40 200 400",
         "predict walk.mp4 -o walk.bvh --skeleton smpl_24 --html walk.html",
@@ -331,7 +333,8 @@ def cameras_text(counts: Mapping[str, int]) -> str:
     type=int,
     default=2,
     show_default=True,
-    help="Test-time augmentation: 1, 2 (with the mirror image), 5 ...",
+    help="Test-time augmentation: 1, 2 (with the mirror image), 5 ... Expected errors come with those numbers that "
+    "the model's card names (the package's model: 1 and 2).",
 )
 @click.option(
     "--max-error",
@@ -716,6 +719,13 @@ def card(model: Path, results: Path, training: tuple[str, ...], as_json: bool) -
     return DONE
 
 # %% ../../nbs/workflow/02_cli.ipynb #cff0679a
+def example_of(error: click.ClickException) -> str:
+    "The first example of the verb that was called in a wrong way; empty where it has none."
+    command = getattr(getattr(error, "ctx", None), "command", None)
+    lines = (getattr(command, "epilog", None) or "").splitlines()
+    return next((line.strip() for line in lines if line.startswith("  acae-nb ")), "")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     "The command `acae-nb`; gives the exit code."
     with warnings.catch_warnings():
@@ -724,6 +734,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return cli.main(arguments, prog_name="acae-nb", standalone_mode=False) or DONE
         except click.ClickException as error:
             error.show()
+            if example := example_of(error):
+                click.echo(f"For example: {example}", err=True)
             return WRONG
         except (click.Abort, KeyboardInterrupt):
             click.echo("acae-nb: interrupted, nothing is written", err=True)
