@@ -160,7 +160,8 @@ def confidence_section(found: dict[int, Calibrated], people: dict[str, int], siz
         "distance from the truth of joints like it, both relative to the middle of the hips and in the camera's axes. "
         f"It is told from {', '.join(CUES[:-1])}, and how far the joint is {CUES[-1]}, calibrated on "
         f"{people['validation']} rendered validation people for {', '.join(map(str, found))} looks. "
-        "`acae-nb predict --max-error 60` leaves out joints of which more is expected.",
+        "`acae-nb predict --max-error 60` leaves out joints of which more is expected; other numbers of looks have no "
+        "expected errors. Measured by `python -m acae_nb.workflow.calibration`, which wrote this section.",
         "",
         f"Does it come true? On {people[HELD_OUT]} {HELD_OUT} ({usual} looks), all joints in the order of their stated "
         "error, in ten groups of equally many:",
