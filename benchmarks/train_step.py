@@ -53,17 +53,16 @@ def make_batch(a):
     images = torch.randint(0, 256, (a.batch, 3, a.size, a.size), dtype=torch.uint8, generator=g).contiguous(
         memory_format=torch.channels_last
     )
-    batch = SimpleNamespace(
-        images=images,
-        size=a.size,
-        intrinsics=k,
-        joints3d=joints,
-        joints2d=torch.rand(a.batch, 17, 2, generator=g) * a.size,
-        is_2d=torch.arange(a.batch) >= a.batch * 3 // 4,
-    )
-    return SimpleNamespace(**{name: value.to(a.device) for name, value in vars(batch).items()}), (
-        torch.rand(17, a.joints, generator=g) / a.joints
-    ).to(a.device)
+    tensors = {
+        "images": images,
+        "intrinsics": k,
+        "joints3d": joints,
+        "joints2d": torch.rand(a.batch, 17, 2, generator=g) * a.size,
+        "is_2d": torch.arange(a.batch) >= (3 * a.batch + 3) // 4,
+        "weight": torch.ones(a.batch),
+    }
+    batch = SimpleNamespace(size=a.size, **{name: value.to(a.device) for name, value in tensors.items()})
+    return batch, (torch.rand(17, a.joints, generator=g) / a.joints).to(a.device)
 
 
 def variants(a, batch, pooling):
