@@ -270,7 +270,8 @@ class PoseEstimator:
     comes from. formats: name -> (indices, Skeleton), default the parts of the skeleton. chunk: crops in one pass of the
     model. device: default the GPU where there is one; the caller's model stays where it is. precision: float32 or
     bfloat16. plausibility: applied to detected people, None keeps all. point_mirror: see `CropReader`. expected_error:
-    the model's calibrated errors; poses have them where `looks` are among those that were calibrated.
+    the model's calibrated errors; poses have them where `looks` are among those that were calibrated, of which
+    `calibrated_looks` has the numbers.
     """
 
     def __init__(
@@ -308,6 +309,7 @@ class PoseEstimator:
         self.plausibility, self.field_of_view_deg, self.licence = plausibility, field_of_view_deg, licence
         self.point_mirror = point_mirror
         self.expected_error = None if expected_error is None else expected_error.of(ways_to_look(looks))
+        self.calibrated_looks = () if expected_error is None else tuple(map(len, expected_error.looks))
         if formats is None:
             formats = {name: (list(rows), select(skeleton, rows, name)) for name, rows in skeleton.parts.items()}
         self.formats = dict(formats)

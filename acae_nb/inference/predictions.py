@@ -7,7 +7,7 @@ __all__ = ['PUBLISHED_MODEL', 'DETECTOR_FILES', 'OUTPUT_PACKAGES', 'OVERLAY_CODE
            'require_parts', 'Source', 'source_of', 'PictureCameras', 'poses_of', 'drawn_format', 'draw', 'naming',
            'OverlayFolder', 'fitted', 'OverlayVideo', 'overlay_to', 'stopping_gently', 'Outcome', 'Drawing',
            'arguments_for', 'check_output', 'without_pixels', 'smoothing_of', 'writing_changed', 'write_predictions',
-           'ErrorLimit', 'error_limit', 'one_after_other']
+           'ErrorLimit', 'looks_with_errors', 'error_limit', 'one_after_other']
 
 # %% ../../nbs/inference/08_predictions.ipynb #b8f00002
 import inspect
@@ -437,15 +437,18 @@ def smoothing_of(
     """What is done to all poses of a video together: `smoothed_people` up to cutoff_hz, then
     `people_with_constant_bones`; None where neither is asked for.
 
-    ValueError for a cut-off that is none, and for pictures of which no times are known."""
+    ValueError for pictures of which no times are known, and for a cut-off that is none at their rate."""
     if cutoff_hz is None and not constant_bones:
         return None
-    if cutoff_hz is not None and not cutoff_hz > 0:
-        raise ValueError(f"smooth: expected a frequency above 0 Hz, found {cutoff_hz}")
     if source.times is None:
         raise ValueError(
             "smooth, constant bones: expected a video, or a folder of pictures that follow each other, with --rate HZ "
             "(nobody is followed otherwise)"
+        )
+    if cutoff_hz is not None and not 0 < cutoff_hz < source.rate / 2:
+        raise ValueError(
+            f"--smooth: expected a frequency above 0 and below {source.rate / 2:g} Hz, half of the {source.rate:g} "
+            f"pictures a second (nothing faster can be seen in them), found {cutoff_hz:g} Hz"
         )
 
     def change(results):
@@ -541,10 +544,20 @@ class ErrorLimit:
         return f"{self.left_out} of {self.joints} joints left out, expected error above {self.most_mm:g} mm"
 
 
+def looks_with_errors(estimator: PoseEstimator) -> str:
+    "The numbers of looks with which its model has expected errors, as options; empty where it has none."
+    return " or ".join(f"--looks {number}" for number in sorted(set(estimator.calibrated_looks)))
+
+
 def error_limit(estimator: PoseEstimator, most_mm: float) -> ErrorLimit:
     "ValueError for a limit that is none, and for an estimator whose errors are not calibrated."
     if not most_mm > 0:
         raise ValueError(f"max error: expected mm above 0, found {most_mm}")
+    if estimator.expected_error is None and estimator.calibrated_looks:
+        raise ValueError(
+            f"max error: expected {looks_with_errors(estimator)}, with which this model has expected errors, found "
+            f"{len(estimator.looks)} looks"
+        )
     if estimator.expected_error is None:
         raise ValueError(
             f"max error: expected a model with calibrated errors for {len(estimator.looks)} looks and its own "

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DONE', 'PROBLEMS', 'WRONG', 'PARTLY', 'INTERRUPTED', 'json_option', 'COMPLETION', 'FLOOR_WORDS', 'OUTPUT_ENDINGS',
-           'PAGE_HELP', 'UNITS_MM', 'calibration_unit_option', 'Verbs', 'help_without_verb', 'examples',
+           'PAGE_HELP', 'UNITS_MM', 'calibration_unit_option', 'Verb', 'Verbs', 'help_without_verb', 'examples',
            'output_option', 'answer', 'cli', 'compare_skeletons', 'conversion_errors', 'floor_lines',
            'conversion_lines', 'model_formats', 'complete_skeletons', 'skeletons', 'list_skeletons', 'show_skeleton',
            'compare', 'calibration_option', 'cameras_text', 'predict', 'shared_options', 'triangulate_recordings',
@@ -27,8 +27,21 @@ from ..basics.names import near
 DONE, PROBLEMS, WRONG, PARTLY, INTERRUPTED = 0, 1, 2, 3, 130
 
 
+class Verb(click.Command):
+    "Its wrong calls are its own, also those that the parser of options finds (click leaves their context out)."
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
+
 class Verbs(click.Group):
     "Names near verbs for a misspelt one."
+
+    command_class = Verb
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         if args and not args[0].startswith("-") and args[0] not in self.commands:
@@ -353,8 +366,8 @@ def cameras_text(counts: Mapping[str, int]) -> str:
     "--smooth",
     type=float,
     metavar="HZ",
-    help="Take out of a video's poses what trembles faster, 6 say; people who are lost for at most 0.25 s are filled "
-    "in with score 0. The overlay shows the poses as they were.",
+    help="Take out of a video's poses what trembles faster, 6 say (less than half the pictures a second); people who "
+    "are lost for at most 0.25 s are filled in with score 0. The overlay shows the poses as they were.",
 )
 @click.option("--constant-bones", is_flag=True, help="Give each person of a video bones of one length.")
 @click.option(
@@ -414,6 +427,7 @@ def predict(
         PictureCameras,
         check_output,
         error_limit,
+        looks_with_errors,
         one_after_other,
         overlay_to,
         require_parts,
@@ -454,6 +468,9 @@ def predict(
     if memory is not None:
         estimator.chunk = crops_within(memory, estimator.model, estimator.size)
     limit = None if max_error is None else error_limit(estimator, max_error)
+    if estimator.expected_error is None and estimator.calibrated_looks:
+        known = looks_with_errors(estimator)
+        click.echo(f"acae-nb: --looks {looks}: no expected errors, which this model has with {known}", err=True)
     change = one_after_other(limit, smoothing)
     outcome = write_predictions(
         source, estimator, output, skeleton, drawn, overlay_skeleton, not as_json, change, page=page

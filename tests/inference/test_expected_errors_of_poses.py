@@ -196,3 +196,27 @@ def test_the_command_counts_and_says_what_it_leaves_out(folder, tmp_path, capsys
     told = json.loads(capsys.readouterr().out)
     assert (told["joints"], told["joints_left_out"]) == (34, 0)
     assert len(pd.read_csv(tmp_path / "o.csv", comment="#")) == 34
+
+
+def test_the_command_says_when_looks_have_no_errors_and_which_have(folder, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "p.png"), IMAGE)
+    output = tmp_path / "o.csv"
+    call = ["predict", str(tmp_path / "p.png"), "-o", str(output), "--model", str(folder), "--json"]
+    call += ["--box", "60", "40", "100", "150", "--looks"]
+    assert main([*call, "3"]) == 0 and capsys.readouterr().err == "", "a model without any"
+    write_errors(folder)
+    assert main([*call, "3"]) == 0
+    words = "acae-nb: --looks 3: no expected errors, which this model has with --looks 2\n"
+    assert capsys.readouterr().err == words and "expected_error_mm" not in pd.read_csv(output, comment="#")
+    assert main([*call, "2"]) == 0
+    assert capsys.readouterr().err == "" and "expected_error_mm" in pd.read_csv(output, comment="#")
+    output.unlink()
+    assert main([*call, "3", "--max-error", "50"]) == 2
+    words = "max error: expected --looks 2, with which this model has expected errors, found 3 looks\n"
+    assert capsys.readouterr().err == f"acae-nb: {words}" and not output.exists()
+
+
+def test_the_model_of_the_package_has_errors_with_the_looks_that_help_names(capsys):
+    assert PoseEstimator.load().calibrated_looks == (1, 2)
+    main(["predict", "-h"])
+    assert "(the package's model: 1 and 2)" in " ".join(capsys.readouterr().out.split())

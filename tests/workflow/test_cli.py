@@ -102,6 +102,12 @@ def test_version(capsys):  # D12
         (("predict", "a.jpg", "-o", "a.csv", "--smallest", "99", "--blazepose", "b"), "goes without --blazepose"),
         (("predict", "a.jpg", "-o", "a.csv", "--smallest", "99", "--box", *"1234"), "goes without --box"),
         (("predict", "a.jpg", "-o", "a.csv", "--overlya", "x"), "--overlay"),
+        (("predict", "a.jpg", "-o", "a.csv", "--box", "1", "2"), "'--box' requires 4 arguments"),
+        (("predict", "a.jpg", "-o", "a.csv", "--box", "1", "2"), "For example: acae-nb predict street.jpg"),
+        (("predict", "a.jpg", "-o"), "'-o' requires an argument"),
+        (("predict", "a.jpg", "-o"), "For example: acae-nb predict street.jpg"),
+        (("fit-acae", "a.npz", "-o", "a.safetensors", "--seed"), "For example: acae-nb fit-acae poses.npz"),
+        (("triangulate", "a.mp4", "--skip", "a"), "For example: acae-nb triangulate cam01.mp4"),
         (("skeletons", "show", "h36m17"), "did you mean 'h36m_17'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -333,6 +339,27 @@ def test_poses_of_a_video(capsys, tmp_path, image, options):
     assert code == 3 and 5 < json.loads(out)["pictures"] < 20 and "expected 20 pictures" in err
     table = pd.read_parquet(tmp_path / "half.parquet")
     assert len(table) == 17 * json.loads(out)["pictures"] and set(table.track) == {0}
+
+
+@pytest.mark.parametrize(
+    "rate, cutoff, words",
+    [
+        ((), 12.5, "--smooth: expected a frequency above 0 and below 12.5 Hz, half of the 25 pictures a second"),
+        ((), 60, "found 60 Hz"),
+        ((), -1, "found -1 Hz"),
+        ((), "nan", "found nan Hz"),
+        (("--rate", 10), 6, "below 5 Hz, half of the 10 pictures a second"),
+    ],
+)
+def test_what_pictures_cannot_show_is_not_smoothed(capsys, tmp_path, image, options, rate, cutoff, words):  # 19.9
+    video = write_avi(tmp_path / "v.avi", image, 4)  # 25 pictures a second
+    code, out, err = run(capsys, "predict", video, "-o", tmp_path / "v.csv", "--smooth", cutoff, *rate, *options)
+    assert code == 2 and words in err and err.count("\n") == 1 and not out and not (tmp_path / "v.csv").exists()
+
+
+def test_smoothing_up_to_half_the_rate(capsys, tmp_path, image, options):
+    video = write_avi(tmp_path / "v.avi", image, 4)
+    assert run(capsys, "predict", video, "-o", tmp_path / "v.csv", "--smooth", 12.4, *options)[0] == 0
 
 
 def test_each_wrong_input_is_said_in_one_line_before_the_work(capsys, tmp_path, model_folder):  # B14
