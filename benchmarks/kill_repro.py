@@ -9,7 +9,8 @@ emptied, as a machine without power may leave it. OTHER is a clone in which the 
 one is made beside FOLDER. Every output that dvc.lock names is compared file by file. With `--lock` the reference is the
 committed dvc.lock, which holds the hash of every output of an undisturbed run: at the default size half the time, about
 an hour on two cores. Then the committed results, which the clone would keep, are removed first, so that every one is
-made again. The environment of this clone, .venv and .cache, is used."""
+made again. The environment of this clone, .venv and .cache, is used. A FOLDER that is there goes on from where it is,
+for `--moments` that are still to come."""
 
 import argparse
 import filecmp
@@ -30,8 +31,8 @@ from acae_nb.reporting.reports import machine
 REPO = Path(__file__).resolve().parent.parent
 MOMENTS = {  # name: files below the clone that are there at this moment, and not before
     "rendering": "artifacts/people/.*.chunks-*/*",
-    "training": ".checkpoints/separate-*/*.safetensors",
-    "fine-tuning": ".checkpoints/consistency-*/*.safetensors",
+    "training": ".checkpoints/train-separate-*/*.safetensors",
+    "fine-tuning": ".checkpoints/finetune-consistency-*/*.safetensors",
 }
 TIME_DEPENDENT = ("results/resources", "results/timing", "results/report", "artifacts/report")  # say how long it took
 
@@ -168,15 +169,17 @@ def main() -> None:
     undisturbed = parser.add_mutually_exclusive_group()
     undisturbed.add_argument("--reference", type=Path, help="a clone in which the same commit ran undisturbed")
     undisturbed.add_argument("--lock", action="store_true", help="the reference is the committed dvc.lock")
+    parser.add_argument("--moments", nargs="+", choices=[*MOMENTS], default=[*MOMENTS], help="default: all three")
     parser.add_argument("--json", type=Path, help="a file for the result")
     arguments = parser.parse_args()
     if arguments.lock and arguments.profile:
         parser.error("--lock: the committed dvc.lock is of params.yaml as it is, without a profile")
     folder = arguments.folder.resolve()
-    make_clone(folder, arguments.profile)
-    if arguments.lock:
-        remove_outputs(folder)
-    for moment in MOMENTS:
+    if not folder.exists():
+        make_clone(folder, arguments.profile)
+        if arguments.lock:
+            remove_outputs(folder)
+    for moment in arguments.moments:
         kill_at(folder, moment)
     finish(folder)
     if arguments.lock:
@@ -186,7 +189,7 @@ def main() -> None:
     result = {
         "command": f"python benchmarks/kill_repro.py {' '.join(sys.argv[1:])}",
         "machine": machine(),
-        "killed while": list(MOMENTS),
+        "killed while": arguments.moments,
         "outputs": len(outputs(folder)),
         "different": different,
     }
