@@ -656,12 +656,14 @@ def fit_acae(poses: Path, output: Path, sided: int, central: int, sparsity: floa
     from acae_nb.autoencoder.acae import save_acae
     from acae_nb.autoencoder.fitting import fit_acae as fit
     from acae_nb.basics.output_paths import writable_file
+    from acae_nb.basics.tensor_files import sort_header
     from acae_nb.workflow.pose_arrays import read_poses_npz
 
     arrays = read_poses_npz(poses)
     writable_file(output)
     acae, report = fit(arrays.joints3d, arrays.skeleton, sided, central, sparsity, joints=arrays.joints, seed=seed)
     save_acae(acae, output)
+    sort_header(output)
     values = {
         "latents": len(acae.latents),
         "joints": len(acae.joints),
