@@ -150,13 +150,13 @@ CURVES = {
         "dozens/tests",
         {1: "sets 1", 3: "sets 3", 14: "sets 14", 28: "sets 28"},
         ("h36m_25 MPJPE",),
-        "collections in training, all their pictures",
+        "collections, all their pictures",
     ),
     "sets_of_as_many": (
         "dozens/tests",
         {1: "sets 1", 3: "sets 3 of as many", 14: "sets 14 of as many", 28: "sets 28 of as many"},
         ("h36m_25 MPJPE",),
-        "collections in training, the same number of pictures",
+        "collections, as many pictures in all",
     ),
     "latents": (
         "study/validation",
