@@ -51,6 +51,7 @@ def test_a_page_says_whose_code_trained(name):  # A10
     page = page_text(PAGES[name])
     assert whose_code(facts) in page, f"{name}: run it again (make readme): expected {whose_code(facts)!r}"
     assert (facts["code"] == [code_fingerprint()]) == ("trained by this code" in page)
+    assert not (facts["code"] == [code_fingerprint()] and "older code" in page)
 
 
 @pytest.mark.parametrize("name", ["README.md", "index.ipynb"])
