@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from .findings import Claim, Finding
+from .findings import FALSE_DISCOVERY_RATE, Claim, Finding
 from .published_results import published_results
 
 # %% ../../nbs/claims/03_beside_the_paper.ipynb #660844bc
@@ -53,8 +53,9 @@ def comparison(finding: Finding, gains: dict[str, float]) -> str:
     if data_sets_for == data_sets_against:
         return "direction: the authors' data sets disagree"
     theirs = f"authors {data_sets_for} of {len(gains)} data sets for it"
-    if finding.verdict not in ("holds", "does not hold"):
-        return f"direction: undecided here, {theirs}"
+    if finding.adjusted_p > FALSE_DISCOVERY_RATE:
+        here = "undecided here" if finding.verdict.startswith("undecided") else "too small a gain here"
+        return f"direction: {here}, {theirs}"
     same = (finding.verdict == "holds") == (data_sets_for > data_sets_against)
     return f"direction: {'same' if same else 'opposite'}, {theirs}"
 

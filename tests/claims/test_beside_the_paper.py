@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from acae_nb.claims.beside_the_paper import NOT_COMPARABLE, PRINTED_MODELS, beside_the_paper, comparison, printed_gains
-from acae_nb.claims.findings import CLAIMS, VARIANTS, Claim, Finding, read_findings
+from acae_nb.claims.findings import CLAIMS, VARIANTS, Claim, Finding
 from acae_nb.claims.published_results import published_results
+from acae_nb.claims.verdicts import read_verdicts
 
 REPO = Path(__file__).resolve().parents[2]
 MERGING = Claim("separate joints beat joints merged by name", "separate", "merged", "MPJPE")
@@ -52,7 +53,7 @@ def test_directions(gain, adjusted_p, printed, words):
 
 
 def test_every_finding_has_a_row_and_a_word():
-    findings = read_findings(REPO / "results/claims.json")[1]
+    findings = read_verdicts(REPO / "results/claims.json")[1]
     table = beside_the_paper(findings)
     assert list(table["claim"]) == [f.claim.sentence for f in findings] and (table["comparable"] != "").all()
     printed = [claim for claim in CLAIMS if printed_gains(claim)]
@@ -79,6 +80,6 @@ def test_the_results_page_shows_the_committed_findings_so():
         if "comparable" in "".join(output.get("data", {}).get("text/html", ""))
     ]
     assert len(tables) == 1
-    for _, row in beside_the_paper(read_findings(REPO / "results/claims.json")[1]).iterrows():
+    for _, row in beside_the_paper(read_verdicts(REPO / "results/claims.json")[1]).iterrows():
         cells_of_row = "\n".join(f"      <td>{value}</td>".replace("&", "&amp;") for value in row)
         assert cells_of_row in tables[0], row["claim"]

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from acae_nb.claims.findings import findings_table, read_findings, study_words
+from acae_nb.claims.findings import study_words
 from acae_nb.claims.runs import code_fingerprint, whose_code
 from acae_nb.claims.study_report import read_studies, report_facts, study_findings
+from acae_nb.claims.verdicts import VERDICT_WORDS, read_verdicts, verdicts_table
 
 REPO = Path(__file__).resolve().parents[2]
 PAGES = {"README.md": REPO / "README.md"} | {n: REPO / "nbs" / n for n in ("index.ipynb", "results.ipynb")}
@@ -29,25 +30,26 @@ def page_text(path):
 
 def test_the_tables_are_what_this_code_makes_of_the_runs():
     "Were the statistics changed and the tables not made again, they would be of other code."
-    facts, committed = read_findings(REPO / "results/claims.json")
+    facts, committed = read_verdicts(REPO / "results/claims.json")
     studies = read_studies(REPO / "results/claims")
     of_folders, not_measured = study_findings(studies)
     made = [finding for findings in of_folders.values() for finding in findings]
     assert facts == report_facts(studies, len(not_measured))
     assert [f.claim for f in committed] == [f.claim for f in made]
     for was, now in zip(committed, made):
-        numbers = ("gain", "low", "high", "p", "adjusted_p", "better", "worse")
+        numbers = ("gain", "low", "high", "p", "adjusted_p", "p_of_size", "better", "worse")
         assert [getattr(was, n) for n in numbers] == pytest.approx([getattr(now, n) for n in numbers]), (
             was.claim.sentence
         )
     assert (REPO / "results/claims.json").read_bytes() == (REPO / "results/claims/report/claims.json").read_bytes()
-    assert study_words(facts, len(made)) in (REPO / "results/claims/report/claims.txt").read_text("utf-8")
+    text = (REPO / "results/claims/report/claims.txt").read_text("utf-8")
+    assert study_words(facts, len(made)) in text and VERDICT_WORDS in text
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_says_whose_code_trained(name):  # A10
     "A page that says 'by this code' is refused once the code is another one, and so is one that says it no more."
-    facts, _ = read_findings(REPO / "results/claims.json")
+    facts, _ = read_verdicts(REPO / "results/claims.json")
     page = page_text(PAGES[name])
     assert whose_code(facts) in page, f"{name}: run it again (make readme): expected {whose_code(facts)!r}"
     assert (facts["code"] == [code_fingerprint()]) == ("trained by this code" in page)
@@ -57,8 +59,8 @@ def test_a_page_says_whose_code_trained(name):  # A10
 @pytest.mark.parametrize("name", ["README.md", "index.ipynb"])
 def test_a_page_has_verdicts_of_the_study(name):
     "Six to eight claims in full, and of all claims how many hold, do not, and are undecided."
-    _, findings = read_findings(REPO / "results/claims.json")
-    page, verdicts = page_text(PAGES[name]), findings_table(findings)
+    _, findings = read_verdicts(REPO / "results/claims.json")
+    page, verdicts = page_text(PAGES[name]), verdicts_table(findings)
     counts = verdicts["verdict"].value_counts()
     assert ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) in page
     rows = {(row["claim"], row["measure"]): row for row in verdicts.to_dict("records")}
@@ -67,7 +69,7 @@ def test_a_page_has_verdicts_of_the_study(name):
     assert 6 <= len(shown) <= 8
     for cells in shown:
         row = rows[tuple(cells[:2])]
-        assert cells[6:] == [f"{row['p']:.4f}", f"{row['adjusted p']:.4f}", row["verdict"]]
+        assert cells[6:] == [*(f"{row[name]:.4f}" for name in ("p", "adjusted p", "p of 1 %")), row["verdict"]]
 
 
 def test_a_claim_of_this_code_is_seen_through():

@@ -10,10 +10,11 @@ from conftest import REPO
 from made_up_sets import write_sets
 
 from acae_nb.claims import runs as claim_runs
-from acae_nb.claims.findings import read_findings, read_runs
+from acae_nb.claims.findings import read_runs
 from acae_nb.claims.plan import plan
 from acae_nb.claims.runs import Places, code_fingerprint, make_runs, read_study
 from acae_nb.claims.study_report import report
+from acae_nb.claims.verdicts import read_verdicts
 from acae_nb.examples.tables import Example, ExampleTable, ExampleWriter, encode_jpeg
 from acae_nb.geometry.cameras import Camera
 from acae_nb.skeletons.joints import load_skeleton, union
@@ -112,7 +113,7 @@ def test_a_small_study_from_tables_to_verdicts(study, tmp_path, monkeypatch):
 
     findings = report(tmp_path / "results", tmp_path / "report")
     assert findings and all(f.subjects == 2 and f.seeds == 2 for f in findings)
-    facts, _ = read_findings(tmp_path / "report/claims.json")
+    facts, _ = read_verdicts(tmp_path / "report/claims.json")
     assert facts["folders"] == {"study/tests": 10, "study/validation": 12} and facts["runs"] == 12
     assert {"claims.txt", "claims.jpg", "formats.csv"} <= {path.name for path in (tmp_path / "report").iterdir()}
 

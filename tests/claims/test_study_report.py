@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 from scipy.stats import false_discovery_control
 
-from acae_nb.claims.beside_the_paper import NOT_COMPARABLE
-from acae_nb.claims.findings import Run, read_findings, write_run
+from acae_nb.claims.beside_the_paper import NOT_COMPARABLE, printed_gains
+from acae_nb.claims.findings import Run, write_run
 from acae_nb.claims.study_claims import ACROSS, ALONG, CLAIMS_OF, CURVES, variants_of
-from acae_nb.claims.study_report import along_and_across, format_errors, read_studies, report, sharpness, study_findings
+from acae_nb.claims.study_report import along_and_across, format_errors, read_studies, report, study_findings
+from acae_nb.claims.verdicts import read_verdicts, verdict_of
 
 SUBJECTS = 16
 MEASURES = ("MPJPE", "PA-MPJPE", "CPS@200", "inconsistency", "inconsistency along", "inconsistency across")
@@ -45,6 +46,9 @@ def test_every_claim_is_read_in_its_folder_and_adjusted_with_all_others():
     }
     every = [finding for of_folder in findings.values() for finding in of_folder]
     assert np.allclose([f.adjusted_p for f in every], false_discovery_control([f.p for f in every]))
+    runs = studies["study/validation"]
+    alone = [verdict_of(f.claim, runs).p_of_size for f in findings["study/validation"]]
+    assert all(f.p_of_size >= p for f, p in zip(findings["study/validation"], alone))
 
 
 def test_a_claim_is_not_read_elsewhere():
@@ -81,7 +85,7 @@ def test_a_part_of_the_study_is_a_part_of_the_table(tmp_path):
     findings = report(tmp_path, tmp_path / "out")
     assert [f.claim.better for f in findings] == ["separate", ACROSS]
     assert findings[0].verdict == "holds" and findings[0].gain == pytest.approx(20, abs=1)
-    facts, read = read_findings(tmp_path / "out/claims.json")
+    facts, read = read_verdicts(tmp_path / "out/claims.json")
     claims = sum(map(len, CLAIMS_OF.values()))
     assert (
         read == findings
@@ -98,12 +102,14 @@ def test_the_whole_study_has_its_curves_and_the_errors_of_each_format(tmp_path):
         write(tmp_path, folder, runs_of(folder, seeds=2, gain=5.0))
     findings = report(tmp_path, tmp_path / "out")
     assert all((tmp_path / f"out/{name}.jpg").stat().st_size > 3000 for name in ("claims", *CURVES))
-    assert all(sharpness(f) == "" or "half-width" in sharpness(f) for f in findings)
+    text = (tmp_path / "out/claims.txt").read_text("utf-8")
+    for claim in (finding.claim for finding in findings):
+        assert (f"{claim.sentence} ({claim.measure}): half-width" in text) == bool(printed_gains(claim))
     errors = pd.read_csv(tmp_path / "out/formats.csv")
     assert {*errors["study"]} == {"study", "dozens"} and {*errors["format"]} == {*FORMATS}
     assert (errors["from"] <= errors["MPJPE"]).all() and (errors["MPJPE"] <= errors["to"]).all()
     assert len(format_errors({"study/validation": runs_of("study/validation", 2)})) == 0
-    facts, _ = read_findings(tmp_path / "out/claims.json")
+    facts, _ = read_verdicts(tmp_path / "out/claims.json")
     # a run that is scored on tests and validation is one run
     scored = {(folder.split("/")[0], v, s) for folder in CLAIMS_OF for v in variants_of(folder) for s in (1, 2)}
     assert facts["runs"] == len(scored) and facts["seconds"] == 60 * len(scored)
