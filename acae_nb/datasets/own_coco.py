@@ -6,6 +6,7 @@
 __all__ = ['mirrored', 'category_skeleton', 'skeleton', 'CocoFile', 'scan', 'read']
 
 # %% ../../nbs/datasets/own_coco.ipynb #e8136b00
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +31,15 @@ from ..skeletons.joints import Skeleton
 
 # %% ../../nbs/datasets/own_coco.ipynb #005852f0
 def mirrored(name: str) -> str | None:
-    "The right joint's name for a left joint's (left_knee, LeftKnee, l_knee, lKnee, knee_l), None for others."
-    for left, right in (("left", "right"), ("Left", "Right"), ("l_", "r_"), ("L_", "R_")):
+    """The right joint's name for a left joint's (left_knee, LeftKnee, l_knee, upper_l_arm, lKnee, knee_l), None for
+    others. An l in a word, as in heel_r, is no side."""
+    for left, right in (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT")):
         if left in name:
             return name.replace(left, right, 1)
     if name.lower().endswith(("_l", ".l")):
         return name[:-1] + ("r" if name[-1] == "l" else "R")
+    if side := re.search(r"(?:^|[_. -])([lL])(?=_)", name):
+        return name[: side.start(1)] + ("r" if side[1] == "l" else "R") + name[side.end(1) :]
     return "r" + name[1:] if name[:1] == "l" else None
 
 
@@ -140,13 +144,21 @@ def scan(
     images, no_images = _images(data, path)
     yield None, None, problems + no_images
     file, seen = CocoFile(Path(root), path, split, data, images, cameras, len(named_joints)), set()
-    for k, annotation in enumerate(data["annotations"]):
-        labelled = not isinstance(annotation, dict) or annotation.get("category_id") == category
-        if labelled and not (isinstance(annotation, dict) and annotation.get("iscrowd")):
-            try:
+    for k in range(len(data["annotations"])):
+        try:
+            if _is_one_person(file, k, category):
                 yield _example(file, k, seen, decode)
-            except NativeError as error:
-                yield None, None, [Problem(str(path), k, error.field, error.expected, error.found)]
+        except NativeError as error:
+            yield None, None, [Problem(str(path), k, error.field, error.expected, error.found)]
+
+
+def _is_one_person(file, k, category):
+    "Whether annotation `k` is of the category with keypoints and no crowd; NativeError for fields that cannot tell."
+    place, annotation = f"annotations/{k}", file.data["annotations"][k]
+    if not isinstance(annotation, dict):
+        raise NativeError(file.path, place, "an annotation", type(annotation).__name__)
+    is_crowd = "iscrowd" in annotation and file.get(f"{place}/iscrowd", (), int)
+    return file.get(f"{place}/category_id", (), int) == category and not is_crowd
 
 
 def _images(data, path):

@@ -319,7 +319,10 @@ COCO_FAULTS = [
     (edit(lambda d: d["annotations"][1].update(id=20)), (1, "annotations/1/id")),
     (edit(lambda d: d["annotations"][0].update(keypoints3d=[1, 2])), (0, "annotations/0/keypoints3d")),
     (edit(lambda d: d["annotations"][5].pop("keypoints")), (5, "annotations/5/keypoints")),
-    (edit(lambda d: d["annotations"].__setitem__(3, 5)), (3, "annotations/3/id")),
+    (edit(lambda d: d["annotations"].__setitem__(3, 5)), (3, "annotations/3")),
+    (edit(lambda d: d["annotations"][1].update(category_id="1")), (1, "annotations/1/category_id")),
+    (edit(lambda d: d["annotations"][1].pop("category_id")), (1, "annotations/1/category_id")),
+    (edit(lambda d: d["annotations"][1].update(iscrowd="0")), (1, "annotations/1/iscrowd")),
     (edit(lambda d: d["images"][1].pop("camera")), (1, "images/1/camera")),
     (edit(lambda d: d["images"][1].update(camera="c")), (1, "images/1/camera")),
     (edit(lambda d: d["images"][1].update(file_name="/etc/a.jpg")), (1, "images/1/file_name")),
@@ -372,6 +375,24 @@ def test_skeletons_of_ones_own():
     ):
         with pytest.raises(ValueError):
             skeleton_from(bad)
+
+
+@pytest.mark.parametrize(
+    "left, right",
+    [
+        ("heel_l", "heel_r"),
+        ("small_toe_l", "small_toe_r"),
+        ("ball.L", "ball.R"),
+        ("l_heel", "r_heel"),
+        ("L_Knee", "R_Knee"),
+        ("upper_l_arm", "upper_r_arm"),
+        ("LEFT_EYE", "RIGHT_EYE"),
+        ("heel_left", "heel_right"),
+    ],
+)
+def test_an_l_in_a_word_is_no_side(left, right):
+    assert mirrored(left) == right and mirrored(right) is None
+    assert category_skeleton(dict(name="x", keypoints=[left, "nose", right])).mirror == (2, 1, 0)
 
 
 # ---- photographs that are stored turned (B1)

@@ -120,6 +120,40 @@ def test_more_joints_and_formats_than_asked_for_are_no_fault(files):
     )
 
 
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_what_could_not_be_read_is_not_written(tmp_path, suffix):
+    "Text in object arrays is text; None and names that the file has for itself are refused, and what is there stays."
+    path, pred = tmp_path / f"x.{suffix}", motion()
+    as_objects = columns() | {"sequence": columns()["sequence"].astype(object)}
+    write_poses(path, H36M, pred, as_objects)
+    assert read_poses(path).columns["sequence"].tolist() == columns()["sequence"].tolist()
+    before = path.read_bytes()
+    for wrong, words in [
+        ({"person": [None] * N}, "person: expected text or numbers, found"),
+        ({"joints3d": np.zeros(N)}, "columns: expected other names than .*found 'joints3d'"),
+        ({"x": np.zeros(N)}, "columns: expected other names than .*found 'x'"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            write_poses(path, H36M, pred, columns() | wrong)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("frame", [np.inf, 1e300, 2.0**60])
+def test_frames_that_are_no_numbers_of_frames(files, frame):
+    folder, truth, pred, _ = files
+    frames = columns()["frame"].astype(float)
+    frames[7] = frame
+    with pytest.raises(ValueError, match="frame: expected whole numbers, found float64"):
+        evaluate_files(write(folder, pred, frame=frames), truth, "human36m")
+
+
+def test_a_truth_without_joints_is_refused(files):
+    folder, _, pred, true = files
+    truth = write_poses(folder / "unknown.npz", H36M, np.full_like(true, np.nan), columns())
+    with pytest.raises(ValueError, match="unknown.npz: joints3d: expected a truth with at least one known joint"):
+        evaluate_files(write(folder, pred), truth, "human36m")
+
+
 def write(folder, pred, joints=H36M.labels, drop=(), **changed):
     entries = {"joints3d": pred, "joints": np.array(joints), **columns()} | changed
     np.savez(folder / "mine.npz", **{k: v for k, v in entries.items() if k not in drop})

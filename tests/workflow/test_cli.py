@@ -26,7 +26,7 @@ from acae_nb.geometry.cameras import Camera
 from acae_nb.inference.estimator import PoseEstimator
 from acae_nb.models.pose_model import SeparateJoints, save_pose_model
 from acae_nb.skeletons.joints import load_skeleton, union
-from acae_nb.workflow.cli import cli, compare_skeletons, main, model_formats
+from acae_nb.workflow.cli import answer, cli, compare_skeletons, main, model_formats
 
 REPO = Path(__file__).resolve().parents[2]
 SKELETON = load_skeleton("coco_17")
@@ -625,3 +625,9 @@ def test_export_refuses_before_the_work(capsys, tmp_path, monkeypatch, output, m
     monkeypatch.chdir(tmp_path)
     code, _, err = run(capsys, "export", tmp_path / "no_model", "-o", output, *more)
     assert code == 2 and words in err
+
+
+def test_json_has_null_for_what_is_not_known(capsys):
+    "NaN is no JSON."
+    answer(True, {"MPJPE": float("nan"), "formats": [{"a": float("inf"), "b": 2.5}]}, "")
+    assert capsys.readouterr().out == '{"MPJPE": null, "formats": [{"a": null, "b": 2.5}]}\n'
