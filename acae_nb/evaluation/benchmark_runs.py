@@ -330,7 +330,7 @@ def run_benchmark(
     batch_size: int = 64,
     progress: bool = True,
 ) -> dict[str, Result]:
-    """Measure models on a test set. Writes the folder `poses` (truth.npz and MODEL.npz, see 11c_prediction_files; they
+    """Measure models on a test set. Writes the folder `poses` (truth.npz and MODEL.npz, see 04_prediction_files; they
     hold the owners' labels) and the folder `results` (MODEL.json: what `acae-nb evaluate` finds in these two files, and
     how the run was made). ValueError for what does not fit together, before any label is read."""
     source, skeletons = (
