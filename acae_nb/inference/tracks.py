@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PERSON_MM', 'STEADY_S', 'pose_distances', 'space_distances', 'picture_distances', 'box_corners', 'Track', 'Tracker',
-           'follow', 'whole', 'world_by_track', 'people_over_time', 'presence']
+           'follow', 'whole', 'world_by_track', 'is_there', 'people_over_time', 'presence']
 
 # %% ../../nbs/inference/02a_tracks.ipynb #f3aa283b
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 
 from .pose_results import Poses
@@ -177,6 +177,11 @@ def world_by_track(results: Sequence[Poses]) -> dict[int, Float[np.ndarray, "t j
     return people
 
 
+def is_there(joints: Float[np.ndarray, "t j 3"]) -> Bool[np.ndarray, " t"]:
+    "In which pictures a person has a known joint, whichever (unknown: NaN)."
+    return np.isfinite(joints).all(-1).any(-1)
+
+
 def people_over_time(
     results: Iterable[Poses], rate: float = 30.0, frame: str = "camera"
 ) -> list[Float[np.ndarray, "t j 3"]]:
@@ -191,21 +196,22 @@ def people_over_time(
     people = list(world_by_track(results).values())
     if frame == "camera":
         people = [np.stack([p.camera.to_camera(joints) for p, joints in zip(results, person)]) for person in people]
-    return sorted(people, key=lambda joints: np.isnan(joints[:, 0, 0]).sum())
+    return sorted(people, key=lambda joints: -is_there(joints).sum())
 
 # %% ../../nbs/inference/02a_tracks.ipynb #d90b4f6e
 def presence(results: Iterable[Poses]) -> pd.DataFrame:
-    """One row a person (index `track`): number of `pictures`, `first_s` and `last_s`, `gaps` (runs of pictures without
-    them in between), and `longest_gap_s`: the longest time between two pictures of them with a gap between, else 0.
+    """One row a person with a known joint (index `track`): number of `pictures`, `first_s` and `last_s`, `gaps` (runs
+    of pictures without them in between), and `longest_gap_s`: the longest time between two pictures of them with a gap
+    between, else 0.
 
     ValueError without numbers or times of the pictures (`follow` gives both)."""
     results = list(results)
-    seen = {number: np.isfinite(joints[:, 0, 0]) for number, joints in world_by_track(results).items()}
+    seen = {number: is_there(joints) for number, joints in world_by_track(results).items()}
     if any(poses.time_s is None for poses in results):
         raise ValueError("time_s: expected the time of each picture, found one without (see follow)")
     times = np.array([poses.time_s for poses in results])
     rows = {}
-    for number, pictures in ((number, np.flatnonzero(there)) for number, there in seen.items()):
+    for number, pictures in ((number, np.flatnonzero(there)) for number, there in seen.items() if there.any()):
         gaps = np.diff(times[pictures])[np.diff(pictures) > 1]
         rows[number] = (len(pictures), times[pictures[0]], times[pictures[-1]], len(gaps), gaps.max(initial=0.0))
     columns = ["pictures", "first_s", "last_s", "gaps", "longest_gap_s"]

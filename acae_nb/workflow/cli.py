@@ -421,6 +421,7 @@ def predict(
     writes what was found (130)."""
     import torch
 
+    from acae_nb.basics.output_paths import refuse_inputs
     from acae_nb.geometry.calibration import read_calibration, view_of
     from acae_nb.inference.detection import BlazePoseDetector, MoveNetDetector
     from acae_nb.inference.estimator import PoseEstimator, crops_within, default_device
@@ -444,6 +445,7 @@ def predict(
             f"--smallest is for MoveNet multipose: it goes without --{'box' if box else 'blazepose'}."
         )
     require_parts(model, None if box else blazepose, output)
+    refuse_inputs([output, overlay, page], pictures)
     source = source_of(pictures, box, rate)
     check_output(output, source)
     view = None
@@ -550,12 +552,14 @@ def triangulate_recordings(
 
     A RECORDING is the video or the folder of pictures of one camera, called like it in the calibration; all begin
     together (see --skip). C3D is in the calibration's world, TRC and BVH with its z up turned to y up."""
+    from acae_nb.basics.output_paths import refuse_inputs
     from acae_nb.geometry.calibration import read_calibration
     from acae_nb.inference.detection import MoveNetDetector
     from acae_nb.inference.estimator import PoseEstimator, crops_within, default_device
     from acae_nb.inference.predictions import require_parts, usual_model
     from acae_nb.workflow.triangulation import write_triangulated
 
+    refuse_inputs([output, page], *recordings, calibration)
     cameras = read_calibration(calibration, UNITS_MM.get(calibration_unit))
     model = model or usual_model()
     require_parts(model, None, output)
@@ -621,9 +625,10 @@ def complete_protocols(ctx: click.Context, param: click.Parameter, incomplete: s
 @json_option
 def evaluate(predictions: Path, truth: Path, protocol: str, output: Path | None, as_json: bool) -> int:
     "Measure a file of poses against the truth."
-    from acae_nb.basics.output_paths import writable_file
+    from acae_nb.basics.output_paths import refuse_inputs, writable_file
     from acae_nb.evaluation.prediction_files import evaluate_files, result_text
 
+    refuse_inputs([output], predictions, truth)
     if output is not None:
         writable_file(output)
     result = evaluate_files(predictions, truth, protocol, output)

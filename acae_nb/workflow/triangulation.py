@@ -231,4 +231,6 @@ def write_triangulated(
     elif page is not None:
         outcome.lost.append(f"{page}: nobody was found, so no page is written")
     outcome.lost += [problem for source in sources for problem in source.problems]
+    if outcome.interrupted:
+        outcome.lost.append(f"interrupted after {outcome.pictures} moments, whose poses are written")
     return outcome

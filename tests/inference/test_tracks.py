@@ -134,6 +134,25 @@ def test_arrays_of_people():
     np.testing.assert_allclose(people_over_time(given)[0][0], video[0].joints3d[0])
 
 
+def test_who_lacks_a_joint_is_there():
+    "A joint that is not known, as --max-error leaves it out, is no absence: not of the first joint either."
+    long, short = walker((-800.0, 0.0, 4000.0), 0.0), walker((800.0, 0.0, 4000.0), 0.0)
+    video = [picture(t, [long(t), short(t)] if t < 3 else [long(t)], time_s=t / 10) for t in range(10)]
+    video = list(follow(video))
+
+    def without(poses, joints):
+        known = poses.joints3d.copy()
+        known[:, joints] = np.nan
+        return replace(poses, joints3d=known)
+
+    nowhere = [without(poses, slice(None)) for poses in video]
+    video[1:] = [without(poses, 0) for poses in video[1:]]
+    assert sorted(presence(video).pictures) == [3, 10]
+    people = people_over_time(video)
+    assert [int(np.isfinite(joints[:, 1, 0]).sum()) for joints in people] == [10, 3]
+    assert len(presence(nowhere)) == 0
+
+
 def test_people_of_poses_keep_their_numbers():
     poses = replace(picture(0, [[0, 0, 4000], [900, 0, 4000]]), tracks=np.array([4, 7]))
     assert poses[1].tracks.tolist() == [7] and poses.of("coco_17").tracks.tolist() == [4, 7]
