@@ -382,12 +382,16 @@ def read_calibration(path: str | Path, unit_mm: float | None = None) -> dict[str
 
 def view_of(views: Mapping[str, CalibratedView], name: str) -> CalibratedView:
     """The view of a camera, or of pictures, called so (with or without the ending of a file); one that is alone serves
-    any name. KeyError with near names and the list."""
-    stems = {Path(known).stem.lower(): view for known, view in views.items()}
+    any name. KeyError with near names and the list, or with the several that are called so."""
     if name in views:
         return views[name]
-    if Path(name).stem.lower() in stems:
-        return stems[Path(name).stem.lower()]
+    stem = Path(name).stem.lower()
+    called_so = [known for known in views if known.lower() in (name.lower(), stem)]
+    called_so = called_so or [known for known in views if Path(known).stem.lower() == stem]
+    if len(called_so) > 1:
+        raise KeyError(f"calibration: expected one camera {name!r}, found {', '.join(called_so)}: name it in full")
+    if called_so:
+        return views[called_so[0]]
     if len(views) == 1:
         return next(iter(views.values()))
     raise KeyError(f"calibration: no camera {name!r}{near(name, views)}: it has {', '.join(views)}")

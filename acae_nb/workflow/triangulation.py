@@ -170,7 +170,7 @@ def views_of(calibration: Mapping[str, CalibratedView], recordings: Sequence[Pat
 
 def pictures_to_skip(skip: Mapping[str, int], recordings: Sequence[Path]) -> list[int]:
     "How many pictures of each recording come before the first common moment. KeyError or ValueError."
-    names = [recording.stem for recording in recordings]
+    names = [recording.name if recording.is_dir() else recording.stem for recording in recordings]
     for name, count in skip.items():
         if name not in names:
             raise KeyError(f"skip: no recording {name!r}{near(name, names)}: there are {', '.join(names)}")

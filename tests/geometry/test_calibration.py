@@ -321,6 +321,16 @@ def test_views_by_name(tmp_path):
     with pytest.raises(KeyError, match="no camera 'cam_c'.*cam_a, cam_b"):
         view_of(views, "cam_c")
     assert view_of({"left": views["cam_a"]}, "street.jpg") is views["cam_a"]
+    one, two = views["cam_a"], views["cam_b"]
+    numbered = {"cam.1": one, "cam.2": two}
+    assert view_of(numbered, "cam.1.mp4") is one and view_of(numbered, "CAM.2") is two
+    for several, name in [
+        ({"a/0001.jpg": one, "b/0001.jpg": two}, "0001.jpg"),
+        (numbered, "cam.mp4"),
+        ({"Cam": one, "cam": two}, "CAM.mp4"),
+    ]:
+        with pytest.raises(KeyError, match=f"expected one camera '{name}', found {', '.join(several)}: name it in ful"):
+            view_of(several, name)
 
 
 def test_pictures_of_another_size():
