@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FARTHEST', 'AGREEMENT', 'sightings_of', 'size_px', 'mismatch', 'match_people', 'joints_between', 'triangulated',
-           'triangulate_pictures', 'views_of', 'pictures_to_skip', 'common_rate', 'write_triangulated']
+           'triangulate_pictures', 'views_of', 'pictures_to_skip', 'common_rate', 'whole_recording',
+           'write_triangulated']
 
 # %% ../../nbs/workflow/08_triangulation.ipynb #4b5c7e50
 import warnings
@@ -187,6 +188,17 @@ def common_rate(sources: Sequence[Source]) -> float:
     return rates[0]
 
 
+def whole_recording(recording: Path, source: Source) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """The pictures of a recording up to the first that is left out: those behind it would stand beside pictures of
+    other moments. ValueError there, with what is wrong with it."""
+    for picture in source.pictures:
+        if source.problems:
+            break
+        yield picture
+    if source.problems:
+        raise ValueError(f"{recording}: expected a picture of every moment, found one left out: {source.problems[0]}")
+
+
 def write_triangulated(
     recordings: Sequence[str | Path],  # a video or a folder of pictures a camera, called like it
     calibration: Mapping[str, CalibratedView],
@@ -213,7 +225,7 @@ def write_triangulated(
         up = ", ".join(f"{value:.2f}" for value in views[0].camera.world_up)
         warnings.warn(f"{output}: y will be up where z is in the calibration's world, whose up is ({up})", stacklevel=2)
     sources = [source_of(recording, None, rate) for recording in recordings]
-    shots = [source.pictures for source in sources]
+    shots = [whole_recording(recording, source) for recording, source in zip(recordings, sources)]
     outcome, shown, times = Outcome(), [], []
 
     def add(poses):
@@ -230,7 +242,6 @@ def write_triangulated(
         write_page(shown, page, **options)
     elif page is not None:
         outcome.lost.append(f"{page}: nobody was found, so no page is written")
-    outcome.lost += [problem for source in sources for problem in source.problems]
     if outcome.interrupted:
         outcome.lost.append(f"interrupted after {outcome.pictures} moments, whose poses are written")
     return outcome

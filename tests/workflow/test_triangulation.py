@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from acae_nb.datasets import pose2sim
@@ -18,9 +19,10 @@ from acae_nb.geometry.cameras import Camera, look_at_rotation, undistort_points
 from acae_nb.inference.outputs import WRITERS
 from acae_nb.inference.pictures import VideoPictures
 from acae_nb.inference.pose_results import Poses
+from acae_nb.inference.predictions import source_of
 from acae_nb.skeletons.joints import load_skeleton
 from acae_nb.workflow.cli import main
-from acae_nb.workflow.triangulation import match_people, triangulate_pictures, triangulated
+from acae_nb.workflow.triangulation import match_people, triangulate_pictures, triangulated, whole_recording
 
 REPO = Path(__file__).resolve().parents[2]
 SKELETON = load_skeleton("h36m_17")
@@ -46,6 +48,23 @@ def seen(truth, camera, order, rng, noise_px=2.0) -> Poses:
     joints[..., :2] += rng.normal(0, noise_px / 1000, joints[..., :2].shape) * joints[..., 2:]
     n = len(order)
     return Poses(SKELETON, joints, np.tile([1.0, 2, 30, 40], (n, 1)), np.full(n, 0.5), np.full((n, 17), 20.0), camera)
+
+
+def test_a_recording_ends_before_a_picture_that_is_left_out(tmp_path):
+    "Those behind it would stand beside pictures of other moments."
+    for number in range(4):
+        Image.fromarray(np.full((8, 8, 3), 50 * number, np.uint8)).save(tmp_path / f"{number}.png")
+    assert len(list(whole_recording(tmp_path, source_of(tmp_path, None, 25.0)))) == 4
+    for damaged in (2, 3):
+        (tmp_path / f"{damaged}.png").write_bytes(b"no picture")
+        found = []
+        with pytest.raises(
+            ValueError, match=f"a picture of every moment, found one left out: .*{damaged}.png"
+        ):
+            for picture in whole_recording(tmp_path, source_of(tmp_path, None, 25.0)):
+                found.append(int(picture[0, 0, 0]))
+        assert found == [50 * number for number in range(damaged)]
+        Image.fromarray(np.full((8, 8, 3), 50 * damaged, np.uint8)).save(tmp_path / f"{damaged}.png")
 
 
 @pytest.mark.parametrize("seed", range(4))
