@@ -58,9 +58,7 @@ def test_a_recording_ends_before_a_picture_that_is_left_out(tmp_path):
     for damaged in (2, 3):
         (tmp_path / f"{damaged}.png").write_bytes(b"no picture")
         found = []
-        with pytest.raises(
-            ValueError, match=f"a picture of every moment, found one left out: .*{damaged}.png"
-        ):
+        with pytest.raises(ValueError, match=f"a picture of every moment, found one left out: .*{damaged}.png"):
             for picture in whole_recording(tmp_path, source_of(tmp_path, None, 25.0)):
                 found.append(int(picture[0, 0, 0]))
         assert found == [50 * number for number in range(damaged)]
