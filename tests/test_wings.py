@@ -1,5 +1,6 @@
 """The wings of the package: imports run from a later wing to an earlier one, never in a circle, and a wing is small."""
 
+import json
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -118,3 +119,14 @@ def test_a_circle_in_a_wing_is_seen(tmp_path):
         "acae_nb/geometry/cameras.py",
         "acae_nb/geometry/lenses.py",
     }
+
+
+def test_a_notebook_says_at_once_what_it_stands_on():
+    "In its first cell; that it is there is all that is tested, not that it is true."
+    silent = []
+    for path in sorted((REPO / "nbs").glob("*/*.ipynb")):
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        exports = any("default_exp" in "".join(cell["source"]) for cell in cells)
+        if exports and "tands on" not in "".join(cells[0]["source"]):
+            silent.append(path.relative_to(REPO).as_posix())
+    assert not silent
