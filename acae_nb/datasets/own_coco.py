@@ -153,10 +153,11 @@ def scan(
 
 
 def _is_one_person(file, k, category):
-    "Whether annotation `k` is of the category with keypoints and no crowd; NativeError for fields that cannot tell."
+    """Whether annotation `k` is of the category with keypoints and no crowd, or no annotation at all, which `_example`
+    names; NativeError for fields that cannot tell."""
     place, annotation = f"annotations/{k}", file.data["annotations"][k]
     if not isinstance(annotation, dict):
-        raise NativeError(file.path, place, "an annotation", type(annotation).__name__)
+        return True
     is_crowd = "iscrowd" in annotation and file.get(f"{place}/iscrowd", (), int)
     return file.get(f"{place}/category_id", (), int) == category and not is_crowd
 

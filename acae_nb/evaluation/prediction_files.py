@@ -707,7 +707,7 @@ def evaluate_files(
     suspicion for files that are wrong."""
     pred, true = read_poses(predictions), read_poses(truth)
     skeleton = skeleton_of(true)
-    if not np.isfinite(true.joints3d).all(-1).any():
+    if not present(true.joints3d, true.joints3d).any():
         true.refuse("joints3d", "a truth with at least one known joint", "none")
     if isinstance(protocol, str):
         protocol = protocol_named(protocol, skeleton)

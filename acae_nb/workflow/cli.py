@@ -72,8 +72,9 @@ def output_option(text: str, **more):
 
 def answer(as_json: bool, values: dict, text: str) -> None:
     "Print for a script (what is not known, NaN here, is null in JSON) or for a person."
-    known = json.loads(json.dumps(values), parse_constant=lambda nan: None)
-    click.echo(json.dumps(known) if as_json else text)
+    if as_json:
+        text = json.dumps(json.loads(json.dumps(values), parse_constant=lambda nan: None))
+    click.echo(text)
 
 # %% ../../nbs/workflow/02_cli.ipynb #c11f0005
 COMPLETION = """\b

@@ -319,7 +319,7 @@ COCO_FAULTS = [
     (edit(lambda d: d["annotations"][1].update(id=20)), (1, "annotations/1/id")),
     (edit(lambda d: d["annotations"][0].update(keypoints3d=[1, 2])), (0, "annotations/0/keypoints3d")),
     (edit(lambda d: d["annotations"][5].pop("keypoints")), (5, "annotations/5/keypoints")),
-    (edit(lambda d: d["annotations"].__setitem__(3, 5)), (3, "annotations/3")),
+    (edit(lambda d: d["annotations"].__setitem__(3, 5)), (3, "annotations/3/id")),
     (edit(lambda d: d["annotations"][1].update(category_id="1")), (1, "annotations/1/category_id")),
     (edit(lambda d: d["annotations"][1].pop("category_id")), (1, "annotations/1/category_id")),
     (edit(lambda d: d["annotations"][1].update(iscrowd="0")), (1, "annotations/1/iscrowd")),

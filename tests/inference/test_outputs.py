@@ -196,16 +196,13 @@ def test_a_model_goes_to_a_hub_and_comes_back(model_folder, tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub := Hub(tmp_path))
     model_card(model_folder, {})
     (model_folder / "secret.txt").write_text("not to be published")
-    for name in (
-        "expected_error.safetensors",
-        "expected_error.png",
-    ):  # as the packaged model has; children.png is not here
+    errors = ["expected_error.png", "expected_error.safetensors"]  # as the packaged model has; children.png is not here
+    for name in errors:
         (model_folder / name).write_bytes(b"errors and a picture of the card")
     for _ in range(2):
         assert push_model(model_folder, "someone/model") == "hub/someone/model/commit/1"
     (model_folder / "secret.txt").unlink()
     found = pull_model("someone/model", "v1")
-    errors = ["expected_error.png", "expected_error.safetensors"]
     assert sorted(p.name for p in found.iterdir()) == ["README.md", *errors, "model.json", "model.safetensors"]
     assert {"acae.safetensors", "children.png", *errors} <= {*hub.calls[-1][2]["allow_patterns"]}
     for name in errors:  # they are no expected errors
