@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LAYOUTS', 'LIMITS', 'MEASURES', 'PUBLISHED_FILES', 'AUTOENCODER', 'BESIDE_THEM', 'training_text', 'results_table',
-           'benchmarks_of', 'model_card', 'packaged_model', 'pack_model', 'push_model', 'pull_model', 'main']
+           'benchmarks_of', 'model_card', 'packaged_model', 'card_of_weights', 'pack_model', 'push_model', 'pull_model',
+           'main']
 
 # %% ../../nbs/inference/07_publishing.ipynb #a70a506a
 import argparse
@@ -182,6 +183,15 @@ def packaged_model() -> Path:
         )
     return folder
 
+# %% ../../nbs/inference/07_publishing.ipynb #5b7d0a1e
+def card_of_weights(folder: Path, size: int, sha256: str) -> str:
+    "The card of the model in `folder` as it is for weights of `size` bytes with another checksum."
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    before = (folder / "model.safetensors").stat().st_size
+    card = card.replace(f", {before / 1e6:.1f} MB.", f", {size / 1e6:.1f} MB.")
+    return card.replace(f"`{info['weights_sha256'][:16]}…`", f"`{sha256[:16]}…`")
+
 # %% ../../nbs/inference/07_publishing.ipynb #7dec565d
 def pack_model(folder: str | Path, target: str | Path) -> Path:
     """Writes the model in `folder` into `target` (made if absent) with weights in float16, and beside it what else the
@@ -198,9 +208,10 @@ def pack_model(folder: str | Path, target: str | Path) -> Path:
     info["weights_sha256"] = hashlib.sha256(weights).hexdigest()
     write_whole(target / "model.safetensors", weights)
     write_whole(target / "model.json", json.dumps(info, indent=1, allow_nan=False))
-    for name in ("README.md", AUTOENCODER):
-        if (folder / name).is_file():
-            write_whole(target / name, (folder / name).read_bytes())
+    if (folder / "README.md").is_file():
+        write_whole(target / "README.md", card_of_weights(folder, len(weights), info["weights_sha256"]))
+    if (folder / AUTOENCODER).is_file():
+        write_whole(target / AUTOENCODER, (folder / AUTOENCODER).read_bytes())
     return target
 
 # %% ../../nbs/inference/07_publishing.ipynb #e27029bf

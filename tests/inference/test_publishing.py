@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from acae_nb.inference.estimator import PoseEstimator
-from acae_nb.inference.publishing import pack_model
+from acae_nb.inference.publishing import model_card, pack_model
 from acae_nb.models.backbones import tiny_backbone
 from acae_nb.models.pose_model import PoseModel, SeparateJoints, load_pose_model, save_pose_model
 from acae_nb.skeletons.joints import load_skeleton
@@ -36,6 +36,15 @@ def test_a_packed_model_is_half_as_large_and_answers_the_same(trained, tmp_path)
     image = np.random.default_rng(0).integers(0, 256, (90, 80, 3), np.uint8)
     poses = [PoseEstimator.load(folder, device="cpu").estimate(image, [10, 10, 60, 70]) for folder in (trained, packed)]
     assert np.abs(poses[0].joints3d - poses[1].joints3d).max() < 1e-2 * np.abs(poses[0].joints3d).max()
+
+
+def test_the_card_of_a_packed_model_tells_of_its_own_weights(trained, tmp_path):
+    model_card(trained, {"made up": {"MPJPE": 1.0}})
+    packed = pack_model(trained, tmp_path / "packed")
+    card, info = (packed / "README.md").read_text("utf-8"), json.loads((packed / "model.json").read_text("utf-8"))
+    assert info["weights_sha256"][:16] in card
+    assert f"{(packed / 'model.safetensors').stat().st_size / 1e6:.1f} MB" in card
+    assert json.loads((trained / "model.json").read_text("utf-8"))["weights_sha256"][:16] not in card
 
 
 @pytest.mark.parametrize("missing", ["model.json", "model.safetensors"])

@@ -1,0 +1,189 @@
+"""How much more rendered pictures are worth on real ones: the same training on an eighth, a quarter, half and all
+pictures of every collection, each measured on the recording and on the rendered tests.
+
+    make profile NAME=dozens && make profile NAME=published && make profile NAME=continued
+    python -m dvc repro people prepare recording
+    python benchmarks/pictures.py [--steps 1600] [--seeds 1 2] [--json results/pictures.json] [--figure pictures.png]
+
+MoveNet Thunder's encoder stays as it is, and all behind it learns, as in the default pipeline (`train` of params.yaml
+says how); every training has as many steps, so those with fewer pictures meet each of them more often. Kept are the
+answers of the encoder's end to those of its part up to stride 16, which the profile's training keeps in its cache.
+Errors are those of benchmarks/peers.py (12 limbs, known camera, one look): MPJPE and PA-MPJPE, mm."""
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.ticker import NullLocator, ScalarFormatter
+from peers import Ours, compare, machine, scenes
+from tqdm.auto import tqdm
+
+from acae_nb.examples.mixing import BatchPlan, loader
+from acae_nb.examples.picture_folders import augmentation_from
+from acae_nb.inference.person_crops import ONE_LOOK
+from acae_nb.models.pose_model import save_pose_model
+from acae_nb.training.callbacks import FreezeBatchNorm, Progress
+from acae_nb.training.features import LearningModel, MixedLooks, TrainingLooks, keep_looks
+from acae_nb.training.loop import Optimisation, first_training_groups, pose_prediction, train
+from acae_nb.training.parameters import FirstTraining, parameters_from, values_of_blocks
+from acae_nb.training.recipes import FirstLoss, first_model, make_backbone, mixed_crops, open_training_sets
+from acae_nb.training.schedules import decoupled_weight_decay
+from acae_nb.workflow.parameters import block_of, read_yaml
+
+SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
+ENCODER_STRIDE, KEPT_STRIDE = 32, 16  # px a cell of the encoder's end, and of what the profile keeps
+PARTS = {"recording": "recording", "indoor": "people/test_indoor", "outdoor": "people/test_outdoor"}
+
+
+class DrawnRows(BatchPlan):
+    "A plan over some of the rows of each table; `rows`: those of each."
+
+    def __init__(self, lengths, quotas, seed, rows):
+        super().__init__(lengths, quotas, seed)
+        object.__setattr__(self, "rows", rows)
+        object.__setattr__(self, "of_drawn", BatchPlan([len(r) for r in rows], quotas, seed))
+
+    def draw(self, step):
+        datasets, places = self.of_drawn.draw(step)
+        return datasets, np.array([self.rows[dataset][place] for dataset, place in zip(datasets, places)])
+
+
+class DeeperLooks:
+    "The only look of every row of a table, its map brought from one frozen part to the next in memory."
+
+    count = 1
+
+    def __init__(self, kept, maps):
+        self.kept, self.table, self.maps = kept, kept.table, maps
+
+    def read(self, row, look):
+        return self.kept.read(row, look) | {"features": self.maps[row]}
+
+
+@torch.inference_mode()
+def deeper_maps(kept, shallow, deep):
+    "float16 maps of every row behind the parts that `deep` has frozen, of those behind the parts of `shallow`."
+    pieces = []
+    for start in range(0, len(kept.table), 50):
+        rows = range(start, min(start + 50, len(kept.table)))
+        maps = torch.stack([kept.read(row, 0)["features"] for row in rows]).float()
+        pieces.append(deep.run_parts(maps, shallow.n_kept, deep.n_kept).half())
+    return torch.cat(pieces)
+
+
+def all_looks(sets, p):
+    "The look of every row of every table behind the whole encoder."
+    shallow = make_backbone(**p.backbone | {"frozen": KEPT_STRIDE}).eval()
+    deep = make_backbone(**p.backbone | {"frozen": ENCODER_STRIDE}).eval()
+    looks = TrainingLooks(p.size, augmentation_from(p.augmentation), p.features.seed)
+    kept = keep_looks(shallow, sets.tables, looks, 1, p.features)
+    return [DeeperLooks(k, deeper_maps(k, shallow, deep)) for k in tqdm(kept, desc="encoder's end", unit="table")]
+
+
+def trained(sets, kept, p, share, folder):
+    "Train on a share of the rows of each table; the model goes into `folder`. Gives the number of pictures."
+    torch.manual_seed(p.seed)
+    model = first_model("separate", sets.skeleton, p)
+    generator = np.random.default_rng(p.seed)
+    rows = [np.sort(generator.permutation(len(t))[: max(1, round(share * len(t)))]) for t in sets.tables]
+    mixed = mixed_crops(sets, p.size, augmentation_from(p.augmentation), p.seed)
+    mixed.plan = DrawnRows(mixed.plan.lengths, mixed.plan.quotas, p.seed, rows)
+    looks = MixedLooks(mixed, kept)
+    train(
+        LearningModel(model, p.size),
+        FirstLoss(model, sets, p),
+        lambda start, stop: loader(looks, start, stop),
+        first_training_groups(model, p.steps, p.learning_rate, p.warm_up),
+        Optimisation(
+            p.steps,
+            decoupled_weight_decay(p.steps, p.learning_rate),
+            p.betas,
+            clip=p.clip,
+            seed=p.seed,
+            channels_last=True,
+        ),
+        folder / "checkpoint",
+        pose_prediction(p.seed, p.weak_perspective_steps),
+        [Progress(folder.name), FreezeBatchNorm(p.inference_steps)],
+    )
+    save_pose_model(folder, model, sets.skeleton, {})
+    return sum(map(len, rows))
+
+
+def parameters(arguments, seed):
+    "Those of the profile, with the encoder frozen as a whole, as by default."
+    params = read_yaml(Path("params.yaml").read_text(encoding="utf-8"), "params.yaml")
+    values = values_of_blocks(*(block_of(params, name, "params.yaml") for name in ("base", "batches", "train")))
+    values |= {"steps": arguments.steps, "seed": seed, "trunk": None, "workers": 0}
+    values["backbone"] = values["backbone"] | {"frozen": ENCODER_STRIDE}
+    return parameters_from(FirstTraining, values)
+
+
+def measured(folder, artifacts, count):
+    "{part: {MPJPE, PA}} of the model in `folder`."
+    ours = {"ours": Ours(folder, ONE_LOOK)}
+    tables = {part: compare(ours, scenes(artifacts / place, count))[0] for part, place in PARTS.items()}
+    return {part: table.loc["ours", ["MPJPE", "PA"]].to_dict() for part, table in tables.items()}
+
+
+def draw(rows, file):
+    "Errors over the number of pictures, a line a part; dots: seeds."
+    table = pd.DataFrame(
+        [{"pictures": r["pictures"], "part": part} | e for r in rows for part, e in r["errors"].items()]
+    )
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for axis, measure, name in zip(axes, ("MPJPE", "PA"), ("MPJPE", "PA-MPJPE")):
+        for (part, found), colour in zip(table.groupby("part", sort=False), ("C3", "C0", "C2")):
+            means = found.groupby("pictures")[measure].mean()
+            axis.plot(means.index, means, color=colour, label="recording (real)" if part == "recording" else part)
+            axis.plot(found["pictures"], found[measure], ".", color=colour)
+        axis.set(xscale="log", xlabel="rendered pictures", ylabel=f"{name}, mm", xticks=sorted(set(table["pictures"])))
+        axis.xaxis.set_major_formatter(ScalarFormatter())
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    figure.savefig(file, dpi=110)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--pictures", type=int, default=75, help="of each test")
+    parser.add_argument("--artifacts", type=Path, default=Path("artifacts"))
+    parser.add_argument(
+        "--work", type=Path, default=Path(".checkpoints/pictures"), help="models; a stopped run goes on"
+    )
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--figure", type=Path)
+    arguments = parser.parse_args()
+    p = parameters(arguments, arguments.seeds[0])
+    sets, kept, rows = open_training_sets(arguments.artifacts / "prepared", p.quotas), None, []
+    for seed in arguments.seeds:
+        for share in SHARES:
+            folder = arguments.work / f"{arguments.steps}-{seed}-{share:g}"
+            done = folder / "measured.json"
+            if not done.exists():
+                kept = kept or all_looks(sets, p)
+                count = trained(sets, kept, parameters(arguments, seed), share, folder)
+                found = {
+                    "seed": seed,
+                    "pictures": count,
+                    "errors": measured(folder, arguments.artifacts, arguments.pictures),
+                }
+                done.write_text(json.dumps(found))
+            rows.append(json.loads(done.read_text()))
+            print(rows[-1], flush=True)
+    if arguments.json:
+        facts = {"steps": arguments.steps, "machine": machine(), "trainings": rows}
+        arguments.json.write_text(json.dumps(facts, indent=1) + "\n")
+    if arguments.figure:
+        draw(rows, arguments.figure)
+
+
+if __name__ == "__main__":
+    main()
