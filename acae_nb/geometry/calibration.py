@@ -7,7 +7,7 @@ __all__ = ['QUALISYS_LENS', 'OPENCV_NAMES', 'COLMAP_MODELS', 'OPENCV_ENDINGS', '
            'EXIF_FILM_FOCAL', 'EXIF_WIDTH', 'EXIF_HEIGHT', 'CalibratedView', 'text_of', 'numbers', 'in_a_row',
            'picture_size', 'named', 'lens_coefficients', 'rotation_matrix', 'placed_camera', 'upright_together',
            'read_pose2sim', 'read_qualisys', 'stored_matrix', 'storage_numbers', 'storage_fields', 'read_opencv',
-           'colmap_lenses', 'read_colmap', 'is_opencv_xml', 'read_calibration', 'view_of', 'tag_number',
+           'check_points', 'colmap_lenses', 'read_colmap', 'is_opencv_xml', 'read_calibration', 'view_of', 'tag_number',
            'exif_field_of_view']
 
 # %% ../../nbs/geometry/01_calibration.ipynb #30f3c3eb
@@ -233,7 +233,8 @@ def stored_matrix(node: "cv2.FileNode") -> np.ndarray | str:
     writes beyond its memory.)"""
     rows, cols, sizes, data = (storage_numbers(node.getNode(name)) for name in ("rows", "cols", "sizes", "data"))
     sizes, values = [rows, cols] if sizes is None else in_a_row(sizes), in_a_row(data)
-    if not all(isinstance(value, float) for value in (*sizes, *values)) or np.prod(sizes) != len(values):
+    numeric = all(isinstance(value, float) for value in (*sizes, *values))
+    if not numeric or any(size < 1 or size % 1 for size in sizes) or np.prod(sizes) != len(values):
         return f"a matrix of {' x '.join(map(str, sizes))} with {len(values)} values"
     return np.array(values).reshape([int(size) for size in sizes])
 
@@ -284,6 +285,20 @@ def read_opencv(path: str | Path, unit_mm: float = 1.0) -> CalibratedView:
     sides = [fields["image_width"], fields["image_height"]]
     return CalibratedView(camera, picture_size(sides, f"{path}: fields image_width, image_height"))
 
+# %% ../../nbs/geometry/01_calibration.ipynb #7c1e9d02
+def check_points(line: str, where: str) -> None:
+    "ValueError where a line has not the points of the picture in the line above: three numbers each, or nothing."
+    words = line.split()
+    try:
+        values = [float(word) for word in words]
+    except ValueError:
+        values = [0.0]
+    if len(values) % 3:
+        raise ValueError(
+            f"{where}: expected the points of the picture above, three numbers each, or an empty line, found "
+            f"{line[:60]!r}"
+        )
+
 # %% ../../nbs/geometry/01_calibration.ipynb #1e69bb8f
 COLMAP_MODELS = {  # name: which parameters are (fx, fy, cx, cy), and how many of a lens in OpenCV's order follow
     "SIMPLE_PINHOLE": ((0, 0, 1, 2), 0),
@@ -306,6 +321,8 @@ def colmap_lenses(path: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray, t
         if model not in COLMAP_MODELS:
             raise ValueError(f"{where}: field MODEL: expected one of {', '.join(COLMAP_MODELS)}, found {model}")
         places, count = COLMAP_MODELS[model]
+        if words[0] in lenses:
+            raise ValueError(f"{where}: field CAMERA_ID: expected every number once, found {words[0]} again")
         values = numbers(words[2:], (2 + max(places) + 1 + count,), f"{where}: fields WIDTH, HEIGHT, PARAMS[]")
         fx, fy, cx, cy = values[2:][list(places)]
         lens = np.zeros(8 if count > 4 else 4)
@@ -321,7 +338,9 @@ def read_colmap(folder: str | Path, unit_mm: float = 1000.0) -> dict[str, Calibr
     lenses, path = colmap_lenses(Path(folder) / "cameras.txt"), Path(folder) / "images.txt"
     lines = [(k, line) for k, line in enumerate(text_of(path).splitlines(), 1) if not line.startswith("#")]
     views = {}
-    for number, line in lines[::2]:  # each second line, which may be empty, has the points of a picture
+    for number, line in lines[1::2]:
+        check_points(line, f"{path}: line {number}")
+    for number, line in lines[::2]:
         if not line.strip():
             continue
         where, words = f"{path}: line {number}", line.split(maxsplit=9)
@@ -377,7 +396,10 @@ def read_calibration(path: str | Path, unit_mm: float | None = None) -> dict[str
             f"{path}: expected a calibration of Pose2Sim (.toml), Qualisys (.qca.txt, .xml), OpenCV "
             f"({' '.join(OPENCV_ENDINGS)} .xml) or COLMAP (folder with cameras.txt), found none of these"
         )
-    return upright_together({file.stem: read_opencv(file, **unit) for file in files}, path)
+    views = {}
+    for file in files:
+        views[named(views, file.stem, f"{file}: name of the file")] = read_opencv(file, **unit)
+    return upright_together(views, path)
 
 
 def view_of(views: Mapping[str, CalibratedView], name: str) -> CalibratedView:

@@ -292,6 +292,35 @@ def test_one_camera_twice_is_refused(tmp_path):
         read_calibration(images)
 
 
+def test_two_files_or_lines_of_one_camera_are_refused(tmp_path):
+    for ending in ("yml", "json"):
+        write_storage(tmp_path / f"a.{ending}", **opencv_fields("cam_a"))
+    with pytest.raises(ValueError, match=r"a.yml: name of the file: .* its own, found 'a'"):
+        read_calibration(tmp_path)
+    cameras = write_colmap(tmp_path / "m") / "cameras.txt"
+    cameras.write_text(cameras.read_text() + cameras.read_text().splitlines()[1] + "\n")
+    with pytest.raises(ValueError, match=r"cameras.txt: line 3: field CAMERA_ID: .* once, found 7 again"):
+        read_calibration(tmp_path / "m")
+
+
+def test_pictures_without_their_line_of_points_are_not_taken_for_points(tmp_path):
+    images = write_colmap(tmp_path / "m") / "images.txt"
+    lines = images.read_text().splitlines()
+    images.write_text("\n".join([lines[0], lines[1], lines[3]]) + "\n")
+    with pytest.raises(ValueError, match=r"images.txt: line 3: expected the points of the picture above"):
+        read_calibration(images)
+
+
+@pytest.mark.parametrize("size", [(-3, -3), (2.5, 3.6), (0, 9)])
+def test_a_matrix_of_an_impossible_size_is_named(tmp_path, size):
+    path = write_storage(tmp_path / "a.yml", **opencv_fields("cam_a"))
+    text = path.read_text()
+    assert "rows: 3\n   cols: 3" in text
+    path.write_text(text.replace("rows: 3\n   cols: 3", f"rows: {size[0]}\n   cols: {size[1]}", 1))
+    with pytest.raises(ValueError, match=r"a.yml: field camera_matrix: expected 3 x 3 .* with 9 values"):
+        read_calibration(path)
+
+
 def test_cameras_of_opposite_ways_up_have_no_up_together(tmp_path):
     for name, turn in (("a", np.eye(3)), ("b", np.diag([1.0, -1, -1]))):
         write_storage(tmp_path / f"{name}.yml", **opencv_fields("cam_a") | {"R": turn})
