@@ -11,7 +11,7 @@ __all__ = ['FARTHEST', 'AGREEMENT', 'sightings_of', 'size_px', 'mismatch', 'matc
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -236,7 +236,11 @@ def write_triangulated(
     moments = triangulate_pictures(shots, views, estimator, skeleton, starts, every, sources[0].times)
     options = {"frame": "world", "rate": every, "times": times}
     with stopping_gently() as asked:
-        results = outcome.follow(moments, asked, add)
+        first = next(moments, None)
+        if first is None:
+            counts = ", ".join(f"{recording.name} {start}" for recording, start in zip(recordings, starts))
+            raise ValueError(f"skip: expected recordings that go on together behind what is skipped ({counts}), found none")
+        results = outcome.follow(chain([first], moments), asked, add)
         write(results, output, **arguments_for(write, options))
     if page is not None and any(map(len, shown)):
         write_page(shown, page, **options)

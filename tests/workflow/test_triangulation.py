@@ -320,6 +320,11 @@ WRONG_CALLS = {  # what is changed -> what is said
     "one recording": (lambda r: r[:1], (), "same cameras, two or more"),
     "a skip of nothing": (lambda r: r[:2], ("--skip", "cam9", 3), "skip: no recording 'cam9'"),
     "a negative skip": (lambda r: r[:2], ("--skip", "cam1", -3), "expected a number of pictures, found -3"),
+    "a skip beyond the end": (
+        lambda r: r[:2],
+        ("--skip", "cam1", 6),
+        "behind what is skipped (cam0 0, cam1 6), found none",
+    ),
     "an ending": (lambda r: r[:2], ("-o", "x.docx"), "expected an ending"),
     "pictures of another shape": (
         lambda r: r[:2],
