@@ -7,17 +7,20 @@ pictures in one run; and the detectors beside each other on the people of hand-c
         [--only detectors|poses|kept] [--without-ours]
 
 Poses: the rendered tests (reference: the truth) and the recording (reference: triangulated from MediaPipe's own
-landmarks, which favours MediaPipe). 12 limb joints (of ours those of cmu_panoptic_19), the hips' middle at the origin,
-axes of the view: the camera turned by the shortest way to look at the reference's hips, for MediaPipe's network does
-not know where in the picture its crop lies. Ours is given the camera. mm: MPJPE; scaled (best scale); PA-MPJPE; bones
-(mean error of the length of upper arms, forearms, thighs and shins); each over the pictures in which all found the
-person. bone_sum: the sum of these lengths, % of the true sum. found: pictures in which the detector found the person
-(IoU of at least 0.3 with the box of the joints). cpu_ms: of a picture, detection and pose, one thread (full is run by
-LiteRT, heavy by torch). mean pose: what a model scores that always answers the mean of these pictures' true poses.
-Ratios: the first method over each other one, with 95 % intervals from pictures drawn anew by subject (by moment, where
-there is one subject, and in the kept recording). jitter: mean and median length of the limbs' second difference in the
-single athlete's videos, mm a frame squared, of the best-scored person, each frame seen anew (no tracking); what moves
-well has some too, and one exchange of left and right outweighs a mean.
+landmarks, which favours MediaPipe). 12 limb joints, the hips' middle at the origin. Ours answers in the skeleton that
+the reference is in (`ours`: cmu_panoptic_19 in the rendered tests, mediapipe_33 in what is triangulated from MediaPipe,
+coco_17 from MoveNet), and, where that is another, in cmu_panoptic_19 too (`ours, cmu_panoptic_19`): hips and shoulders
+of two skeletons are not the same points. MediaPipe has one skeleton. Axes of the view: the camera turned by the
+shortest way to look at the reference's hips, for MediaPipe's network does not know where in the picture its crop lies.
+Ours is given the camera. mm: MPJPE; scaled (best scale); PA-MPJPE; bones (mean error of the length of upper arms,
+forearms, thighs and shins); each over the pictures in which all found the person. bone_sum: the sum of these lengths, %
+of the true sum. found: pictures in which the detector found the person (IoU of at least 0.3 with the box of the
+joints). cpu_ms: of a picture, detection and pose, one thread (full is run by LiteRT, heavy by torch). mean pose: what a
+model scores that always answers the mean of these pictures' true poses. Ratios: ours over each other method, with 95 %
+intervals from pictures drawn anew by subject (by moment, where there is one subject, and in the kept recording).
+jitter: mean and median length of the limbs' second difference in the single athlete's videos, mm a frame squared, of
+the best-scored person, each frame seen anew (no tracking); what moves well has some too, and one exchange of left and
+right outweighs a mean.
 
 Kept: the recording of two people, on which no model is chosen; it is measured once, at the end, with --only kept. Its
 references are triangulated from MediaPipe full's landmarks (`kept, mediapipe`), which favours MediaPipe, and from
@@ -68,6 +71,7 @@ class Scene(NamedTuple):
     limbs: np.ndarray  # [12, 3] mm, camera's frame; NaN: not known
     box: np.ndarray  # left, top, width, height px
     group: str  # what is drawn together when intervals are made
+    form: str = FORMAT  # the skeleton that the limbs are of
 
 
 class Answer(NamedTuple):
@@ -140,25 +144,22 @@ def turned_back(world, points):
 
 
 class Ours:
-    "A pose model of ours behind MoveNet multipose."
+    "A pose model of ours behind MoveNet multipose, in the skeleton `form`; None: in that of each scene's reference."
 
-    def __init__(self, folder, looks):
+    def __init__(self, folder, looks, form=None):
         self.estimator = PoseEstimator.load(folder, looks=looks, device="cpu")
-        self.detector = MultiPose()
-        _, skeleton = self.estimator.joints_of(FORMAT)
-        self.rows = [skeleton.index(joint) for joint in LIMBS]
+        self.detector, self.form = MultiPose(), form
 
-    def people(self, image, camera):
-        "(box, limbs [12, 3] mm, axes of the view), best first."
+    def people(self, image, camera, form=FORMAT):
+        "(box, limbs [12, 3] mm, camera's frame), best first."
         boxes = self.detector(image).boxes
         if len(boxes):
-            poses = self.estimator.estimate(image, boxes, camera, FORMAT)
-            for box, joints in zip(boxes, poses.joints3d):
-                limbs = joints[self.rows]
-                yield box, limbs
+            poses = self.estimator.estimate(image, boxes, camera, form)
+            rows = [poses.skeleton.index(joint) for joint in LIMBS]
+            yield from zip(boxes, poses.joints3d[:, rows])
 
     def __call__(self, scene):
-        limbs = nearest(self.people(scene.image, scene.camera), scene.box)
+        limbs = nearest(self.people(scene.image, scene.camera, self.form or scene.form), scene.box)
         return None if limbs is None else in_view(limbs, scene.limbs[HIPS].mean(0))
 
 
@@ -181,11 +182,12 @@ def scenes(folder, count):
     for k in np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)):
         row, camera = int(rows[k]), table.camera(int(rows[k]))
         limbs = (world[row] - camera.position) @ camera.rotation.T
-        yield Scene(table.image(row), camera, limbs, box_around(camera.project(world[row])), str(groups[row]))
+        yield Scene(table.image(row), camera, limbs, box_around(camera.project(world[row])), str(groups[row]), form)
 
 
 def kept_scenes(data, reference):
     "The kept recording's pictures of both people, where the reference knows the hips and LEAST_KNOWN limbs or more."
+    form = {"mediapipe": "mediapipe_33", "movenet": "coco_17"}[reference]
     joints, frames = stored_reference(reference)
     known = np.isfinite(joints).all(-1)
     enough = known[..., HIPS].all(-1) & (known.sum(-1) >= LEAST_KNOWN)
@@ -194,7 +196,7 @@ def kept_scenes(data, reference):
             boxes = kept_pictures()[name, frames[k]]["main"]
             for person in np.flatnonzero(enough[:, k]):
                 limbs = camera.to_camera(joints[person, k])
-                yield Scene(image, camera, limbs, np.array(boxes[person], float), str(frames[k]))
+                yield Scene(image, camera, limbs, np.array(boxes[person], float), str(frames[k]), form)
 
 
 def timed(call, *arguments):
@@ -232,7 +234,7 @@ def ratio_interval(ours, theirs, groups, draws=1000, seed=0):
 
 
 def compare(methods, pictures):
-    "(table of errors, a row a method; ratios of the first method to each other one) on scenes, read one by one."
+    "(table of errors, a row a method; ratios of ours, else of the first, to the others) on scenes, read one by one."
     answers, true, groups = {name: [] for name in methods}, [], []
     for scene in pictures:
         true.append(in_view(scene.limbs, scene.limbs[HIPS].mean(0)))
@@ -249,13 +251,14 @@ def compare(methods, pictures):
     table["pictures"], table["in_common"] = len(true), len(common)
     table["cpu_ms"] = [np.median([answer.cpu_ms for answer in said]) for said in answers.values()]
     table.loc[MEAN_POSE] = errors(np.broadcast_to(np.nanmean(reference, 0), reference.shape), reference).mean()
-    first, *others = methods
+    ahead = [name for name in methods if name.startswith("ours")] or list(methods)[:1]
     ratios = {
-        f"{first} / {other}": {
-            measure: ratio_interval(by_method[first][measure], by_method[other][measure], groups)
-            for measure in MEASURES
+        f"{one} / {other}": {
+            measure: ratio_interval(by_method[one][measure], by_method[other][measure], groups) for measure in MEASURES
         }
-        for other in others
+        for one in ahead
+        for other in methods
+        if other not in ahead
     }
     return table, ratios
 
@@ -322,10 +325,12 @@ def print_ratios(ratios):
         print(f"  {pair}: {', '.join(texts)}", flush=True)
 
 
-def methods_of(arguments):
-    "Name -> method, in the order of the tables."
+def methods_of(arguments, of_other_skeletons=False):
+    "Name -> method, in the order of the tables; for references of other skeletons ours is there in FORMAT too."
     looks = {"one": ONE_LOOK, "mirror": WITH_MIRROR}[arguments.looks]
     methods = {} if arguments.without_ours else {"ours": Ours(arguments.model, looks)}
+    if of_other_skeletons and methods:
+        methods[f"ours, {FORMAT}"] = Ours(arguments.model, looks, FORMAT)
     for entry in arguments.landmarks:
         name, path = entry.split("=", 1)
         methods[f"mediapipe {name}"] = MediaPipe(arguments.data / "blazepose", path)
@@ -347,11 +352,12 @@ def compare_parts(methods, parts):
 def compare_poses(arguments):
     "Rendered tests and the recording, and the jitter."
     methods = methods_of(arguments)
-    parts = {
+    rendered = {
         part: scenes(arguments.artifacts / part, arguments.pictures)
-        for part in ("people/test_indoor", "people/test_outdoor", "recording")
+        for part in ("people/test_indoor", "people/test_outdoor")
     }
-    sources = compare_parts(methods, parts)
+    recording = {"recording": scenes(arguments.artifacts / "recording", arguments.pictures)}
+    sources = compare_parts(methods, rendered) | compare_parts(methods_of(arguments, True), recording)
     shaking = jitter(methods, arguments.data, arguments.frames)
     print(f"jitter, mm a frame squared\n{pd.DataFrame(shaking).T.round(1).to_string()}")
     return {"poses": sources, "jitter": shaking}
@@ -360,7 +366,7 @@ def compare_poses(arguments):
 def compare_kept(arguments):
     "The kept recording, with each of its references."
     parts = {f"kept, {name}": kept_scenes(arguments.data, name) for name in REFERENCES}
-    return {"kept": compare_parts(methods_of(arguments), parts)}
+    return {"kept": compare_parts(methods_of(arguments, True), parts)}
 
 
 def main():

@@ -86,6 +86,23 @@ def test_the_mean_pose_stands_beside_the_methods():
     assert table.loc[peers.MEAN_POSE, "bone_sum"] < 90
 
 
+@pytest.mark.parametrize("asked, answered", [(None, "mediapipe_33"), ("cmu_panoptic_19", "cmu_panoptic_19")])
+def test_ours_answers_in_the_skeleton_of_the_reference_unless_told(asked, answered):
+    forms, limbs = [], random_limbs(1)[0] + [0, 0, 3000]
+
+    def estimate(image, boxes, camera, form):
+        forms.append(form)
+        return SimpleNamespace(skeleton=SimpleNamespace(index=peers.LIMBS.index), joints3d=limbs[None])
+
+    ours = peers.Ours.__new__(peers.Ours)
+    ours.form, ours.estimator = asked, SimpleNamespace(estimate=estimate)
+    box = np.array([0.0, 0, 10, 10])
+    ours.detector = lambda image: SimpleNamespace(boxes=box[None])
+    found = ours(peers.Scene(None, None, limbs, box, "a", "mediapipe_33"))
+    assert forms == [answered]
+    np.testing.assert_allclose(found, peers.in_view(limbs, limbs[peers.HIPS].mean(0)))
+
+
 def test_bones_join_limbs_of_one_side():
     names = {(peers.LIMBS[a], peers.LIMBS[b]) for a, b in peers.BONES}
     chains = [("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle")]
