@@ -53,7 +53,7 @@ from acae_nb.inference.pictures import (
 )
 from .pose_results import Poses
 from .publishing import packaged_model
-from .smoothing import people_with_constant_bones, smoothed_people
+from .smoothing import SLOWEST, people_with_constant_bones, smoothed_people
 from .tracks import follow
 from ..reporting.plots import edge_sides, format_colours, side_colours
 from ..skeletons.joints import Skeleton
@@ -445,10 +445,10 @@ def smoothing_of(
             "smooth, constant bones: expected a video, or a folder of pictures that follow each other, with --rate HZ "
             "(nobody is followed otherwise)"
         )
-    if cutoff_hz is not None and not 0 < cutoff_hz < source.rate / 2:
+    if cutoff_hz is not None and not SLOWEST * source.rate <= cutoff_hz < source.rate / 2:
         raise ValueError(
-            f"--smooth: expected a frequency above 0 and below {source.rate / 2:g} Hz, half of the {source.rate:g} "
-            f"pictures a second (nothing faster can be seen in them), found {cutoff_hz:g} Hz"
+            f"--smooth: expected a frequency from {SLOWEST * source.rate:g} to below {source.rate / 2:g} Hz, half of "
+            f"the {source.rate:g} pictures a second (nothing faster can be seen in them), found {cutoff_hz:g} Hz"
         )
 
     def change(results):

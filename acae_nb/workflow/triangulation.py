@@ -239,7 +239,9 @@ def write_triangulated(
         first = next(moments, None)
         if first is None:
             counts = ", ".join(f"{recording.name} {start}" for recording, start in zip(recordings, starts))
-            raise ValueError(f"skip: expected recordings that go on together behind what is skipped ({counts}), found none")
+            raise ValueError(
+                f"skip: expected recordings that go on together behind what is skipped ({counts}), found none"
+            )
         results = outcome.follow(chain([first], moments), asked, add)
         write(results, output, **arguments_for(write, options))
     if page is not None and any(map(len, shown)):

@@ -344,7 +344,7 @@ def test_poses_of_a_video(capsys, tmp_path, image, options):
 @pytest.mark.parametrize(
     "rate, cutoff, words",
     [
-        ((), 12.5, "--smooth: expected a frequency above 0 and below 12.5 Hz, half of the 25 pictures a second"),
+        ((), 12.5, "--smooth: expected a frequency from 0.025 to below 12.5 Hz, half of the 25 pictures a second"),
         ((), 60, "found 60 Hz"),
         ((), -1, "found -1 Hz"),
         ((), "nan", "found nan Hz"),
