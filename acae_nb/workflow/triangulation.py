@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FARTHEST', 'AGREEMENT', 'sightings_of', 'size_px', 'mismatch', 'match_people', 'joints_between', 'triangulated',
-           'triangulate_pictures', 'views_of', 'pictures_to_skip', 'common_rate', 'whole_recording',
+           'triangulate_pictures', 'in_step', 'views_of', 'pictures_to_skip', 'common_rate', 'whole_recording',
            'write_triangulated']
 
 # %% ../../nbs/workflow/08_triangulation.ipynb #4b5c7e50
@@ -157,6 +157,23 @@ def triangulate_pictures(
     together = (triangulated(poses) for poses in zip(*[stream] * len(views)))
     return follow(replace(poses, frame=k, time_s=seconds(k)) for k, poses in enumerate(together))
 
+# %% ../../nbs/workflow/08_triangulation.ipynb #2e9f41ab
+def in_step(
+    moments: Iterable[Poses], recordings: Sequence[Path], sources: Sequence[Source], starts: Sequence[int]
+) -> Iterator[Poses]:
+    """The moments, as long as the recordings' pictures follow each other alike. ValueError where one waits half a
+    picture longer than another: it has lost one (a damaged packet of a video), and what follows is of other moments."""
+    timed = [(r, s, start) for r, s, start in zip(recordings, sources, starts) if s.times is not None]
+    for k, poses in enumerate(moments):
+        steps = [s.times[start + k] - s.times[start + k - 1] for _, s, start in timed] if k else []
+        if steps and max(steps) - min(steps) > 0.5 / sources[0].rate:
+            recording, _, start = timed[int(np.argmax(steps))]
+            raise ValueError(
+                f"{recording}: expected pictures as far apart as in the other recordings, found {max(steps):.3f} s "
+                f"before picture {start + k}, where another has {min(steps):.3f} s: one is missing"
+            )
+        yield poses
+
 # %% ../../nbs/workflow/08_triangulation.ipynb #bf95aad3
 def views_of(calibration: Mapping[str, CalibratedView], recordings: Sequence[Path]) -> list[CalibratedView]:
     "The calibrated camera of each recording, by its name. KeyError for a name that is none; ValueError for one twice."
@@ -234,6 +251,7 @@ def write_triangulated(
 
     every = common_rate(sources)
     moments = triangulate_pictures(shots, views, estimator, skeleton, starts, every, sources[0].times)
+    moments = in_step(moments, recordings, sources, starts)
     options = {"frame": "world", "rate": every, "times": times}
     with stopping_gently() as asked:
         first = next(moments, None)

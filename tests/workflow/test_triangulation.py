@@ -22,7 +22,7 @@ from acae_nb.inference.pose_results import Poses
 from acae_nb.inference.predictions import source_of
 from acae_nb.skeletons.joints import load_skeleton
 from acae_nb.workflow.cli import main
-from acae_nb.workflow.triangulation import match_people, triangulate_pictures, triangulated, whole_recording
+from acae_nb.workflow.triangulation import in_step, match_people, triangulate_pictures, triangulated, whole_recording
 
 REPO = Path(__file__).resolve().parents[2]
 SKELETON = load_skeleton("h36m_17")
@@ -312,6 +312,18 @@ def test_a_world_whose_up_is_not_z_is_warned_of(capsys, tmp_path, recordings, co
     assert "y will be up where z is in the calibration's world, whose up is (" in err
     _, _, err = command(capsys, recordings, "-o", tmp_path / "p.trc")
     assert not err
+
+
+def test_a_recording_that_loses_a_picture_ends_the_triangulation():
+    steady, jittery = np.arange(8) / 30, np.arange(8) / 30 + np.array([0, 3, -3, 2, 0, -2, 3, 0]) / 1000
+    lost = np.delete(np.arange(9), 5) / 30
+    sources = [SimpleNamespace(times=times, rate=30.0) for times in (steady, jittery, None, lost)]
+    recordings = [Path(name) for name in ("cam0", "cam1", "folder", "cam2")]
+    assert list(in_step(iter(range(6)), recordings[:3], sources[:3], [0, 2, 0])) == list(range(6))
+    together = in_step(iter(range(8)), recordings, sources, [0, 0, 0, 1])
+    assert [next(together) for _ in range(4)] == list(range(4))
+    with pytest.raises(ValueError, match=r"cam2: .* found 0.067 s before picture 5, where another has 0.03"):
+        next(together)
 
 
 WRONG_CALLS = {  # what is changed -> what is said
