@@ -254,7 +254,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m acae_nb.inference.publishing", description=main.__doc__)
     parser.add_argument("folder", help="such as artifacts/published/consistency")
     target = Path(str(files("acae_nb").joinpath("data/model")))
-    print(pack_model(parser.parse_args(arguments).folder, target))
+    folder = parser.parse_args(arguments).folder
+    card = pack_model(folder, target) / "README.md"
+    if card.is_file():
+        text = card.read_text(encoding="utf-8")
+        write_whole(card, text.replace(f'PoseEstimator.load("{folder}")', "PoseEstimator.load()"))
+    print(target)
 
 
 if __name__ == "__main__" and "__file__" in globals():

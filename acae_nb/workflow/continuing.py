@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "data": "artifacts/prepared",
             "start": asked.start,
             "out": asked.out,
-            "log": "results/finetune/continued.csv",
+            "log": "results/continued.csv",
             **values_of_blocks(*blocks),
         },
         torch.cuda.device_count() or blocks[1]["cpu_processes"],

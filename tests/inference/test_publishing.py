@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from acae_nb.inference import publishing
 from acae_nb.inference.estimator import PoseEstimator
 from acae_nb.inference.publishing import model_card, pack_model
 from acae_nb.models.backbones import tiny_backbone
@@ -45,6 +46,14 @@ def test_the_card_of_a_packed_model_tells_of_its_own_weights(trained, tmp_path):
     assert info["weights_sha256"][:16] in card
     assert f"{(packed / 'model.safetensors').stat().st_size / 1e6:.1f} MB" in card
     assert json.loads((trained / "model.json").read_text("utf-8"))["weights_sha256"][:16] not in card
+
+
+def test_the_packages_own_card_loads_it_without_a_folder(trained, tmp_path, monkeypatch):
+    model_card(trained, {"made up": {"MPJPE": 1.0}})
+    monkeypatch.setattr(publishing, "files", lambda package: tmp_path / package)
+    publishing.main([str(trained)])
+    card = (tmp_path / "acae_nb/data/model/README.md").read_text(encoding="utf-8")
+    assert "PoseEstimator.load()" in card and str(trained) not in card
 
 
 @pytest.mark.parametrize("missing", ["model.json", "model.safetensors"])

@@ -53,7 +53,7 @@ def test_the_command_takes_its_values_from_the_blocks_of_fine_tuning(project):
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     continuing.main(["start", "on"])
     assert load_pose_model("on")[2]["params"]["steps"] == 3
-    assert len((project / "results/finetune/continued.csv").read_text().splitlines()) == 4
+    assert len((project / "results/continued.csv").read_text().splitlines()) == 4
 
 
 def test_a_start_without_its_autoencoder_is_named(project):
