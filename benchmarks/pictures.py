@@ -110,7 +110,7 @@ def trained(sets, kept, p, share, folder):
         pose_prediction(p.seed, p.weak_perspective_steps),
         [Progress(folder.name), FreezeBatchNorm(p.inference_steps)],
     )
-    save_pose_model(folder, model, sets.skeleton, {})
+    save_pose_model(folder, model, sets.skeleton, {"size": p.size})
     return sum(map(len, rows))
 
 

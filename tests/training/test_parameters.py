@@ -33,7 +33,9 @@ def test_warm_ups_belong_to_the_first_training(path):  # A7
     blocks = read(path)
     assert not {*WARM_UPS} & {*blocks.get("batches", {})}
     tuning = read(PARAMS)["finetune"] | blocks.get("finetune", {})
-    assert [tuning[name] for name in WARM_UPS] == [0, 0, 0]
+    if path.stem == "continued":  # at the rates of a first training, to which it rises: Adam knows nothing yet
+        assert tuning.pop("warm_up") < 0.05 * tuning["steps"]
+    assert not any(tuning.get(name, 0) for name in WARM_UPS)
 
 
 REFUSED = {  # values -> what the message says  (C10)
