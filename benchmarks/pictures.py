@@ -22,6 +22,7 @@ from matplotlib.ticker import NullLocator, ScalarFormatter
 from peers import Ours, compare, machine, scenes
 from tqdm.auto import tqdm
 
+from acae_nb.basics.processes import usable_cores
 from acae_nb.examples.mixing import BatchPlan, loader
 from acae_nb.examples.picture_folders import augmentation_from
 from acae_nb.inference.person_crops import ONE_LOOK
@@ -161,6 +162,7 @@ def main():
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
     arguments = parser.parse_args()
+    torch.set_num_threads(usable_cores())
     p = parameters(arguments, arguments.seeds[0])
     sets, kept, rows = open_training_sets(arguments.artifacts / "prepared", p.quotas), None, []
     for seed in arguments.seeds:
