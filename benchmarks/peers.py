@@ -56,6 +56,7 @@ from acae_nb.people.blazepose import BlazePose, Network, box_around, landmark_sk
 HIPS = [LIMBS.index("left_hip"), LIMBS.index("right_hip")]
 BONES = np.array([(k, k + 2) for k in (0, 1, 2, 3, 6, 7, 8, 9)])  # shoulder-elbow-wrist and hip-knee-ankle, both sides
 FORMAT = "cmu_panoptic_19"
+IN_FORMAT = f"ours, {FORMAT}"  # of a method
 MEASURES = ("MPJPE", "scaled", "PA", "bones")  # errors, mm, of which ratios are taken
 MEAN_POSE = "mean pose"
 LEAST_IOU = 0.3
@@ -325,12 +326,12 @@ def print_ratios(ratios):
         print(f"  {pair}: {', '.join(texts)}", flush=True)
 
 
-def methods_of(arguments, of_other_skeletons=False):
-    "Name -> method, in the order of the tables; for references of other skeletons ours is there in FORMAT too."
+def methods_of(arguments):
+    "Name -> method, in the order of the tables."
     looks = {"one": ONE_LOOK, "mirror": WITH_MIRROR}[arguments.looks]
-    methods = {} if arguments.without_ours else {"ours": Ours(arguments.model, looks)}
-    if of_other_skeletons and methods:
-        methods[f"ours, {FORMAT}"] = Ours(arguments.model, looks, FORMAT)
+    methods = {}
+    if not arguments.without_ours:
+        methods = {"ours": Ours(arguments.model, looks), IN_FORMAT: Ours(arguments.model, looks, FORMAT)}
     for entry in arguments.landmarks:
         name, path = entry.split("=", 1)
         methods[f"mediapipe {name}"] = MediaPipe(arguments.data / "blazepose", path)
@@ -352,13 +353,14 @@ def compare_parts(methods, parts):
 def compare_poses(arguments):
     "Rendered tests and the recording, and the jitter."
     methods = methods_of(arguments)
+    of_format = {name: method for name, method in methods.items() if name != IN_FORMAT}  # where "ours" says the same
     rendered = {
         part: scenes(arguments.artifacts / part, arguments.pictures)
         for part in ("people/test_indoor", "people/test_outdoor")
     }
     recording = {"recording": scenes(arguments.artifacts / "recording", arguments.pictures)}
-    sources = compare_parts(methods, rendered) | compare_parts(methods_of(arguments, True), recording)
-    shaking = jitter(methods, arguments.data, arguments.frames)
+    sources = compare_parts(of_format, rendered) | compare_parts(methods, recording)
+    shaking = jitter(of_format, arguments.data, arguments.frames)
     print(f"jitter, mm a frame squared\n{pd.DataFrame(shaking).T.round(1).to_string()}")
     return {"poses": sources, "jitter": shaking}
 
@@ -366,7 +368,7 @@ def compare_poses(arguments):
 def compare_kept(arguments):
     "The kept recording, with each of its references."
     parts = {f"kept, {name}": kept_scenes(arguments.data, name) for name in REFERENCES}
-    return {"kept": compare_parts(methods_of(arguments, True), parts)}
+    return {"kept": compare_parts(methods_of(arguments), parts)}
 
 
 def main():

@@ -22,17 +22,23 @@ from matplotlib.ticker import NullLocator, ScalarFormatter
 from peers import Ours, compare, machine, scenes
 from tqdm.auto import tqdm
 
-from acae_nb.basics.processes import usable_cores
 from acae_nb.examples.mixing import BatchPlan, loader
 from acae_nb.examples.picture_folders import augmentation_from
 from acae_nb.inference.person_crops import ONE_LOOK
 from acae_nb.models.pose_model import save_pose_model
 from acae_nb.training.callbacks import FreezeBatchNorm, Progress
 from acae_nb.training.features import LearningModel, MixedLooks, TrainingLooks, keep_looks
-from acae_nb.training.loop import Optimisation, first_training_groups, pose_prediction, train
+from acae_nb.training.loop import first_training_groups, pose_prediction, train
 from acae_nb.training.parameters import FirstTraining, parameters_from, values_of_blocks
-from acae_nb.training.recipes import FirstLoss, first_model, make_backbone, mixed_crops, open_training_sets
-from acae_nb.training.schedules import decoupled_weight_decay
+from acae_nb.training.recipes import (
+    FirstLoss,
+    Run,
+    first_model,
+    initialise,
+    make_backbone,
+    mixed_crops,
+    open_training_sets,
+)
 from acae_nb.workflow.parameters import block_of, read_yaml
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -87,7 +93,7 @@ def all_looks(sets, p):
 
 def trained(sets, kept, p, share, folder):
     "Train on a share of the rows of each table; the model goes into `folder`. Gives the number of pictures."
-    torch.manual_seed(p.seed)
+    initialise(p)
     model = first_model("separate", sets.skeleton, p)
     generator = np.random.default_rng(p.seed)
     rows = [np.sort(generator.permutation(len(t))[: max(1, round(share * len(t)))]) for t in sets.tables]
@@ -99,14 +105,7 @@ def trained(sets, kept, p, share, folder):
         FirstLoss(model, sets, p),
         lambda start, stop: loader(looks, start, stop),
         first_training_groups(model, p.steps, p.learning_rate, p.warm_up),
-        Optimisation(
-            p.steps,
-            decoupled_weight_decay(p.steps, p.learning_rate),
-            p.betas,
-            clip=p.clip,
-            seed=p.seed,
-            channels_last=True,
-        ),
+        Run("pictures", folder.name, "separate", p, sets, [], folder, folder / "log.csv").optimisation,
         folder / "checkpoint",
         pose_prediction(p.seed, p.weak_perspective_steps),
         [Progress(folder.name), FreezeBatchNorm(p.inference_steps)],
@@ -162,8 +161,8 @@ def main():
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
     arguments = parser.parse_args()
-    torch.set_num_threads(usable_cores())
     p = parameters(arguments, arguments.seeds[0])
+    initialise(p)
     sets, kept, rows = open_training_sets(arguments.artifacts / "prepared", p.quotas), None, []
     for seed in arguments.seeds:
         for share in SHARES:

@@ -34,8 +34,9 @@ def test_warm_ups_belong_to_the_first_training(path):  # A7
     assert not {*WARM_UPS} & {*blocks.get("batches", {})}
     tuning = read(PARAMS)["finetune"] | blocks.get("finetune", {})
     if path.stem == "continued":  # at the rates of a first training, to which it rises: Adam knows nothing yet
-        assert tuning.pop("warm_up") < 0.05 * tuning["steps"]
-    assert not any(tuning.get(name, 0) for name in WARM_UPS)
+        assert 0 < tuning["warm_up"] < 0.05 * tuning["steps"]
+        tuning["warm_up"] = 0
+    assert [tuning[name] for name in WARM_UPS] == [0, 0, 0]
 
 
 REFUSED = {  # values -> what the message says  (C10)
