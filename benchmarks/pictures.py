@@ -1,13 +1,14 @@
 """How much more rendered pictures are worth on real ones: the same training on an eighth, a quarter, half and all
-pictures of every collection, each measured on the recording and on the rendered tests.
+pictures of every collection (of the profile `published`: 5, 10, 20 and 40 thousand), each measured on the recording and
+on the rendered tests.
 
-    make profile NAME=dozens && make profile NAME=published && make profile NAME=continued
+    make profile NAME=dozens && make profile NAME=published
     python -m dvc repro people prepare recording
-    python benchmarks/pictures.py [--steps 1600] [--seeds 1 2] [--json results/pictures.json] [--figure pictures.png]
+    python benchmarks/pictures.py [--steps 1200] [--seeds 1 2] [--json results/pictures.json] [--figure pictures.png]
 
 MoveNet Thunder's encoder stays as it is, and all behind it learns, as in the default pipeline (`train` of params.yaml
-says how); every training has as many steps, so those with fewer pictures meet each of them more often. Kept are the
-answers of the encoder's end to those of its part up to stride 16, which the profile's training keeps in its cache.
+says how); every training has as many steps, so those with fewer pictures meet each of them more often. Two seeds can
+run side by side (`taskset -c 0 ... --seeds 1`, `taskset -c 1 ... --seeds 2`, then both at once for file and figure).
 Errors are those of benchmarks/peers.py (12 limbs, known camera, one look): MPJPE and PA-MPJPE, mm."""
 
 import argparse
@@ -17,10 +18,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.ticker import NullLocator, ScalarFormatter
 from peers import Ours, compare, machine, scenes
-from tqdm.auto import tqdm
 
 from acae_nb.examples.mixing import BatchPlan, loader
 from acae_nb.examples.picture_folders import augmentation_from
@@ -42,7 +41,7 @@ from acae_nb.training.recipes import (
 from acae_nb.workflow.parameters import block_of, read_yaml
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
-ENCODER_STRIDE, KEPT_STRIDE = 32, 16  # px a cell of the encoder's end, and of what the profile keeps
+ENCODER_STRIDE = 32  # px a cell of its end
 PARTS = {"recording": "recording", "indoor": "people/test_indoor", "outdoor": "people/test_outdoor"}
 
 
@@ -59,40 +58,15 @@ class DrawnRows(BatchPlan):
         return datasets, np.array([self.rows[dataset][place] for dataset, place in zip(datasets, places)])
 
 
-class DeeperLooks:
-    "The only look of every row of a table, its map brought from one frozen part to the next in memory."
-
-    count = 1
-
-    def __init__(self, kept, maps):
-        self.kept, self.table, self.maps = kept, kept.table, maps
-
-    def read(self, row, look):
-        return self.kept.read(row, look) | {"features": self.maps[row]}
-
-
-@torch.inference_mode()
-def deeper_maps(kept, shallow, deep):
-    "float16 maps of every row behind the parts that `deep` has frozen, of those behind the parts of `shallow`."
-    pieces = []
-    for start in range(0, len(kept.table), 50):
-        rows = range(start, min(start + 50, len(kept.table)))
-        maps = torch.stack([kept.read(row, 0)["features"] for row in rows]).float()
-        pieces.append(deep.run_parts(maps, shallow.n_kept, deep.n_kept).half())
-    return torch.cat(pieces)
-
-
 def all_looks(sets, p):
     "The look of every row of every table behind the whole encoder."
-    shallow = make_backbone(**p.backbone | {"frozen": KEPT_STRIDE}).eval()
-    deep = make_backbone(**p.backbone | {"frozen": ENCODER_STRIDE}).eval()
     looks = TrainingLooks(p.size, augmentation_from(p.augmentation), p.features.seed)
-    kept = keep_looks(shallow, sets.tables, looks, 1, p.features)
-    return [DeeperLooks(k, deeper_maps(k, shallow, deep)) for k in tqdm(kept, desc="encoder's end", unit="table")]
+    return keep_looks(make_backbone(**p.backbone), sets.tables, looks, p.features.looks, p.features)
 
 
-def trained(sets, kept, p, share, folder):
-    "Train on a share of the rows of each table; the model goes into `folder`. Gives the number of pictures."
+def trained(run, kept, share):
+    "Train on a share of the rows of each table; the model goes to the run's checkpoints. Gives the number of pictures."
+    sets, p, folder = run.sets, run.parameters, run.checkpoints
     initialise(p)
     model = first_model("separate", sets.skeleton, p)
     generator = np.random.default_rng(p.seed)
@@ -105,22 +79,28 @@ def trained(sets, kept, p, share, folder):
         FirstLoss(model, sets, p),
         lambda start, stop: loader(looks, start, stop),
         first_training_groups(model, p.steps, p.learning_rate, p.warm_up),
-        Run("pictures", folder.name, "separate", p, sets, [], folder, folder / "log.csv").optimisation,
+        run.optimisation,
         folder / "checkpoint",
         pose_prediction(p.seed, p.weak_perspective_steps),
-        [Progress(folder.name), FreezeBatchNorm(p.inference_steps)],
+        [Progress(run.name), FreezeBatchNorm(p.inference_steps)],
     )
     save_pose_model(folder, model, sets.skeleton, {"size": p.size})
     return sum(map(len, rows))
 
 
-def parameters(arguments, seed):
+def parameters(steps, seed):
     "Those of the profile, with the encoder frozen as a whole, as by default."
     params = read_yaml(Path("params.yaml").read_text(encoding="utf-8"), "params.yaml")
     values = values_of_blocks(*(block_of(params, name, "params.yaml") for name in ("base", "batches", "train")))
-    values |= {"steps": arguments.steps, "seed": seed, "trunk": None, "workers": 0}
+    values |= {"steps": steps, "seed": seed, "trunk": None, "workers": 0}
     values["backbone"] = values["backbone"] | {"frozen": ENCODER_STRIDE}
     return parameters_from(FirstTraining, values)
+
+
+def run_of(sets, p, share):
+    "The training on a share; its name in .checkpoints/ tells all that decides it, so that a stopped run goes on."
+    inputs = [*(table.folder for table in sets.tables), p.backbone["weights"]]
+    return Run("acae_nb.training.recipes", f"pictures-{share:g}", "separate", p, sets, inputs, None, None)
 
 
 def measured(folder, artifacts, count):
@@ -151,32 +131,25 @@ def draw(rows, file):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--pictures", type=int, default=75, help="of each test")
     parser.add_argument("--artifacts", type=Path, default=Path("artifacts"))
-    parser.add_argument(
-        "--work", type=Path, default=Path(".checkpoints/pictures"), help="models; a stopped run goes on"
-    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
     arguments = parser.parse_args()
-    p = parameters(arguments, arguments.seeds[0])
-    initialise(p)
-    sets, kept, rows = open_training_sets(arguments.artifacts / "prepared", p.quotas), None, []
+    sets, kept, rows = None, None, []
     for seed in arguments.seeds:
+        p = parameters(arguments.steps, seed)
+        sets = sets or open_training_sets(arguments.artifacts / "prepared", p.quotas)
         for share in SHARES:
-            folder = arguments.work / f"{arguments.steps}-{seed}-{share:g}"
-            done = folder / "measured.json"
+            run = run_of(sets, p, share)
+            done = run.checkpoints / "measured.json"
             if not done.exists():
                 kept = kept or all_looks(sets, p)
-                count = trained(sets, kept, parameters(arguments, seed), share, folder)
-                found = {
-                    "seed": seed,
-                    "pictures": count,
-                    "errors": measured(folder, arguments.artifacts, arguments.pictures),
-                }
-                done.write_text(json.dumps(found))
+                count = trained(run, kept, share)
+                errors = measured(run.checkpoints, arguments.artifacts, arguments.pictures)
+                done.write_text(json.dumps({"seed": seed, "pictures": count, "errors": errors}))
             rows.append(json.loads(done.read_text()))
             print(rows[-1], flush=True)
     if arguments.json:

@@ -10,6 +10,7 @@ __all__ = ['CAMERA_AXES', 'WORLD_AXES', 'PIXEL_AXES', 'COLUMN_NOTES', 'C3D_PICTU
            'bvh_text', 'without_gaps', 'write_bvh', 'write_glb', 'write_page', 'writer_of']
 
 # %% ../../nbs/inference/05_outputs.ipynb #a70a506a
+import csv
 import json
 import os
 import tempfile
@@ -69,12 +70,14 @@ def write_csv(
     times: Sequence[float] | None = None,  # seconds of each picture, for a column `time_s`
 ) -> Path:
     """One row a joint. The first lines, which begin with #, tell axes and units (`pandas.read_csv(path, comment='#')`
-    reads it)."""
+    reads it, also where the name of a picture has a #)."""
     notes = "".join(f"# {note}\n" for note in COLUMN_NOTES)
     table = _named(results, names, times)
     if "time_s" in table:
         table["time_s"] = table["time_s"].map("{:.6f}".format)
-    write_whole(path, notes + table.to_csv(float_format="%.3f", lineterminator="\n"))
+    hashes = names is not None and any("#" in str(name) for name in names)  # in quotes they begin no note
+    quoting = csv.QUOTE_NONNUMERIC if hashes else csv.QUOTE_MINIMAL
+    write_whole(path, notes + table.to_csv(float_format="%.3f", lineterminator="\n", quoting=quoting))
     return Path(path)
 
 
@@ -117,15 +120,16 @@ def _annotation(poses: Poses, k: int, number: int) -> dict:
 
 # %% ../../nbs/inference/05_outputs.ipynb #9dc1caac
 def write_coco(results: Iterable[Poses], path: str | Path, names: Sequence[str] | None = None) -> Path:
-    """A COCO keypoint file with `keypoints3d_mm` in each annotation; `names`: the pictures' file names.
+    """A COCO keypoint file with `keypoints3d_mm` in each annotation; `names`: the pictures' file names, by frame.
 
     `info` tells axes and units. Keypoints have plain names (nose) where there is one format, else format/joint.
     ValueError where there is no picture."""
     images, annotations, skeleton = [], [], None
-    for n, poses in enumerate(results):
+    for poses in results:
         skeleton = poses.skeleton
         size = dict(zip(("height", "width"), poses.image.shape[:2])) if poses.image is not None else {}
-        images.append({"id": poses.frame, "file_name": names[n] if names is not None else f"{poses.frame:06d}", **size})
+        name = names[poses.frame] if names is not None else f"{poses.frame:06d}"
+        images.append({"id": poses.frame, "file_name": name, **size})
         annotations += [_annotation(poses, k, len(annotations) + k + 1) for k in range(len(poses))]
     if skeleton is None:
         raise ValueError("results: expected at least one picture, found none")

@@ -68,6 +68,16 @@ def test_tables_come_back(tmp_path):
         assert "x right, y down, z forward" in text and "mm" in text
 
 
+def test_names_of_pictures_are_those_of_the_frames(tmp_path):
+    names = [f"shot #{t}, left.jpg" for t in range(8)]
+    some = [WALK[1], WALK[4], WALK[7]]
+    table = pd.read_csv(write_csv(some, tmp_path / "p.csv", names=names), comment="#", index_col=[0, 1, 2, 3])
+    assert list(table["picture"].unique()) == [names[1], names[4]]
+    np.testing.assert_allclose(table.drop(columns="picture"), to_table(some), atol=6e-4)
+    coco = json.loads(write_coco(some, tmp_path / "p.json", names=names).read_text())
+    assert [image["file_name"] for image in coco["images"]] == [names[1], names[4], names[7]]
+
+
 def test_coco(tmp_path):
     coco = json.loads(write_coco(WALK, tmp_path / "p.json", names=[f"{t}.jpg" for t in range(8)]).read_text())
     assert len(coco["images"]) == 8 and coco["images"][3] == {
