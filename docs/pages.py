@@ -95,7 +95,7 @@ def on_config(config):
         {"Start": ["index.md", {"Results": "results.md"}, *({title: page} for page, title in ABOUT.items())]},
         {"Tutorials": titled(tutorials())},
         {"Guides": titled([REPO / f"docs/guides/{name}.md" for name in GUIDES])},
-        {"Library": [{"The wings": "architecture.md"}, *wings]},
+        {"Library": [{"The wings": "architecture.md"}, {"The method": "method.md"}, *wings]},
         {"Data sets": titled(sorted(notebooks("datasets"), key=lambda path: title_of(path).casefold()))},
         {"API": [{"Public names": "api/index.md"}, *signatures]},
     ]

@@ -25,6 +25,18 @@ def test_the_page_of_public_names_has_them_all_and_begins_with_the_estimator(): 
     assert len(headings) == len(set(headings))
 
 
+def test_the_facts_of_the_method_that_are_cited_are_there():
+    text = (REPO / "docs/method.md").read_text("utf-8")
+    headings = set(re.findall(r"^#+ (\d(?:\.\d)?)\.? ", text, re.M))
+    sources = [*REPO.glob("nbs/*.ipynb"), *REPO.glob("nbs/*/*.ipynb"), *REPO.glob("acae_nb/**/*.py")]
+    cited = {
+        number
+        for path in sources
+        for number in re.findall(r"method\.md`?,?(?: section)? (\d(?:\.\d)?)", path.read_text())
+    }
+    assert {"1.4", "1.9", "3.1", "4"} <= cited <= headings
+
+
 @pytest.mark.parametrize("method", ["load", "estimate", "stream", "save", "from_metrabs"])
 def test_methods_are_found_by_their_names_with_their_parameters(method):  # D2
     page = api.public_page()
