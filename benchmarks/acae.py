@@ -4,8 +4,8 @@
         [--rounds 200 --exchanges 0 --polish 800]
 
 POSES: an npz file with poses_train [N, J, 3] and poses_test (mm, camera frame), and joint_names whose first letter l/r
-tells the side (../shared/acae_poses/make_poses.py writes such files); or a folder of pseudo-labels of the pipeline
-(artifacts/pseudo_labels: poses.npy and skeleton.json, below it too), of which every tenth pose is kept for the test.
+tells the side; or a folder of pseudo-labels of the pipeline (artifacts/pseudo_labels: poses.npy and skeleton.json,
+below it too), of which every tenth pose is kept for the test.
 The recipe is that of arXiv 2212.14474 as its authors code it, its schedule compressed to --steps: weights from U(-0.1,
 1) divided by their sum, Adam at batch 32 with 3e-2, 3e-3, 3e-4, a third each. `--published-total` skips the recipe and
 compares with a total that was measured before."""

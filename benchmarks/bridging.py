@@ -222,11 +222,12 @@ def main():
             "completion mm": {name: table.round(1).to_dict("index") for name, table in completions.items()},
             "forecast": {name: table.round(3).to_dict("index") for name, table in forecast_tables.items()},
             "confidence": {
-                name: {key: round(value, 3) for key, value in row.items()} for name, row in confidence_rows.items()
+                name: {key: None if np.isnan(value) else round(value, 3) for key, value in row.items()}
+                for name, row in confidence_rows.items()
             },
             "calibration": curves,
         }
-        args.out.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+        args.out.write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -22,10 +22,11 @@ jitter: mean and median length of the limbs' second difference in the single ath
 the best-scored person, each frame seen anew (no tracking); what moves well has some too, and one exchange of left and
 right outweighs a mean.
 
-Kept: the recording of two people, on which no model is chosen; it is measured once, at the end, with --only kept. Its
-references are triangulated from MediaPipe full's landmarks (`kept, mediapipe`), which favours MediaPipe, and from
-MoveNet's keypoints (`kept, movenet`), which favours what stands on MoveNet: see benchmarks/kept_recording.py. Errors
-are over the joints that the reference knows, of people of whom it knows the hips and at least 9 limbs.
+Kept: the recording of two people, on which no model is chosen; each packaged model was measured on it once, when it was
+finished (--only kept). Its references are triangulated from MediaPipe full's landmarks (`kept, mediapipe`), which
+favours MediaPipe, and from MoveNet's keypoints (`kept, movenet`), which favours what stands on MoveNet: see
+benchmarks/kept_recording.py. Errors are over the joints that the reference knows, of people of whom it knows the hips
+and at least 9 limbs.
 
 Detectors: found people of benchmarks/people_boxes.json, other boxes, CPU-ms a picture with one thread."""
 

@@ -5,8 +5,8 @@ and ankles in the sample videos and in the rendered tests.
         [--pictures 150] [--sheet FILE.jpg [--moments 10 40 70]]
 
 In the videos (one athlete; several people; four cameras each) the reference are BlazePose's landmarks, a model trained
-on photographs, where it calls them visible and the whole person is in the picture; the default backbone begins with the
-encoder of that same network, so there the distance flatters it. In the rendered tests the reference is the truth.
+on photographs, where it calls them visible and the whole person is in the picture: it flatters a model whose backbone
+begins with BlazePose's encoder (the default's begins with MoveNet's). In the rendered tests the reference is the truth.
 Videos are seen with the detector's boxes, tests with those of the silhouettes, plain and mirrored. Distances are % of
 the box's longer side: their mean, and how many are below 5 and 10 % (PCK). --sheet: a picture of what the last model
 makes, from detection to poses, of those moments in all views, whether it is right or not."""

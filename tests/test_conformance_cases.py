@@ -10,7 +10,7 @@ CASES = sorted(path.name for path in CONFORMANCE.iterdir() if path.suffix != ".m
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_case_is_small_and_holds_numbers(name):  # D11
+def test_a_case_is_small_and_holds_numbers(name):
     path = CONFORMANCE / name
     assert path.stat().st_size < 300_000
     if path.suffix == ".json":

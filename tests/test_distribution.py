@@ -47,7 +47,7 @@ def distributions(tmp_path_factory):
     return next((folder / "dist").glob("*.tar.gz")), next((folder / "dist").glob("*.whl"))
 
 
-def test_the_sdist_holds_what_its_build_reads(distributions):  # D1
+def test_the_sdist_holds_what_its_build_reads(distributions):
     with tarfile.open(distributions[0]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"settings.ini", "setup.py", "pyproject.toml", "LICENSE", "acae_nb/data/skeletons.json"} <= names
@@ -62,7 +62,7 @@ def test_the_wheel_holds_every_module_and_table(distributions):
     assert files <= names
 
 
-def test_the_wheel_works_away_from_the_repository(distributions, tmp_path):  # D1
+def test_the_wheel_works_away_from_the_repository(distributions, tmp_path):
     with zipfile.ZipFile(distributions[1]) as archive:
         archive.extractall(tmp_path / "installed")
     command = f"import sys; sys.path.insert(0, {str(tmp_path / 'installed')!r})\n{USE}"

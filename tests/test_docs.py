@@ -18,7 +18,7 @@ import api  # noqa: E402
 REQUESTS = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=["']?(?:https?:)?//[^"'> ]+""")
 
 
-def test_the_page_of_public_names_has_them_all_and_begins_with_the_estimator():  # D2
+def test_the_page_of_public_names_has_them_all_and_begins_with_the_estimator():
     page = api.public_page()
     headings = re.findall(r"^### `(\w+)`", page, re.M)
     assert headings[:2] == ["PoseEstimator", "Poses"] and set(headings) >= set(acae_nb.__all__)
@@ -38,7 +38,7 @@ def test_the_facts_of_the_method_that_are_cited_are_there():
 
 
 @pytest.mark.parametrize("method", ["load", "estimate", "stream", "save", "from_metrabs"])
-def test_methods_are_found_by_their_names_with_their_parameters(method):  # D2
+def test_methods_are_found_by_their_names_with_their_parameters(method):
     page = api.public_page()
     assert f"#### `PoseEstimator.{method}`" in page
     code = page.split(f"#### `PoseEstimator.{method}`")[1].split("```")[1].removeprefix("python\n")
@@ -106,7 +106,7 @@ class Box:
     assert api.outline(code) == shown
 
 
-def test_the_start_page_names_every_tutorial_once():  # D7
+def test_the_start_page_names_every_tutorial_once():
     folder = REPO / "nbs/tutorials"
     named = re.findall(r"\]\((\w+\.ipynb)\)", (folder / "00_start.ipynb").read_text("utf-8"))
     assert sorted(named) == sorted(p.name for p in folder.glob("*.ipynb") if p.name != "00_start.ipynb")
@@ -114,7 +114,7 @@ def test_the_start_page_names_every_tutorial_once():  # D7
 
 
 @pytest.mark.parametrize("path", sorted((REPO / "nbs/tutorials").glob("*.ipynb")), ids=lambda path: path.stem)
-def test_tutorials_run_from_any_folder(path):  # C8
+def test_tutorials_run_from_any_folder(path):
     assert "../../" not in path.read_text("utf-8")
 
 

@@ -24,7 +24,7 @@ def lowest_requirements():
     return {name: lowest for name, _, lowest in pairs}
 
 
-def test_every_requirement_has_a_lower_bound():  # A19
+def test_every_requirement_has_a_lower_bound():
     assert all(lowest_requirements().values())
 
 
@@ -34,7 +34,7 @@ def test_what_a_notebook_shows_with_is_required():  # C5: a cell that ends in po
 
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
-def test_the_lowest_versions_train_and_estimate(tmp_path):  # A19
+def test_the_lowest_versions_train_and_estimate(tmp_path):
     """In an environment of its own. torch is the one that is installed here: it is that of the bound, and gigabytes."""
     lowest = lowest_requirements()
     assert version("torch").startswith(lowest.pop("torch")), "install the lowest torch to run this test"

@@ -16,14 +16,14 @@ TYPED = {name: value for name, value in os.environ.items() if name not in ("MAKE
 
 @pytest.mark.skipif(MAKE is None, reason="make is not installed")
 @pytest.mark.parametrize("target", ["repro", "fetch", "test", "claims"])
-def test_an_archive_without_git_is_told_so_before_anything_is_installed(tmp_path, target):  # C1
+def test_an_archive_without_git_is_told_so_before_anything_is_installed(tmp_path, target):
     shutil.copy(REPO / "Makefile", tmp_path)
     run = subprocess.run([MAKE, target], cwd=tmp_path, env=TYPED, capture_output=True, text=True)
     assert run.returncode != 0 and run.stdout.splitlines()[0].startswith("this folder is no git repository")
     assert "git init" in run.stdout and not (tmp_path / ".venv").exists()
 
 
-def test_no_command_depends_on_the_folder_it_was_installed_in():  # C7
+def test_no_command_depends_on_the_folder_it_was_installed_in():
     """A console script in .venv/bin names the interpreter by its whole path; only the interpreter itself is a link."""
     scripts = re.compile(r"(?:\$\(BIN\)/|\.venv/bin/)(?!python\b)\w+")
     for file in ("Makefile", "tests/run", "tests/export", ".ci/run"):
@@ -33,7 +33,7 @@ def test_no_command_depends_on_the_folder_it_was_installed_in():  # C7
         assert not bare.findall((REPO / file).read_text("utf-8")), file
 
 
-def test_modules_of_a_moved_clone_are_its_own(tmp_path):  # C7
+def test_modules_of_a_moved_clone_are_its_own(tmp_path):
     """The Makefile puts the folder first on the path, before the one that was installed."""
     clone = tmp_path / "clone"
     shutil.copytree(REPO / "acae_nb", clone / "acae_nb", ignore=shutil.ignore_patterns("__pycache__"))

@@ -41,7 +41,7 @@ def package_alone(tmp_path_factory):
 
 
 @pytest.mark.parametrize("path, folder", CASES)
-def test_a_tutorial_runs(path, folder, package_alone, tmp_path, monkeypatch):  # C8
+def test_a_tutorial_runs(path, folder, package_alone, tmp_path, monkeypatch):
     "To its end, with the package alone; and it leaves nothing behind in the empty folder."
     if path.stem == "four_cameras":  # which downloads its recording
         if not [*WHEELS.glob("pose2sim-*.whl")]:

@@ -48,7 +48,7 @@ def closing_words(repo: Path, seconds: float) -> str:
     lines = [
         f"time:   {duration(seconds)}",
         f"report: {repo.resolve()}/artifacts/report/index.html",
-        "next:   make lab (the tutorials are in tutorials/), or acae-nb predict --help for pictures of your own",
+        "next:   make lab (it begins with the tutorials), or acae-nb predict --help for pictures of your own",
     ]
     changed = changed_results(repo)
     if changed:

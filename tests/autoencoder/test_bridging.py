@@ -165,7 +165,7 @@ def test_expected_errors_are_learned_in_millimetres():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_disagreement_leaves_the_callers_module_as_it_was(dtype):  # A14
+def test_disagreement_leaves_the_callers_module_as_it_was(dtype):
     acae = ACAE(affine_rows(torch.randn(4, 6)), affine_rows(torch.randn(6, 4)))
     poses = np.random.default_rng(0).normal(size=(5, 6, 3)).astype(dtype) * 300
     before = acae.encoder.clone()

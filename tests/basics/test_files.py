@@ -29,7 +29,7 @@ while True:
 """
 
 
-def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(tmp_path):  # A15
+def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(tmp_path):
     place = tmp_path / "table"
     write_whole(place / "a", "0")
     write_whole(place / "b", "0")
@@ -53,7 +53,7 @@ def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(tmp_path):  # A15
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have two renames")
-def test_there_is_no_moment_without_a_folder(tmp_path, monkeypatch):  # A15
+def test_there_is_no_moment_without_a_folder(tmp_path, monkeypatch):
     """Each step of a replacement sees a whole folder in the place."""
     place, new = tmp_path / "table", tmp_path / "new"
     write_whole(place / "a", "old")
@@ -85,7 +85,7 @@ def test_replacing(tmp_path, monkeypatch, in_one_step):
     assert (place / "a").read_text() == "second" and [p.name for p in tmp_path.iterdir()] == ["table"]
 
 
-def test_a_link_counts_by_what_lies_behind_it(tmp_path):  # A16
+def test_a_link_counts_by_what_lies_behind_it(tmp_path):
     disk, inputs = tmp_path / "disk", tmp_path / "inputs"
     write_whole(disk / "sequence/a", "1")
     inputs.mkdir()
@@ -98,7 +98,7 @@ def test_a_link_counts_by_what_lies_behind_it(tmp_path):  # A16
     assert fingerprint({}, [copy]) == fingerprint({}, [inputs])
 
 
-def test_two_ways_to_a_folder_are_one_input(tmp_path, monkeypatch):  # A16
+def test_two_ways_to_a_folder_are_one_input(tmp_path, monkeypatch):
     write_whole(tmp_path / "data/a", "1")
     (tmp_path / "link").symlink_to(tmp_path / "data")
     monkeypatch.chdir(tmp_path)

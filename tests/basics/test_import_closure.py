@@ -31,7 +31,7 @@ def with_one_constant_changed(text: str) -> str:
 
 
 @pytest.mark.parametrize("module", RECIPES)
-def test_a_constant_changed_in_any_module_of_the_closure_is_another_fingerprint(tmp_path, module):  # A2
+def test_a_constant_changed_in_any_module_of_the_closure_is_another_fingerprint(tmp_path, module):
     root = package_root()
     names = [path.relative_to(root) for path in RECIPES[module]]
     for name in names:
@@ -55,7 +55,7 @@ DECIDES = {  # what was missing from the lists by hand, or would be missed first
 
 
 @pytest.mark.parametrize("module", DECIDES)
-def test_what_decides_a_result_is_in_the_closure(module):  # A2
+def test_what_decides_a_result_is_in_the_closure(module):
     names = {path.relative_to(package_root() / "acae_nb").as_posix() for path in RECIPES[module]}
     assert {f"{name}.py" for name in DECIDES[module].split()} <= names
 

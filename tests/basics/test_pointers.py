@@ -27,7 +27,7 @@ READERS = {
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_pointer_is_called_one(tmp_path, name):  # B20
+def test_a_pointer_is_called_one(tmp_path, name):
     (tmp_path / name).write_bytes(POINTER)
     with pytest.raises(ValueError, match="git lfs pull") as error:
         READERS[name](tmp_path / name)

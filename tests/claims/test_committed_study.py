@@ -47,7 +47,7 @@ def test_the_tables_are_what_this_code_makes_of_the_runs():
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_says_whose_code_trained(name):  # A10
+def test_a_page_says_whose_code_trained(name):
     "A page that says 'by this code' is refused once the code is another one, and so is one that says it no more."
     facts, _ = read_verdicts(REPO / "results/claims.json")
     page = page_text(PAGES[name])

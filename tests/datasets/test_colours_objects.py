@@ -153,7 +153,7 @@ def test_backgrounds(tmp_path):
         pictures(tmp_path / "none")
 
 
-def test_folders_for_a_training(tmp_path):  # A4
+def test_folders_for_a_training(tmp_path):
     from PIL import Image
 
     rng = np.random.default_rng(0)

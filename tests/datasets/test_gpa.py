@@ -88,7 +88,7 @@ def test_many_damaged_files(tmp_path):
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_masks_of_people(tmp_path, nested):  # A4
+def test_masks_of_people(tmp_path, nested):
     write(tmp_path)
     assert not any(isinstance(image, Masked) for _, image in gpa.read(tmp_path))
     mask = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)

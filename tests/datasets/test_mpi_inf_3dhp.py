@@ -177,7 +177,7 @@ def test_a_calibration_without_the_benchmarks_camera(tmp_path):
         list(mpi_inf_3dhp_test.read(tmp_path))
 
 
-def test_masks_of_the_person(tmp_path):  # A4
+def test_masks_of_the_person(tmp_path):
     write_train(tmp_path)
     rows = list(mpi_inf_3dhp.read(tmp_path, sequences="S1/*"))
     assert not any(isinstance(image, Masked) for _, image in rows)
@@ -236,7 +236,7 @@ def write_large(root, n_frames, changes):
         [(1, 7, (1.0, -1.0))],
     ],
 )
-def test_pixels_as_the_owners_wrote_them_are_read(tmp_path, changes):  # A12
+def test_pixels_as_the_owners_wrote_them_are_read(tmp_path, changes):
     world = write_large(tmp_path, 3, changes)
     rows = mpi_inf_3dhp.read(tmp_path)
     np.testing.assert_allclose([e.joints3d for e, _ in rows], world, atol=1e-3)
@@ -251,14 +251,14 @@ def test_pixels_as_the_owners_wrote_them_are_read(tmp_path, changes):  # A12
         ([(2, 5, (60.0, 0.0))], ["frame 2 of camera 0", "within 2 px"]),
     ],
 )
-def test_pixels_of_another_calibration_are_refused(tmp_path, changes, words):  # A12
+def test_pixels_of_another_calibration_are_refused(tmp_path, changes, words):
     write_large(tmp_path, 3, changes)
     with pytest.raises(NativeError) as error:
         list(mpi_inf_3dhp.read(tmp_path))
     assert "annot.mat" in str(error.value) and all(word in str(error.value) for word in words), error.value
 
 
-def test_a_single_frame_that_is_off_is_left_out(tmp_path):  # A12, A13
+def test_a_single_frame_that_is_off_is_left_out(tmp_path):
     view = mpi_inf_3dhp.View(Camera([[1500, 0, 1023.5], [0, 1500, 1023.5], [0, 0, 1]]), (2048, 2048))
     joints = people(0, 200, n_joints=28, up=1) - [0, 900, -4000]
     pixels = view.camera.project(joints)

@@ -133,7 +133,7 @@ def test_mutations(tmp_path, nightly):
     check_mutations(write, lambda root: muco.read(root), tmp_path, n=200 if nightly else 10)
 
 
-def test_masks_of_everybody_and_every_chair(tmp_path):  # A4
+def test_masks_of_everybody_and_every_chair(tmp_path):
     write(tmp_path)
     before = list(muco.read(tmp_path))
     assert not any(isinstance(image, Masked) for _, image in before)

@@ -83,7 +83,7 @@ def test_files_come_back_whole_and_damaged_ones_are_refused(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", LOADERS)
-def test_pointers_of_git_lfs_are_called_so(kind, tmp_path):  # B20
+def test_pointers_of_git_lfs_are_called_so(kind, tmp_path):
     path = tmp_path / f"a.{kind}"
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", encoding="utf-8")
     with pytest.raises(NativeError, match=f"a.{kind}: file: .*a Git LFS pointer.*git lfs pull"):
@@ -659,7 +659,7 @@ def read_numbered(n_rows, broken=(), weight=-1.0):
 @pytest.mark.parametrize(
     "n_rows, broken", [(300, ()), (300, (0,)), (300, (7, 120, 299)), (100, (99,)), (1, ()), (0, ())]
 )
-def test_broken_rows_are_left_out_and_named(n_rows, broken):  # A13
+def test_broken_rows_are_left_out_and_named(n_rows, broken):
     rows = read_numbered(n_rows, broken)
     assert [e.frame for e, _ in rows] == [k for k in range(n_rows) if k not in broken]
     assert (rows.left_out.rows, rows.left_out.count) == (n_rows, len(broken))
@@ -669,19 +669,19 @@ def test_broken_rows_are_left_out_and_named(n_rows, broken):  # A13
 
 
 @pytest.mark.parametrize("n_rows, n_broken", [(1, 1), (99, 1), (100, 2), (300, 4), (300, 300)])
-def test_more_than_a_hundredth_broken_is_an_error(n_rows, n_broken):  # A13
+def test_more_than_a_hundredth_broken_is_an_error(n_rows, n_broken):
     with pytest.raises(NativeError, match=f"labels.json: rows: .*1% broken, found {n_broken} of {n_rows}.*clip/0000"):
         list(read_numbered(n_rows, range(n_broken)))
 
 
-def test_the_summary_is_short_where_much_is_left_out():  # A13
+def test_the_summary_is_short_where_much_is_left_out():
     rows = read_numbered(20000, range(150))
     assert sum(1 for _ in rows) == 19850 and "and 50 more" in str(rows.left_out)
     assert len(rows.left_out.reasons) == 100
     assert str(LeftOut(5)) == "5 rows, none broken"
 
 
-def test_the_broken_joint_is_named():  # A13
+def test_the_broken_joint_is_named():
     joints = np.random.default_rng(0).normal(0, 200, (10, 3))
     for bad in (np.inf, np.nan):
         broken = joints.copy()
@@ -689,7 +689,7 @@ def test_the_broken_joint_is_named():  # A13
         assert str(row("f", example(broken), None, 10)).startswith("f: a/0, joints3d, joint 6: ")
 
 
-def test_a_row_that_cannot_be_read_is_one_broken_row():  # A13
+def test_a_row_that_cannot_be_read_is_one_broken_row():
     def make(k):
         if k == 2:
             raise NativeError("f", "annotations/2", "numbers", "text")

@@ -414,7 +414,7 @@ def stored_turned(path, orientation):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photographs_are_held_upright(tmp_path, orientation):  # B1
+def test_photographs_are_held_upright(tmp_path, orientation):
     import cv2
     from PIL import Image, ImageOps
 
@@ -438,7 +438,7 @@ def test_photographs_are_held_upright(tmp_path, orientation):  # B1
     assert (decode_mask(first.mask, SIZE) == mask).all()
 
 
-def test_sizes_of_a_coco_file_are_those_of_the_upright_picture(tmp_path):  # B1
+def test_sizes_of_a_coco_file_are_those_of_the_upright_picture(tmp_path):
     write_coco(tmp_path / "coco")
     stored_turned(tmp_path / "coco/images/day/0.jpg", 6)
     edit(lambda d: d["images"][0].update(width=SIZE[1], height=SIZE[0]))(tmp_path / "coco")
@@ -463,7 +463,7 @@ def test_sizes_of_a_coco_file_are_those_of_the_upright_picture(tmp_path):  # B1
         (set_cell(0, "image", "night/0.jpg"), (0, "image"), ""),
     ],
 )
-def test_names_of_other_systems_get_a_hint(tmp_path, change, where, hint):  # B20
+def test_names_of_other_systems_get_a_hint(tmp_path, change, where, hint):
     write_table(tmp_path / "dogs")
     (tmp_path / "dogs/images/day/\u00fcber.jpg").write_bytes(encode_jpeg(PATTERN))
     change(tmp_path / "dogs")
@@ -472,7 +472,7 @@ def test_names_of_other_systems_get_a_hint(tmp_path, change, where, hint):  # B2
 
 
 @pytest.mark.parametrize("separator, name", [(";", "semicolons"), ("\t", "tabs")])
-def test_tables_with_other_separators_are_named(tmp_path, separator, name):  # B20
+def test_tables_with_other_separators_are_named(tmp_path, separator, name):
     table = write_table(tmp_path / "dogs")
     table.to_csv(tmp_path / "dogs/examples.csv", index=False, sep=separator, decimal=",")
     [problem] = validate_folder(tmp_path / "dogs")
@@ -488,7 +488,7 @@ def test_tables_with_other_separators_are_named(tmp_path, separator, name):  # B
         ((0, 2500, 3000), "them at"),
     ],
 )
-def test_people_whom_the_camera_does_not_see(place, found):  # B5
+def test_people_whom_the_camera_does_not_see(place, found):
     camera = Camera([[900, 0, 640], [0, 900, 360], [0, 0, 1]], [-0.35, 0, 0, 0])
     joints = np.random.default_rng(0).normal(0, 100, (17, 3)) + place
     box = np.array([600.0, 300, 100, 200])

@@ -165,7 +165,7 @@ def upper_half(size):
     return np.arange(size[1])[:, None] * np.ones(size[0]) < size[1] / 2
 
 
-def test_masks_in_other_files_are_stored_with_the_crops(tmp_path):  # A4
+def test_masks_in_other_files_are_stored_with_the_crops(tmp_path):
     source = table(tmp_path / "walk", 3)
 
     def masked(correction):

@@ -117,7 +117,7 @@ def test_many_damaged_files(tmp_path):
     check_mutations(write, totalcapture.read, tmp_path, n=200)
 
 
-def test_mattes_become_masks(tmp_path):  # A4
+def test_mattes_become_masks(tmp_path):
     write(tmp_path)
     rows = list(totalcapture.read(tmp_path))
     assert not any(isinstance(image, Masked) for _, image in rows)

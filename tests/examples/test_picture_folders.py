@@ -36,7 +36,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_used_is_refused_by_name(folder, monkeypatch, case):  # A4
+def test_what_cannot_be_used_is_refused_by_name(folder, monkeypatch, case):
     (folder / "opaque").mkdir()
     cv2.imwrite(str(folder / "opaque/x.png"), np.zeros((4, 4, 3), np.uint8))
     monkeypatch.chdir(folder)

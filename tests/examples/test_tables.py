@@ -356,7 +356,7 @@ def test_two_writers_of_one_folder(tmp_path):
     assert ExampleTable.open(tmp_path / "t")[0].example_id == "e0"
 
 
-def test_notes_are_kept(tmp_path):  # A13
+def test_notes_are_kept(tmp_path):
     for notes in (None, {}, {"left_out": '{"rows": 3}', "of": "näher"}):
         with ExampleWriter(tmp_path / "t", SKELETON, "d", notes) as writer:
             writer.add(example(0), JPEG)

@@ -105,7 +105,7 @@ def first_fold(distortion, direction):
 
 
 @pytest.mark.parametrize("name", LENSES)
-def test_points_beyond_the_radius_where_the_lens_turns_are_not_seen(name):  # B5
+def test_points_beyond_the_radius_where_the_lens_turns_are_not_seen(name):
     lens, turns = LENSES[name]
     assert np.isfinite(C.turning_radius(lens)) == turns
     for angle in np.linspace(0, 2 * np.pi, 13):

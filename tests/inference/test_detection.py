@@ -161,7 +161,7 @@ class SeesRectangles(MoveNetDetector):
         ((640, 480), 150, 3),
         ((1920, 1080), 300, 20),
         ((1080, 1920), 400, 12),
-        ((3840, 2160), 242, 5),  # B17
+        ((3840, 2160), 242, 5),
         ((3840, 2160), 1500, 3),
         ((5000, 1000), 300, 9),
     ],
@@ -231,7 +231,7 @@ def pictures():
 
 @needs_videos
 @pytest.mark.parametrize("turns", range(4))
-def test_people_of_the_videos_are_found_whichever_way_up(detector, pictures, turns):  # B16
+def test_people_of_the_videos_are_found_whichever_way_up(detector, pictures, turns):
     for picture, boxes in pictures:
         people = turned_back(detector(np.rot90(picture, turns)), turns, picture.shape[1::-1])
         assert len(people) == len(boxes)
@@ -244,7 +244,7 @@ def test_people_of_the_videos_are_found_whichever_way_up(detector, pictures, tur
 
 @needs_videos
 @pytest.mark.parametrize("number", range(3))
-def test_a_small_person_in_a_large_picture_is_found(detector, number):  # B17
+def test_a_small_person_in_a_large_picture_is_found(detector, number):
     labelled = json.loads((REPO / "benchmarks/people_boxes.json").read_text("utf-8"))["pictures"][number]
     picture = next(read_video(VIDEOS / labelled["video"], [labelled["frame"]]))
     box = np.array(labelled["main"][0])

@@ -300,11 +300,11 @@ def test_kinds_of_pictures_give_the_same_pose():
         (dict(images=IMAGE, boxes=[[0, 0, 9, 9], [0, np.nan, 5, 5]]), "box 1: expected finite"),
         (dict(images=IMAGE, boxes=[700, 0, 5, 5]), "within the 640 x 480 picture"),
         (dict(images=IMAGE, boxes=[1, 2, 3]), r"expected \[n, 4\]"),
-        (dict(images=IMAGE, boxes=np.ones((4, 5))), r"scores .* do not belong here .* found shape \(4, 5\)"),  # B2
+        (dict(images=IMAGE, boxes=np.ones((4, 5))), r"scores .* do not belong here .* found shape \(4, 5\)"),
         (dict(images=IMAGE, boxes=np.ones((2, 2, 2))), r"found shape \(2, 2, 2\)"),
         (dict(images=IMAGE, boxes=[1, 2, 3, 4, 5, 6, 7, 8]), r"found shape \(8,\)"),
         (dict(images=IMAGE, boxes=np.ones((1, 1, 4))), r"found shape \(1, 1, 4\)"),
-        (dict(images=None), r"images: expected a picture .* found nothing \(None\)"),  # B3
+        (dict(images=None), r"images: expected a picture .* found nothing \(None\)"),
         (dict(images=7), "found int"),
         (dict(images={"a": IMAGE}), "found dict"),
         (dict(images=[None], boxes=[[0, 0, 9, 9]]), r"image: expected an array, a path, .* found nothing \(None\)"),
@@ -318,7 +318,7 @@ def test_bad_input_is_refused_with_what_was_found(arguments, message):
         PoseEstimator(Conv(), SKELETON, SIZE).estimate(**arguments)
 
 
-def test_paths_pil_pictures_and_tensors_are_pictures(tmp_path):  # B3
+def test_paths_pil_pictures_and_tensors_are_pictures(tmp_path):
     from PIL import Image
 
     image, box = smooth_picture(), [100, 100, 200, 300]
@@ -341,7 +341,7 @@ def test_paths_pil_pictures_and_tensors_are_pictures(tmp_path):  # B3
         estimator.estimate(tmp_path / "v.mp4", box)
 
 
-def test_a_box_where_the_lens_has_no_answer():  # B6
+def test_a_box_where_the_lens_has_no_answer():
     camera = Camera(np.array([[450.0, 0, 320], [0, 450, 240], [0, 0, 1]]), [-0.35, 0, 0, 0])
     good, rim = [250.0, 150, 100, 200], [580.0, 300, 60, 170]
     calls = iter(range(6))
@@ -361,7 +361,7 @@ def test_a_box_where_the_lens_has_no_answer():  # B6
     "lean, turned", [(0, False), (80, False), (-80, False), (120, True), (180, True), (-150, True)]
 )
 @pytest.mark.parametrize("name", CAMERAS)
-def test_people_upside_down_are_upright_in_their_crops(name, lean, turned):  # B16
+def test_people_upside_down_are_upright_in_their_crops(name, lean, turned):
     camera = CAMERAS[name]
     u, v = camera.project(PLACES[name])
     box = np.array([u - 60, v - 80, 120, 160])
@@ -381,7 +381,7 @@ def test_people_upside_down_are_upright_in_their_crops(name, lean, turned):  # B
 
 
 @pytest.mark.parametrize("name", CAMERAS)
-def test_turned_crops_answer_in_the_pictures_frame(name):  # B16
+def test_turned_crops_answer_in_the_pictures_frame(name):
     camera, looks = CAMERAS[name], spread_looks(3)
     truth = np.random.default_rng(1).normal(0, [150, 150, 400], (17, 3)) + PLACES[name]
     px = camera.project(truth)
@@ -440,7 +440,7 @@ def test_a_damaged_autoencoder_is_named(tmp_path):
             PoseEstimator.load(folder)
 
 
-def test_the_callers_model_stays_where_it_is():  # A18
+def test_the_callers_model_stays_where_it_is():
     model = PoseModel(tiny_backbone(), SeparateJoints(17))
     estimator = PoseEstimator(model, SKELETON, 64, device="meta")
     assert {p.device.type for p in model.parameters()} == {"cpu"}
@@ -450,7 +450,7 @@ def test_the_callers_model_stays_where_it_is():  # A18
     assert PoseEstimator(model, SKELETON, 64, device="cpu").model is model
 
 
-def test_the_gpu_is_the_default_where_there_is_one(monkeypatch):  # A18
+def test_the_gpu_is_the_default_where_there_is_one(monkeypatch):
     from acae_nb.inference import estimator
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

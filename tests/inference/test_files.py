@@ -52,7 +52,7 @@ def person(frame, places, joints=3):
 
 @pytest.mark.parametrize("ending", CODECS)
 @pytest.mark.parametrize("times", [VARIABLE, GAP], ids=["variable", "gap"])
-def test_times_are_those_of_the_container_in_every_file(tmp_path, ending, times):  # B4
+def test_times_are_those_of_the_container_in_every_file(tmp_path, ending, times):
     video = VideoPictures(write_video(tmp_path / f"v.{ending}", times))
     results = [person(k, [[0, 0, 4000]]) for k, _ in enumerate(video)]
     np.testing.assert_allclose(video.times, times, atol=1 / 500)
@@ -65,7 +65,7 @@ def test_times_are_those_of_the_container_in_every_file(tmp_path, ending, times)
         np.testing.assert_allclose(table.groupby("frame").time_s.first(), times, atol=1 / 500)
 
 
-def test_a_live_recording_is_whole_and_has_no_made_up_rate(tmp_path):  # B4
+def test_a_live_recording_is_whole_and_has_no_made_up_rate(tmp_path):
     path = write_video(tmp_path / "live.webm", [k / 30 for k in range(20)], {"live": "1"})
     video = VideoPictures(path)
     assert len(list(video)) == 20 and frame_count(path) is None
@@ -86,7 +86,7 @@ MATRICES = {  # a, b, c, d -> what becomes of the picture
 
 
 @pytest.mark.parametrize("matrix", MATRICES, ids=str)
-def test_display_matrices_are_undone(tmp_path, matrix):  # B4
+def test_display_matrices_are_undone(tmp_path, matrix):
     path = write_video(tmp_path / "v.mp4", [0, 0.1])
     plain = next(iter(VideoPictures(path)))
     content = bytearray(path.read_bytes())
@@ -97,7 +97,7 @@ def test_display_matrices_are_undone(tmp_path, matrix):  # B4
     np.testing.assert_array_equal(next(iter(VideoPictures(path))), MATRICES[matrix](plain))
 
 
-def test_a_cut_matroska_is_told_by_the_length_it_states(tmp_path):  # B4
+def test_a_cut_matroska_is_told_by_the_length_it_states(tmp_path):
     content = write_video(tmp_path / "v.mkv", [k / 30 for k in range(90)]).read_bytes()
     (tmp_path / "cut.mkv").write_bytes(content[: len(content) // 2])
     pictures = iter(VideoPictures(tmp_path / "cut.mkv"))
@@ -105,7 +105,7 @@ def test_a_cut_matroska_is_told_by_the_length_it_states(tmp_path):  # B4
         list(pictures)
 
 
-def test_resampling_equals_interpolation_and_makes_nothing_up_in_gaps():  # B4
+def test_resampling_equals_interpolation_and_makes_nothing_up_in_gaps():
     seconds = np.array([0, 0.05, 0.2, 0.3, 1.0])
     points = np.random.default_rng(0).normal(size=(5, 2, 3))
     grid = np.arange(11) / 10
@@ -114,13 +114,13 @@ def test_resampling_equals_interpolation_and_makes_nothing_up_in_gaps():  # B4
     np.testing.assert_allclose(resampled(points, seconds, 10.0), expected, atol=1e-9)
 
 
-def test_more_pictures_than_c3d_counts_are_refused():  # B9
+def test_more_pictures_than_c3d_counts_are_refused():
     check_c3d_length(65_535)
     with pytest.raises(ValueError, match=r"65535 pictures, found 65536: write .trc"):
         check_c3d_length(65_536)
 
 
-def test_coco_names_are_plain_where_there_is_one_format(tmp_path):  # B20
+def test_coco_names_are_plain_where_there_is_one_format(tmp_path):
     import json
 
     skeleton = load_skeleton("coco_17")
@@ -131,12 +131,12 @@ def test_coco_names_are_plain_where_there_is_one_format(tmp_path):  # B20
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
-def test_pictures_of_any_depth_are_bright(bits):  # B12
+def test_pictures_of_any_depth_are_bright(bits):
     values = np.linspace(0, 2**bits - 1, 256).round().astype(np.uint16).reshape(16, 16)
     assert np.abs(as_rgb(values)[..., 0].ravel().astype(int) - np.arange(256)).max() <= 1
 
 
-def test_a_folder_is_read_in_the_order_of_its_numbers_and_names_what_it_leaves_out(tmp_path):  # B10, B13, B15
+def test_a_folder_is_read_in_the_order_of_its_numbers_and_names_what_it_leaves_out(tmp_path):
     for name in ("frame10.png", "frame2.png", "Frame1.jpg", "a.jfif"):
         ok, data = cv2.imencode(".png" if name.endswith("png") else ".jpg", np.zeros((8, 8, 3), np.uint8))
         (tmp_path / name).write_bytes(data.tobytes())
@@ -159,7 +159,7 @@ def test_a_folder_is_read_in_the_order_of_its_numbers_and_names_what_it_leaves_o
 
 
 @pytest.mark.parametrize("ending", ["gif", "avif", "jp2", "jpe"])
-def test_more_kinds_of_pictures_are_read(tmp_path, ending):  # B13
+def test_more_kinds_of_pictures_are_read(tmp_path, ending):
     from PIL import Image
 
     image = np.tile(np.linspace(0, 255, 64).astype(np.uint8)[:, None, None], (1, 64, 3))

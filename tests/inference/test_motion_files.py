@@ -77,7 +77,7 @@ def opensim_trc(text: str) -> np.ndarray:
 @example([[True] * 12] * 2, 300)
 @example([], 3)
 @example([[False, False]], 3)
-def test_trc_and_c3d_are_read_by_others(tmp_path_factory, presence, joints):  # B7, B8
+def test_trc_and_c3d_are_read_by_others(tmp_path_factory, presence, joints):
     results, folder = seen_in(presence, joints), tmp_path_factory.mktemp("motion")
     if not np.any(presence):
         for write, name in ((write_trc, "p.trc"), (write_c3d, "p.c3d"), (write_bvh, "p.bvh")):

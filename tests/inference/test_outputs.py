@@ -100,7 +100,7 @@ def test_coco(tmp_path):
         write_coco([], tmp_path / "none.json")
 
 
-def test_tables_and_coco_tell_who_is_who(tmp_path):  # B11
+def test_tables_and_coco_tell_who_is_who(tmp_path):
     followed = list(follow(WALK))
     table = pd.read_csv(write_csv(followed, tmp_path / "p.csv"), comment="#")
     assert set(table.query("frame == 1 and person == 0")["track"]) == {1} and table["track"].dtype == int

@@ -76,7 +76,7 @@ UNEVEN = [0, 1 / 60, 2 / 60, 3 / 60, 0.5, 0.6, 0.7]
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "webm"])
-def test_poses_and_overlay_have_the_times_of_the_video(tmp_path, estimator, ending):  # B4
+def test_poses_and_overlay_have_the_times_of_the_video(tmp_path, estimator, ending):
     source = source_of(write_video(tmp_path / f"v.{ending}", UNEVEN), BOX)
     seen = overlay_to(tmp_path / f"seen.{ending}", source.rate)
     assert write_predictions(source, estimator, tmp_path / "p.csv", "coco_17", seen) == Outcome(7, 7)
@@ -87,7 +87,7 @@ def test_poses_and_overlay_have_the_times_of_the_video(tmp_path, estimator, endi
 
 
 @pytest.mark.parametrize("header", [None, 1000.0])
-def test_a_header_without_a_rate_stops_nothing(tmp_path, estimator, monkeypatch, header):  # B4
+def test_a_header_without_a_rate_stops_nothing(tmp_path, estimator, monkeypatch, header):
     monkeypatch.setattr(predictions, "frame_rate", lambda path: header)
     times = [k / 30 for k in range(6)]
     source = source_of(write_video(tmp_path / "live.webm", times, live="1"), BOX)
@@ -99,7 +99,7 @@ def test_a_header_without_a_rate_stops_nothing(tmp_path, estimator, monkeypatch,
     np.testing.assert_allclose(times_of(tmp_path / "s.mp4"), times, atol=1 / 400)
 
 
-def test_a_rate_that_is_given_stands_in_the_place_of_time_stamps(tmp_path, estimator):  # B4
+def test_a_rate_that_is_given_stands_in_the_place_of_time_stamps(tmp_path, estimator):
     slow = source_of(write_video(tmp_path / "v.mp4", UNEVEN), BOX, rate=240)
     write_predictions(slow, estimator, tmp_path / "p.parquet")
     times = pd.read_parquet(tmp_path / "p.parquet").groupby("frame").time_s.first()
@@ -113,7 +113,7 @@ def test_a_rate_that_is_given_stands_in_the_place_of_time_stamps(tmp_path, estim
     assert not {"time_s", "track"} & {*pd.read_csv(tmp_path / "g.csv", comment="#")}
 
 
-def test_times_of_joined_recordings_run_forward(tmp_path):  # B4
+def test_times_of_joined_recordings_run_forward(tmp_path):
     parts = []
     for name, count in (("a", 20), ("b", 30)):
         with av.open(str(tmp_path / f"{name}.mpg"), "w") as file:
@@ -132,7 +132,7 @@ def test_times_of_joined_recordings_run_forward(tmp_path):  # B4
 
 
 # --- overlays --------------------------------------------------------------------------------------------------------
-def test_pictures_of_several_sizes_are_whole_in_one_video(tmp_path, estimator):  # B14
+def test_pictures_of_several_sizes_are_whole_in_one_video(tmp_path, estimator):
     source = source_of(folder_of(tmp_path / "in", [(64, 48), (33, 61), (64, 48)]), [1, 1, 30, 40])
     with pytest.warns(UserWarning, match="1 pictures of another size are shown whole in 64 x 48 px"):
         outcome = write_predictions(source, estimator, tmp_path / "p.csv", overlay=OverlayVideo(tmp_path / "s.mp4", 30))
@@ -144,7 +144,7 @@ def test_pictures_of_several_sizes_are_whole_in_one_video(tmp_path, estimator): 
     assert next(iter(VideoPictures(tmp_path / "odd.mp4"))).shape == (48, 66, 3)
 
 
-def test_one_format_is_drawn(tmp_path, estimator, monkeypatch):  # D10
+def test_one_format_is_drawn(tmp_path, estimator, monkeypatch):
     drawn = []
     monkeypatch.setattr(predictions, "draw", lambda image, poses: drawn.append(poses.skeleton.parts) or image)
     folder = folder_of(tmp_path / "in", [(64, 48)])
@@ -157,7 +157,7 @@ def test_one_format_is_drawn(tmp_path, estimator, monkeypatch):  # D10
 
 
 @pytest.mark.parametrize("ending", ["mp4", "avi"])
-def test_a_video_that_fails_leaves_the_one_before(tmp_path, ending):  # B14
+def test_a_video_that_fails_leaves_the_one_before(tmp_path, ending):
     path = tmp_path / f"s.{ending}"
     path.write_bytes(b"before")
     with pytest.raises(ZeroDivisionError), OverlayVideo(path, 30) as overlay:
@@ -187,7 +187,7 @@ print(write_predictions(source, estimator, output, overlay=overlay_to(overlay, s
 
 
 @pytest.mark.parametrize("overlay", ["seen", "seen.mp4", "seen.avi"])
-def test_a_disk_full_of_overlays_costs_no_poses(tmp_path, overlay):  # B14
+def test_a_disk_full_of_overlays_costs_no_poses(tmp_path, overlay):
     (tmp_path / "in").mkdir()
     noise = np.random.default_rng(0)
     for k in range(4):
@@ -199,7 +199,7 @@ def test_a_disk_full_of_overlays_costs_no_poses(tmp_path, overlay):  # B14
     assert not list(tmp_path.glob("**/.*")) and not (tmp_path / overlay).is_file()
 
 
-def test_poses_that_do_not_fit_on_the_disk_are_told_and_harm_nothing(tmp_path):  # B14
+def test_poses_that_do_not_fit_on_the_disk_are_told_and_harm_nothing(tmp_path):
     folder = folder_of(tmp_path / "in", [(64, 48)] * 40)
     (tmp_path / "p.csv").write_text("before")
     done = run_script(FULL_DISK, folder, tmp_path / "p.csv", tmp_path / "seen", 30_000)
@@ -232,7 +232,7 @@ def as_nobody():
             os.seteuid(0)
 
 
-def test_without_permission(as_nobody, estimator):  # B14, B15
+def test_without_permission(as_nobody, estimator):
     for place in (as_nobody / "seen", as_nobody / "seen.mp4"):
         with pytest.raises(ValueError, match=r"cannot \(Permission denied\): make room, change its permissions"):
             overlay_to(place, 30)
@@ -257,7 +257,7 @@ def test_what_breaks_after_the_first_picture_costs_nothing_before_it():
         list(Outcome().follow(broken(0), threading.Event(), len))
 
 
-def test_an_end_that_is_asked_for_comes_after_the_picture_at_hand():  # B18
+def test_an_end_that_is_asked_for_comes_after_the_picture_at_hand():
     outcome, asked = Outcome(), threading.Event()
     pictures = outcome.follow(([None] for _ in range(9)), asked, len)
     next(pictures)
@@ -265,7 +265,7 @@ def test_an_end_that_is_asked_for_comes_after_the_picture_at_hand():  # B18
     assert list(pictures) == [] and outcome.interrupted and outcome.pictures == 1
 
 
-def test_the_first_ctrl_c_asks_and_the_second_one_ends(monkeypatch):  # B18
+def test_the_first_ctrl_c_asks_and_the_second_one_ends(monkeypatch):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt), stopping_gently() as asked:

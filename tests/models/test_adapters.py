@@ -101,7 +101,7 @@ def test_adapted_networks_are_backbones(fakes, make, options):
     assert again.state_dict().keys() == backbone.state_dict().keys() and torch.equal(again.mean, backbone.mean)
 
 
-STRANGERS = {  # what a model.json of somebody else may say of its backbone -> what is said of it  # A17
+STRANGERS = {  # what a model.json of somebody else may say of its backbone -> what is said of it
     "a hub's address": ("timm_backbone", {"model": "hf-hub:somebody/something"}, "model: expected a plain name"),
     "a folder": ("timm_backbone", {"model": "local-dir:/tmp/x"}, "model: expected a plain name"),
     "a path": ("timm_backbone", {"model": "../x"}, "model: expected a plain name"),

@@ -98,13 +98,13 @@ def test_the_stride_flags_are_honoured(folder):
     assert load(folder, batch_coupled=True).model.geometry["batch_coupled"]
 
 
-def test_options_are_those_of_load(folder):  # A20
+def test_options_are_those_of_load(folder):
     with pytest.warns(LicenceNotice):
         estimator = PoseEstimator.from_metrabs(folder, batch_coupled=True, looks=5)
     assert estimator.model.geometry["batch_coupled"] and len(estimator.looks) == 5
 
 
-def test_mirrored_looks_exchange_the_models_points_before_joints_are_derived(folder, tmp_path):  # A11
+def test_mirrored_looks_exchange_the_models_points_before_joints_are_derived(folder, tmp_path):
     """A joint between a left point and a middle one has no partner: exchanged afterwards it would stay on the wrong
     side."""
     matrix = np.load(folder / "joint_transform_matrix.npy")

@@ -29,7 +29,7 @@ def test_the_mean_over_pictures_is_the_protocols_number(seed):
     assert errors["inconsistency"].mean() == pytest.approx(pairs["mm"].mean(), rel=1e-9)
 
 
-def test_intervals_cover_the_true_difference_about_as_often_as_they_say():  # A8
+def test_intervals_cover_the_true_difference_about_as_often_as_they_say():
     rng, covered = np.random.default_rng(0), 0
     for trial in range(200):
         person = rng.normal(size=40) * 6

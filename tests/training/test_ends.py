@@ -1,5 +1,5 @@
 """Every process of a training ends within seconds of it, however it ends: trainers, torchrun, loader workers, the
-server they are forked from, and Python's resource trackers."""  # A21
+server they are forked from, and Python's resource trackers."""
 
 import os
 import signal

@@ -46,7 +46,7 @@ def gradients_of_step(model, step):
 
 
 @pytest.mark.parametrize("name", EVERY_BACKBONE)
-def test_a_fused_step_after_a_resume_is_the_undisturbed_one(name):  # A1
+def test_a_fused_step_after_a_resume_is_the_undisturbed_one(name):
     torch.manual_seed(0)
     model = backbone_from({"name": name, "options": {}}).to(memory_format=torch.channels_last)
     names = {p: n for n, p in model.named_parameters()}
@@ -121,7 +121,7 @@ def first_gradient(parts):
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-def test_a_batch_in_parts_has_the_gradient_and_the_terms_of_the_whole(parts):  # A6
+def test_a_batch_in_parts_has_the_gradient_and_the_terms_of_the_whole(parts):
     whole, in_parts = first_gradient(1), first_gradient(parts)
     assert len({float(v) for v in whole[1].values()}) == len(whole[1])  # no term is trivially equal
     for name, value in whole[1].items():
@@ -151,7 +151,7 @@ def test_counting_leaves_the_model_and_the_generators_alone():
 
 
 # --- A18: logits under autocast -------------------------------------------------------------------------------------
-def test_logits_are_those_of_float32_under_autocast():  # A18
+def test_logits_are_those_of_float32_under_autocast():
     torch.manual_seed(0)
     head, features = HeatmapHead(32, 5), torch.randn(2, 32, 4, 4) * 20
     expected = head(features)

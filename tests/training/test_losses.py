@@ -252,7 +252,7 @@ def total_and_gradients(use, batch, pooling, e, d, direct, latents):
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("row", [1, 4])  # with 3D labels, with 2D labels
-def test_an_example_of_weight_0_might_as_well_be_absent(use, row):  # A5
+def test_an_example_of_weight_0_might_as_well_be_absent(use, row):
     batch, pooling, e, d, direct, latents = scene()
     batch.weight[row] = 0
     total, gradients = total_and_gradients(use, batch, pooling, e, d, direct, latents)
@@ -264,7 +264,7 @@ def test_an_example_of_weight_0_might_as_well_be_absent(use, row):  # A5
 
 
 @pytest.mark.parametrize("use", USES)
-def test_an_example_of_weight_2_counts_as_two(use):  # A5
+def test_an_example_of_weight_2_counts_as_two(use):
     batch, pooling, e, d, direct, latents = scene()
     twice = [0, 0, 1, 2, 3, 4, 4]
     fields = {name: value if name == "size" else value[twice] for name, value in vars(batch).items()}

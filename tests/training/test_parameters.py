@@ -29,7 +29,7 @@ def test_the_values_of_params_yaml_are_those_of_the_recipes():
 
 
 @pytest.mark.parametrize("path", [PARAMS, *OVERLAYS], ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_warm_ups_belong_to_the_first_training(path):  # A7
+def test_warm_ups_belong_to_the_first_training(path):
     blocks = read(path)
     assert not {*WARM_UPS} & {*blocks.get("batches", {})}
     tuning = read(PARAMS)["finetune"] | blocks.get("finetune", {})

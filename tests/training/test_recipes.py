@@ -167,7 +167,7 @@ def test_unknown_backbones_and_options_are_named():
         recipes.make_backbone("resnet50", depth=3)
 
 
-def test_weights_of_examples_come_with_the_batch(tmp_path):  # A5
+def test_weights_of_examples_come_with_the_batch(tmp_path):
     write_set(tmp_path / "a", "h36m_17", False, weight=0.0)
     write_set(tmp_path / "b", "cmu_panoptic_19", False, weight=2.5)
     sets = recipes.open_training_sets(tmp_path, {"a": 2, "b": 3})
@@ -175,7 +175,7 @@ def test_weights_of_examples_come_with_the_batch(tmp_path):  # A5
     assert batch.weight.tolist() == [0.0, 0.0, 2.5, 2.5, 2.5]
 
 
-def test_pictures_of_a_user_are_behind_and_before_the_people(tmp_path):  # A4
+def test_pictures_of_a_user_are_behind_and_before_the_people(tmp_path):
     mask = np.zeros((64, 64), bool)
     mask[20:44, 20:44] = True
     write_set(tmp_path / "data/a", "h36m_17", False, mask=encode_mask(mask))

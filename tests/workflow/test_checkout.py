@@ -38,7 +38,7 @@ def repro():
     return subprocess.run([sys.executable, "-m", "dvc", "repro"], env=environment, capture_output=True, text=True)
 
 
-def test_an_empty_lock_of_dvc_is_removed_and_the_run_goes_on(pipeline, capsys):  # C2
+def test_an_empty_lock_of_dvc_is_removed_and_the_run_goes_on(pipeline, capsys):
     lock = pipeline / ".dvc/tmp/rwlock"
     lock.write_text("", "utf-8")
     refused = repro()
@@ -47,7 +47,7 @@ def test_an_empty_lock_of_dvc_is_removed_and_the_run_goes_on(pipeline, capsys): 
     assert repro().returncode == 0 and (pipeline / "artifacts/a/x").exists()
 
 
-def test_a_lock_is_left_alone_while_dvc_runs(tmp_path):  # C2
+def test_a_lock_is_left_alone_while_dvc_runs(tmp_path):
     lock = tmp_path / ".dvc/tmp/rwlock"
     lock.parent.mkdir(parents=True)
     lock.touch()
@@ -88,7 +88,7 @@ def test_a_whole_lock_is_kept(tmp_path):
     assert not mend_rwlock(tmp_path) and "dvc repro" in lock.read_text("utf-8")
 
 
-def test_a_linked_folder_of_outputs_is_refused_before_any_work(pipeline, tmp_path_factory):  # C3
+def test_a_linked_folder_of_outputs_is_refused_before_any_work(pipeline, tmp_path_factory):
     disk = tmp_path_factory.mktemp("disk")
     (pipeline / "artifacts").symlink_to(disk)
     with pytest.raises(
@@ -104,7 +104,7 @@ def test_a_linked_folder_of_outputs_is_refused_before_any_work(pipeline, tmp_pat
 
 
 @pytest.mark.parametrize("length", [78, 150])
-def test_a_long_name_of_the_temporary_folder(pipeline, length):  # C6
+def test_a_long_name_of_the_temporary_folder(pipeline, length):
     folder = pipeline / "t"
     folder = folder.with_name("t" * max(1, length - len(str(pipeline)) - 1))
     folder.mkdir()
@@ -116,7 +116,7 @@ def test_a_long_name_of_the_temporary_folder(pipeline, length):  # C6
     assert run.returncode == 0, output
 
 
-def test_no_folder_for_sockets_is_one_line(monkeypatch):  # C6
+def test_no_folder_for_sockets_is_one_line(monkeypatch):
     monkeypatch.setattr(stages.tempfile, "tempdir", "/" + "t" * 90)
     monkeypatch.setattr(stages.os, "access", lambda folder, mode: False)
     with pytest.raises(StageError, match="^environment: TMPDIR: expected a temporary folder of at most 60 bytes"):

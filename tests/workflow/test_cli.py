@@ -68,20 +68,20 @@ def verbs(group=cli, path=()):
 
 
 @pytest.mark.parametrize("verb", list(verbs()), ids=" ".join)
-def test_each_verb_has_help_with_examples(capsys, verb):  # D12
+def test_each_verb_has_help_with_examples(capsys, verb):
     code, out, _ = run(capsys, *verb, "-h")
     assert code == 0 and f"examples:\n    acae-nb {' '.join(verb)}" in out
     assert run(capsys, *verb, "--help")[1] == out
 
 
 @pytest.mark.parametrize("call", [(), ("-h",), ("--help",)])
-def test_alone_it_shows_its_help(capsys, call):  # D12
+def test_alone_it_shows_its_help(capsys, call):
     code, out, err = run(capsys, *call)
     assert code == 0 and not err and "completion" in out and "exit codes" in out
     assert all(f"\n  {verb[0]} " in out for verb in verbs()) and "..." not in out.partition("Commands:")[2]
 
 
-def test_version(capsys):  # D12
+def test_version(capsys):
     assert run(capsys, "--version")[:2] == (0, f"acae-nb, version {acae_nb.__version__}\n")
 
 
@@ -117,7 +117,7 @@ def test_wrong_calls_are_named(capsys, call, words):
     assert code == 2 and words in err and not out
 
 
-def test_help_imports_nothing_heavy():  # D12
+def test_help_imports_nothing_heavy():
     heavy = "{'torch', 'cv2', 'numpy', 'pandas', 'matplotlib', 'plotly', 'av'}"
     code = (
         f"import sys; from acae_nb.workflow.cli import main; main(sys.argv[1:]); assert not {heavy} & {{*sys.modules}}"
@@ -137,7 +137,7 @@ def test_help_imports_nothing_heavy():  # D12
     ],
     ids=["verb", "format", "no protocol", "protocol", "format of a model"],  # a set has no order of its own
 )
-def test_completion(model_folder, words, expected):  # issue 19.9
+def test_completion(model_folder, words, expected):
     words = words.replace("MODEL", str(model_folder))
     count = len(words.split(" ")) - 1
     done = in_a_process(_ACAE_NB_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(count))
@@ -188,7 +188,7 @@ def test_ways_that_were_not_measured_are_not_spoken_of(capsys, monkeypatch):
     assert all("expected error" in line for line in said[-2:])
 
 
-def test_the_formats_of_the_model_at_hand_are_listed(capsys, tmp_path, monkeypatch, model_folder):  # D12
+def test_the_formats_of_the_model_at_hand_are_listed(capsys, tmp_path, monkeypatch, model_folder):
     monkeypatch.chdir(tmp_path)
     formats = {"coco_17": 17, "h36m_17": 17}
     assert json.loads(run(capsys, "skeletons", "list", "--model", model_folder, "--json")[1]) == formats
@@ -272,7 +272,7 @@ def test_a_photograph_tells_its_field_of_view_and_a_calibration_the_camera(capsy
     assert code == 2 and "c.toml: camera 'left': field size" in err
 
 
-def test_a_page_stands_alone(capsys, tmp_path, image, options):  # issue 19.3
+def test_a_page_stands_alone(capsys, tmp_path, image, options):
     video = write_avi(tmp_path / "v.avi", image, 5)
     page = tmp_path / "page.html"
     assert run(capsys, "predict", video, "-o", tmp_path / "v.csv", "--html", page, *options)[0] == 0
@@ -285,7 +285,7 @@ def test_a_page_stands_alone(capsys, tmp_path, image, options):  # issue 19.3
     assert '"sliders"' in rest and '"scatter3d"' in rest and "0.16 s" in rest and len(rest) > 3000
 
 
-def test_motion_for_animation_programs(capsys, tmp_path, image, options):  # issue 19.3
+def test_motion_for_animation_programs(capsys, tmp_path, image, options):
     video = write_avi(tmp_path / "v.avi", image, 5)
     assert run(capsys, "predict", video, "-o", tmp_path / "v.bvh", *options)[0] == 0
     assert "Frames: 5\nFrame Time: 0.04" in (tmp_path / "v.bvh").read_text()
@@ -298,7 +298,7 @@ def test_motion_for_animation_programs(capsys, tmp_path, image, options):  # iss
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "json"])
-def test_what_cannot_be_read_is_left_out_and_named(capsys, tmp_path, pictures, image, options, ending):  # B15
+def test_what_cannot_be_read_is_left_out_and_named(capsys, tmp_path, pictures, image, options, ending):
     (pictures / "aa.png").write_bytes((pictures / "a.png").read_bytes()[:50])
     (pictures / "x.jpg").mkdir()
     os.symlink(tmp_path / "nowhere.png", pictures / "link.png")
@@ -362,7 +362,7 @@ def test_smoothing_up_to_half_the_rate(capsys, tmp_path, image, options):
     assert run(capsys, "predict", video, "-o", tmp_path / "v.csv", "--smooth", 12.4, *options)[0] == 0
 
 
-def test_each_wrong_input_is_said_in_one_line_before_the_work(capsys, tmp_path, model_folder):  # B14
+def test_each_wrong_input_is_said_in_one_line_before_the_work(capsys, tmp_path, model_folder):
     cv2.imwrite(str(tmp_path / "p.png"), np.zeros((60, 80, 3), np.uint8))
     (tmp_path / "file").write_bytes(b"no")
     (tmp_path / "cut.mp4").write_bytes(b"no video" * 100)
@@ -404,7 +404,7 @@ def test_each_wrong_input_is_said_in_one_line_before_the_work(capsys, tmp_path, 
         assert not list(tmp_path.glob("**/*.csv")) and not list(tmp_path.glob("**/seen.*")), changes
 
 
-def test_all_that_is_missing_is_said_at_once(capsys, tmp_path, monkeypatch):  # D6
+def test_all_that_is_missing_is_said_at_once(capsys, tmp_path, monkeypatch):
     from acae_nb.inference import predictions
 
     monkeypatch.chdir(tmp_path)
@@ -451,7 +451,7 @@ sys.exit(main())
 """
 
 
-def test_after_ctrl_c_what_was_found_is_written(tmp_path, image, options):  # B18
+def test_after_ctrl_c_what_was_found_is_written(tmp_path, image, options):
     video, output, seen = write_avi(tmp_path / "v.avi", image, 400), tmp_path / "v.csv", tmp_path / "v.mp4"
     command = [sys.executable, "-c", LONG_VIDEO, "predict", video, "-o", output, "--overlay", seen, *options]
     process = subprocess.Popen(
@@ -532,7 +532,7 @@ def table(tmp_path, image):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_predict_evaluate_export_validate_and_fit_run_anywhere(tmp_path, pictures, table, model_folder):  # C4
+def test_predict_evaluate_export_validate_and_fit_run_anywhere(tmp_path, pictures, table, model_folder):
     poses, names, _, _ = stick_people(60, 2)
     np.savez(tmp_path / "stick.npz", joints3d=poses, joints=np.array(names))
     joints = np.random.default_rng(0).normal([0, 0, 4000], 300, (4, 17, 3))
@@ -580,13 +580,13 @@ def poses_files():
 
 
 @pytest.mark.parametrize("name, arrays, words", [pytest.param(*case, id=case[0]) for case in poses_files()])
-def test_poses_that_cannot_be_meant_are_named(capsys, tmp_path, name, arrays, words):  # B19
+def test_poses_that_cannot_be_meant_are_named(capsys, tmp_path, name, arrays, words):
     np.savez(tmp_path / f"{name}.npz", **arrays)
     code, out, err = run(capsys, "fit-acae", tmp_path / f"{name}.npz", "-o", tmp_path / "a.safetensors")
     assert code == 2 and words in err and err.count("\n") == 1 and not (tmp_path / "a.safetensors").exists()
 
 
-def test_a_pointer_of_git_lfs_is_told_as_one(capsys, tmp_path):  # B20
+def test_a_pointer_of_git_lfs_is_told_as_one(capsys, tmp_path):
     (tmp_path / "p.npz").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     for verb in (("fit-acae", tmp_path / "p.npz", "-o", tmp_path / "a.safetensors"),):
         code, _, err = run(capsys, *verb)

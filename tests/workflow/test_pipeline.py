@@ -44,7 +44,7 @@ def test_a_stage_depends_on_what_it_imports(name):
     assert given == needed, f"missing: {sorted(needed - given)}, too many: {sorted(given - needed)}"
 
 
-def test_the_claims_study_depends_on_what_its_runs_do():  # A2
+def test_the_claims_study_depends_on_what_its_runs_do():
     "The same files as in the fingerprint of a run."
     given = YAML(typ="safe").load(REPO / "claims/dvc.yaml")["stages"]["runs"]["deps"]
     assert {d for d in given if d.endswith(".py")} == {path.relative_to(REPO).as_posix() for path in CODE}

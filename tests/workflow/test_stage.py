@@ -167,7 +167,7 @@ REFUSALS = {  # params.yaml, parameters cell, blocks, pairs -> file, field, word
         "parameters cell, line 1",
         "import os",
     ),
-    "an annotation that would run": (  # A17
+    "an annotation that would run": (
         "train: {}",
         "a: ().__class__.__base__.__subclasses__() = 1",
         [],
@@ -176,7 +176,7 @@ REFUSALS = {  # params.yaml, parameters cell, blocks, pairs -> file, field, word
         "a",
         "an annotation of int",
     ),
-    "an annotation of an endless loop": (  # A17
+    "an annotation of an endless loop": (
         "train: {}",
         "a: list[[x for x in range(10**12)]] = 1",
         [],
