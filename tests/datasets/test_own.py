@@ -1,10 +1,12 @@
 """One's own data: both layouts written here from their description, read back, and every fault listed at once."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import REPO
 
 from acae_nb.datasets import own_coco, own_table
 from acae_nb.datasets.native_files import NativeError
@@ -495,3 +497,16 @@ def test_people_whom_the_camera_does_not_see(place, found):
     example = Example("a", "d", "train", "", "", 0, camera, box, (1280, 720), joints)
     problems = list(row_problems("examples.csv", 0, example, 17))
     assert [found in p.found and p.field == "joints3d" for p in problems] == ([True] if found else [])
+
+
+def test_the_example_of_the_guide_is_right(tmp_path):
+    guide = (REPO / "docs/guides/own_data.md").read_text("utf-8")
+    blocks = re.findall(r"```(?:text|json)\n(.+?)```", guide, re.S)
+    for name, text in zip(("examples.csv", "skeleton.json", "cameras.json"), blocks, strict=True):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.jpg").write_bytes(encode_jpeg(np.zeros((1080, 1920, 3), np.uint8)))
+    assert validate_folder(tmp_path) == []
+    [(example, _)] = own_table.read(tmp_path)
+    px = example.camera.project(example.joints3d)
+    assert px[0, 0] < px[1, 0] and np.isnan(px[2]).all()  # who looks at the camera has the left hip on the right
