@@ -290,10 +290,11 @@ def check_points(line: str, where: str) -> None:
     "ValueError where a line has not the points of the picture in the line above: three numbers each, or nothing."
     words = line.split()
     try:
-        values = [float(word) for word in words]
+        np.array(words, float)
+        whole = len(words) % 3 == 0
     except ValueError:
-        values = [0.0]
-    if len(values) % 3:
+        whole = False
+    if not whole:
         raise ValueError(
             f"{where}: expected the points of the picture above, three numbers each, or an empty line, found "
             f"{line[:60]!r}"

@@ -6,8 +6,8 @@
 __all__ = ['CAMERA_AXES', 'WORLD_AXES', 'PIXEL_AXES', 'COLUMN_NOTES', 'C3D_PICTURES', 'TRC_AXES', 'GLTF_UNIT_MM', 'TREE_ENDINGS',
            'BVH_UNIT_MM', 'PAGE_PICTURES', 'WRITERS', 'write_csv', 'write_parquet', 'write_coco', 'picture_times',
            'usual_rate', 'evenly_spaced', 'regular_times', 'resampled', 'check_c3d_length', 'write_c3d', 'c3d_of',
-           'people_and_names', 'write_trc', 'trc_row', 'joint_tree', 'bridged', 'bvh_hierarchy', 'bvh_angles',
-           'bvh_text', 'without_gaps', 'write_bvh', 'write_glb', 'write_page', 'writer_of']
+           'people_and_names', 'write_trc', 'trc_row', 'joint_tree', 'bridged', 'beside_known', 'bvh_hierarchy',
+           'bvh_angles', 'bvh_text', 'without_gaps', 'write_bvh', 'write_glb', 'write_page', 'writer_of']
 
 # %% ../../nbs/inference/05_outputs.ipynb #a70a506a
 import csv
@@ -341,14 +341,28 @@ def bridged(
     points: Float[np.ndarray, "t j 3"], seconds: Float[np.ndarray, " t"], grid: Float[np.ndarray, " t2"]
 ) -> Float[np.ndarray, "t2 j 3"]:
     """Joints at the times of `grid`, in a straight line from the picture before that has them to the one after; before
-    the first and after the last they stand still. ValueError for a joint that is in no picture."""
-    columns = []
+    the first and after the last they stand still. One that is in no picture stays NaN."""
+    columns = np.full((len(grid), points.shape[1], 3), np.nan)
     for joint, places in enumerate(points.transpose(1, 0, 2)):
         seen = np.isfinite(places).all(-1)
-        if not seen.any():
-            raise ValueError(f"joint {joint}: expected at least one picture that has it, found none")
-        columns.append(np.stack([np.interp(grid, seconds[seen], axis) for axis in places[seen].T], -1))
-    return np.stack(columns, 1)
+        if seen.any():
+            columns[:, joint] = np.stack([np.interp(grid, seconds[seen], axis) for axis in places[seen].T], -1)
+    return columns
+
+
+def beside_known(
+    points: Float[np.ndarray, "t j 3"], parents: Sequence[int], lost: Sequence[int]
+) -> Float[np.ndarray, "t j 3"]:
+    "The joints `lost` lie on the nearest other joint along the bones (`parents`), so that their bones have no length."
+    points, waiting = points.copy(), set(lost)
+    while waiting and len(waiting) < points.shape[1]:
+        for joint in sorted(waiting):
+            around = [parents[joint], *(k for k, parent in enumerate(parents) if parent == joint)]
+            known = [k for k in around if k >= 0 and k not in waiting]
+            if known:
+                points[:, joint] = points[:, known[0]]
+        waiting -= {joint for joint in waiting if np.isfinite(points[:, joint]).all()}
+    return points
 
 # %% ../../nbs/inference/05_outputs.ipynb #59e08c5d
 BVH_UNIT_MM = 1000.0  # Blender's importer takes metres unless told another scale
@@ -410,15 +424,25 @@ def without_gaps(
     people: Sequence[Float[np.ndarray, "t j 3"]],
     seconds: Float[np.ndarray, " t"],
     grid: Float[np.ndarray, " t2"],
+    skeleton: Skeleton,
     path: str | Path,
 ) -> list[Float[np.ndarray, "t2 j 3"]]:
-    "People at the times of `grid` (`bridged`), with a warning for each who is not whole in every picture."
+    """People at the times of `grid` (`bridged`, and `beside_known` where a joint is in no picture), with a warning for
+    each who is not whole in every picture."""
+    whole = []
     for number, joints in enumerate(people, 1):
-        missing = int(np.isnan(joints).any((1, 2)).sum())
+        gone = np.isnan(joints).any(2)
+        lost = np.flatnonzero(gone.all(0)).tolist()
+        missing = int(np.delete(gone, lost, 1).any(1).sum())
         if missing:
             message = f"person {number}: joints missing in {missing} of {len(joints)} pictures are bridged"
             warnings.warn(f"{path}: {message}", stacklevel=3)
-    return [bridged(joints, seconds, grid) for joints in people]
+        if lost:
+            names = ", ".join(skeleton.joints[joint] for joint in lost)
+            message = f"person {number}: in no picture, put on the next joint along the bones: {names}"
+            warnings.warn(f"{path}: {message}", stacklevel=3)
+        whole.append(beside_known(bridged(joints, seconds, grid), skeleton.parents, lost))
+    return whole
 
 
 def write_bvh(
@@ -434,7 +458,8 @@ def write_bvh(
     Metres and Y up; X and Z as in a TRC file (`TRC_AXES`), so who faces the camera faces along Z, forward. Blender
     reads it with its importer's own settings (scale 1, forward -Z, up Y). Bones have their median length
     (`rest_offsets`), so joints lie off by what their bones vary. Unevenly spaced pictures are resampled, and gaps
-    bridged, with a warning. ValueError where nobody was found, and for a format without a tree (`joint_tree`)."""
+    bridged (`without_gaps`), with a warning. ValueError where nobody was found, and for a format without a tree
+    (`joint_tree`)."""
     results = [replace(poses, image=None) for poses in results]  # pictures would not fit into memory
     people, _, seconds = people_and_names(results, frame, rate, times)
     skeleton, path = results[0].skeleton, Path(path)
@@ -443,7 +468,7 @@ def write_bvh(
     if not evenly_spaced(seconds, rate):
         warnings.warn(f"{path}: pictures are unevenly spaced in time: resampled to {rate:.6g} a second", stacklevel=2)
         grid = regular_times(seconds, rate)
-    for number, joints in enumerate(without_gaps(people, seconds, grid, path), 1):
+    for number, joints in enumerate(without_gaps(people, seconds, grid, skeleton, path), 1):
         points = joints @ TRC_AXES[frame][0].T
         file = path if number == 1 else path.with_stem(f"{path.stem}_{number}")
         write_whole(file, bvh_text(points, skeleton, rate))
@@ -460,14 +485,14 @@ def write_glb(
     """All people in one file: nodes, bones to see and an animation (`geometry.gltf.motion_glb`).
 
     Metres and Y up; X and Z as in a TRC file (`TRC_AXES`), so who faces the camera faces along Z, glTF's front. Bones
-    have their median length (`rest_offsets`). Gaps are bridged, with a warning. ValueError where nobody was found, and
-    for a format without a tree (`joint_tree`)."""
+    have their median length (`rest_offsets`). Gaps are bridged (`without_gaps`), with a warning. ValueError where
+    nobody was found, and for a format without a tree (`joint_tree`)."""
     results = [replace(poses, image=None) for poses in results]  # pictures would not fit into memory
     people, _, seconds = people_and_names(results, frame, rate, times)
     skeleton = results[0].skeleton
     joint_tree(skeleton)
     turn = TRC_AXES[frame][0].T / GLTF_UNIT_MM
-    people = [joints @ turn for joints in without_gaps(people, seconds, seconds, path)]
+    people = [joints @ turn for joints in without_gaps(people, seconds, seconds, skeleton, path)]
     write_whole(path, motion_glb(people, skeleton.joints, skeleton.parents, seconds))
     return Path(path)
 

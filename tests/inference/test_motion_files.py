@@ -362,6 +362,27 @@ def test_bvh_says_what_it_bridges_and_what_it_resamples(tmp_path):
     np.testing.assert_allclose(places["joint_0"][3], (places["joint_0"][2] + places["joint_0"][4]) / 2, atol=1e-5)
 
 
+@pytest.mark.parametrize("write, ending", [(write_bvh, "bvh"), (write_glb, "glb")])
+def test_a_joint_in_no_picture_lies_on_the_next_one_and_is_named(tmp_path, write, ending):
+    skeleton = load_skeleton("smpl_24")
+    lost = [skeleton.joints.index(name) for name in ("right_knee", "left_hand")]
+    rng = np.random.default_rng(0)
+    poses = [rng.normal(0, 300, (24, 3)) + [10 * t, 0, 4000] for t in range(4)]
+    for pose in poses:
+        pose[lost] = np.nan
+    results = [poses_of(skeleton, t, {0: pose}) for t, pose in enumerate(poses)]
+    with pytest.warns(
+        UserWarning, match=r"person 1: in no picture, put on the next joint .*: right_knee, left_hand"
+    ) as told:
+        file = write(results, tmp_path / f"p.{ending}")
+    assert len(told) == 1 and file.stat().st_size > 1000
+    if ending == "bvh":
+        places, _, _ = read_bvh(file.read_text())
+        np.testing.assert_allclose(places["right_knee"], places["right_hip"], atol=1e-5)
+        np.testing.assert_allclose(places["left_hand"], places["left_wrist"], atol=1e-5)
+        assert all(np.isfinite(place).all() for place in places.values())
+
+
 def test_bvh_refuses_formats_that_are_no_tree(tmp_path):
     both = union([load_skeleton("h36m_17"), load_skeleton("coco_17")])
     for skeleton in (both, load_skeleton("smplx_42")):
