@@ -15,6 +15,8 @@ benchmarks/peers.py (12 limbs, known camera, one look): MPJPE and PA-MPJPE, mm."
 
 import argparse
 import json
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -50,13 +52,15 @@ ENCODER_STRIDE = 32  # px a cell of its end
 PARTS = {"recording": "recording", "indoor": "people/test_indoor", "outdoor": "people/test_outdoor"}
 
 
+@dataclass(frozen=True)
 class DrawnRows(BatchPlan):
-    "A plan over some of the rows of each table; `rows`: those of each."
+    "A plan over some of the rows of each table."
 
-    def __init__(self, lengths, quotas, seed, rows):
-        super().__init__(lengths, quotas, seed)
-        object.__setattr__(self, "rows", rows)
-        object.__setattr__(self, "of_drawn", BatchPlan([len(r) for r in rows], quotas, seed))
+    rows: list  # of each table, an array of those that may be drawn
+
+    @cached_property
+    def of_drawn(self):
+        return BatchPlan([len(rows) for rows in self.rows], self.quotas, self.seed)
 
     def draw(self, step):
         datasets, places = self.of_drawn.draw(step)
