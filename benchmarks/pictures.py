@@ -4,14 +4,15 @@ on the rendered tests.
 
     make profile NAME=dozens && make profile NAME=published
     python -m dvc repro people prepare recording
-    python benchmarks/pictures.py [--steps 4000] [--seeds 1 2] [--json results/pictures.json] [--figure pictures.png]
+    python benchmarks/pictures.py [--steps 4000] [--seeds 1 2] [--figure results/pictures.png]
 
 MoveNet Thunder's encoder stays as it is, and all behind it learns, as in the default pipeline (`train` of params.yaml
 says how). The head predicts the 48 latent points of the packaged model's autoencoder, which decodes them (paper,
 section 3.3: direct latent prediction): a step then takes a quarter of the time of one with 649 outputs. Every training
 has as many steps, so those with fewer pictures meet each of them more often. Two seeds can run side by side (`taskset
--c 0 ... --seeds 1`, `taskset -c 1 ... --seeds 2`, then both at once for file and figure). Errors are those of
-benchmarks/peers.py (12 limbs, known camera, one look): MPJPE and PA-MPJPE, mm."""
+-c 0 ... --seeds 1`, `taskset -c 1 ... --seeds 2`, then both at once for the figure). Errors are those of
+benchmarks/peers.py (12 limbs, known camera, one look): MPJPE and PA-MPJPE, mm. Beside them, likewise measured: the
+packaged model, whose encoder's end learned too and which saw 69,300 pictures, and MediaPipe full."""
 
 import argparse
 import json
@@ -23,7 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import NullLocator, ScalarFormatter
-from peers import Ours, compare, machine, scenes
+from peers import LANDMARKS, MEASURES, MediaPipe, Ours, compare, machine, scenes
 
 from acae_nb.autoencoder.acae import load_acae
 from acae_nb.examples.mixing import BatchPlan, loader
@@ -48,6 +49,7 @@ from acae_nb.workflow.parameters import block_of, read_yaml
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 PACKAGED = Path("acae_nb/data/model")
+PACKAGED_PICTURES = 69_300
 ENCODER_STRIDE = 32  # px a cell of its end
 PARTS = {"recording": "recording", "indoor": "people/test_indoor", "outdoor": "people/test_outdoor"}
 
@@ -129,29 +131,32 @@ def run_of(sets, p, share):
     return Run("acae_nb.training.fine_tuning", f"pictures-{share:g}", "latent", p, sets, inputs, None, None)
 
 
-def measured(folder, artifacts, count):
-    "{part: {MPJPE, PA}} of the model in `folder`."
-    ours = {"ours": Ours(folder, ONE_LOOK)}
-    tables = {part: compare(ours, scenes(artifacts / place, count))[0] for part, place in PARTS.items()}
-    return {part: table.loc["ours", ["MPJPE", "PA"]].to_dict() for part, table in tables.items()}
+def measured(methods, artifacts, count):
+    "{part: {method: {measure: mm}}} over the pictures in which all methods found the person."
+    tables = {part: compare(methods, scenes(artifacts / place, count))[0] for part, place in PARTS.items()}
+    return {part: table.loc[[*methods], [*MEASURES]].T.to_dict() for part, table in tables.items()}
 
 
-def draw(rows, file):
-    "Errors over the number of pictures, a line a part; dots: seeds."
+def draw(rows, beside, file):
+    "Errors over the number of pictures, a line a part, dots for seeds; a star: the packaged model; dashes: MediaPipe."
     table = pd.DataFrame(
-        [{"pictures": r["pictures"], "part": part} | e for r in rows for part, e in r["errors"].items()]
+        [{"pictures": r["pictures"], "part": part} | e["ours"] for r in rows for part, e in r["errors"].items()]
     )
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     for axis, measure, name in zip(axes, ("MPJPE", "PA"), ("MPJPE", "PA-MPJPE")):
         for (part, found), colour in zip(table.groupby("part", sort=False), ("C3", "C0", "C2")):
             means = found.groupby("pictures")[measure].mean()
             axis.plot(means.index, means, color=colour, label="recording (real)" if part == "recording" else part)
             axis.plot(found["pictures"], found[measure], ".", color=colour)
+            axis.plot(PACKAGED_PICTURES, beside[part]["packaged"][measure], "*", color=colour, markersize=9)
+            axis.axhline(beside[part]["mediapipe full"][measure], color=colour, linestyle="--", linewidth=1)
         axis.set(xscale="log", xlabel="rendered pictures", ylabel=f"{name}, mm", xticks=sorted(set(table["pictures"])))
         axis.xaxis.set_major_formatter(ScalarFormatter())
         axis.xaxis.set_minor_locator(NullLocator())
         axis.grid(alpha=0.3)
-    axes[0].legend()
+    axes[0].plot([], [], "k*", label="packaged model")
+    axes[0].plot([], [], "k--", linewidth=1, label="MediaPipe full")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
     figure.savefig(file, dpi=110)
 
 
@@ -161,8 +166,8 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--pictures", type=int, default=75, help="of each test")
     parser.add_argument("--artifacts", type=Path, default=Path("artifacts"))
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--figure", type=Path)
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--figure", type=Path, help="a PNG; the numbers go beside it, as JSON")
     arguments = parser.parse_args()
     sets, kept, rows = None, None, []
     for seed in arguments.seeds:
@@ -174,15 +179,18 @@ def main():
             if not done.exists():
                 kept = kept or all_looks(sets, p)
                 count = trained(run, kept, share)
-                errors = measured(run.checkpoints, arguments.artifacts, arguments.pictures)
+                methods = {"ours": Ours(run.checkpoints, ONE_LOOK)}
+                errors = measured(methods, arguments.artifacts, arguments.pictures)
                 done.write_text(json.dumps({"seed": seed, "pictures": count, "errors": errors}))
             rows.append(json.loads(done.read_text()))
             print(rows[-1], flush=True)
-    if arguments.json:
-        facts = {"steps": arguments.steps, "machine": machine(), "trainings": rows}
-        arguments.json.write_text(json.dumps(facts, indent=1) + "\n")
-    if arguments.figure:
-        draw(rows, arguments.figure)
+    if not arguments.figure:
+        return
+    packaged, full = Ours(PACKAGED, ONE_LOOK), MediaPipe(arguments.data / "blazepose", LANDMARKS["full"])
+    beside = measured({"packaged": packaged, "mediapipe full": full}, arguments.artifacts, arguments.pictures)
+    facts = {"steps": arguments.steps, "machine": machine(), "trainings": rows, "beside": beside}
+    arguments.figure.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
+    draw(rows, beside, arguments.figure)
 
 
 if __name__ == "__main__":
