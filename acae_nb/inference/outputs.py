@@ -155,11 +155,23 @@ def write_coco(results: Iterable[Poses], path: str | Path, names: Sequence[str] 
     return Path(path)
 
 # %% ../../nbs/inference/05_outputs.ipynb #25db74cd
-def picture_times(count: int, rate: float, times: Sequence[float] | None) -> Float[np.ndarray, " t"]:
-    "Seconds of each picture: `times`, or multiples of 1/rate. ValueError for times that do not run forward."
-    seconds = np.arange(count) / rate if times is None else np.asarray(times, float)[:count]
-    if len(seconds) != count or not np.isfinite(seconds).all() or (np.diff(seconds) <= 0).any():
-        raise ValueError(f"times: expected {count} finite seconds that increase, found {len(seconds)} that do not")
+def picture_times(frames: Sequence[int], rate: float, times: Sequence[float] | None) -> Float[np.ndarray, " t"]:
+    """Seconds of each picture: `times`, where it has as many, or those of the pictures' numbers `frames`; without
+    `times` multiples of 1/rate from the first picture on, by `frames` where these increase.
+
+    ValueError for times that do not run forward, and for too few."""
+    count, frames = len(frames), np.asarray(frames, int)
+    if times is None:
+        places = frames - frames[:1] if (np.diff(frames) > 0).all() else np.arange(count)
+        return places / rate
+    seconds = np.asarray(times, float)
+    if len(seconds) != count:
+        last = frames.max(initial=-1)
+        if last >= len(seconds):
+            raise ValueError(f"times: expected those of the pictures 0 to {last}, found {len(seconds)}")
+        seconds = seconds[frames]
+    if not np.isfinite(seconds).all() or (np.diff(seconds) <= 0).any():
+        raise ValueError(f"times: expected {count} finite seconds that increase, found some that do not")
     return seconds
 
 
@@ -260,7 +272,7 @@ def people_and_names(
     results = [replace(poses, image=None) for poses in results]  # pictures would not fit into memory
     if times is None and results and all(poses.time_s is not None for poses in results):
         times = [poses.time_s for poses in results]
-    seconds = picture_times(len(results), rate, times)
+    seconds = picture_times([poses.frame for poses in results], rate, times)
     results = [replace(poses, time_s=float(time)) for poses, time in zip(results, seconds)]
     people = people_over_time(results, rate, frame)
     if not people:

@@ -50,6 +50,21 @@ def person(frame, places, joints=3):
     )
 
 
+def test_some_pictures_of_a_video_keep_their_times(tmp_path):
+    some, times = [person(frame, [[0, 0, 4000]]) for frame in (1, 2, 5)], [0, 0.1, 0.2, 0.3, 0.5, 0.7]
+
+    def seconds(**told):
+        lines = write_trc(some, tmp_path / "p.trc", **told).read_text().split("\n")[6:-1]
+        return [float(line.split("\t")[1]) for line in lines]
+
+    assert seconds(times=times) == [0.1, 0.2, 0.7] and seconds(times=[1, 2, 3]) == [1, 2, 3]
+    assert seconds(rate=10) == [0, 0.1, 0.4]
+    with pytest.raises(ValueError, match="times: expected those of the pictures 0 to 5, found 4"):
+        seconds(times=times[:4])
+    with pytest.raises(ValueError, match="3 finite seconds that increase"):
+        seconds(times=[0, 2, 1])
+
+
 @pytest.mark.parametrize("ending", CODECS)
 @pytest.mark.parametrize("times", [VARIABLE, GAP], ids=["variable", "gap"])
 def test_times_are_those_of_the_container_in_every_file(tmp_path, ending, times):
