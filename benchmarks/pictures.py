@@ -51,7 +51,11 @@ SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 PACKAGED = Path("acae_nb/data/model")
 PACKAGED_PICTURES = 69_300
 ENCODER_STRIDE = 32  # px a cell of its end
-PARTS = {"recording": "recording", "indoor": "people/test_indoor", "outdoor": "people/test_outdoor"}
+PARTS = {
+    "real recording": "recording",
+    "rendered, indoors": "people/test_indoor",
+    "rendered, outdoors": "people/test_outdoor",
+}
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ def draw(rows, beside, file):
     for axis, measure, name in zip(axes, ("MPJPE", "PA"), ("MPJPE", "PA-MPJPE")):
         for (part, found), colour in zip(table.groupby("part", sort=False), ("C3", "C0", "C2")):
             means = found.groupby("pictures")[measure].mean()
-            axis.plot(means.index, means, color=colour, label="recording (real)" if part == "recording" else part)
+            axis.plot(means.index, means, color=colour, label=part)
             axis.plot(found["pictures"], found[measure], ".", color=colour)
             axis.plot(PACKAGED_PICTURES, beside[part]["packaged"][measure], "*", color=colour, markersize=9)
             axis.axhline(beside[part]["mediapipe full"][measure], color=colour, linestyle="--", linewidth=1)
