@@ -366,14 +366,13 @@ def beside_known(
     points: Float[np.ndarray, "t j 3"], parents: Sequence[int], lost: Sequence[int]
 ) -> Float[np.ndarray, "t j 3"]:
     "The joints `lost` lie on the nearest other joint along the bones (`parents`), so that their bones have no length."
-    points, waiting = points.copy(), set(lost)
-    while waiting and len(waiting) < points.shape[1]:
-        for joint in sorted(waiting):
-            around = [parents[joint], *(k for k, parent in enumerate(parents) if parent == joint)]
-            known = [k for k in around if k >= 0 and k not in waiting]
-            if known:
-                points[:, joint] = points[:, known[0]]
-        waiting -= {joint for joint in waiting if np.isfinite(points[:, joint]).all()}
+    points, known = points.copy(), sorted({*range(points.shape[1])} - {*lost})
+    for joint in known:  # which grows by the neighbours of those that it has
+        around = [parents[joint], *(k for k, parent in enumerate(parents) if parent == joint)]
+        for neighbour in around:
+            if neighbour >= 0 and neighbour not in known:
+                points[:, neighbour] = points[:, joint]
+                known.append(neighbour)
     return points
 
 # %% ../../nbs/inference/05_outputs.ipynb #59e08c5d
@@ -445,6 +444,8 @@ def without_gaps(
     for number, joints in enumerate(people, 1):
         gone = np.isnan(joints).any(2)
         lost = np.flatnonzero(gone.all(0)).tolist()
+        if len(lost) == len(skeleton):
+            raise ValueError(f"person {number}: expected a joint that is in some picture, found none")
         missing = int(np.delete(gone, lost, 1).any(1).sum())
         if missing:
             message = f"person {number}: joints missing in {missing} of {len(joints)} pictures are bridged"
