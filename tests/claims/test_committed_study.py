@@ -58,7 +58,7 @@ def test_a_page_says_whose_code_trained(name):
 
 @pytest.mark.parametrize("name", ["README.md", "index.ipynb"])
 def test_a_page_has_verdicts_of_the_study(name):
-    "Six to eight claims in full, and of all claims how many hold, do not, and are undecided."
+    "Six to eight claims with gain and adjusted p, and of all claims how many hold, do not, and are undecided."
     _, findings = read_verdicts(REPO / "results/claims.json")
     page, verdicts = page_text(PAGES[name]), verdicts_table(findings)
     counts = verdicts["verdict"].value_counts()
@@ -69,7 +69,8 @@ def test_a_page_has_verdicts_of_the_study(name):
     assert 6 <= len(shown) <= 8
     for cells in shown:
         row = rows[tuple(cells[:2])]
-        assert cells[6:] == [*(f"{row[name]:.4f}" for name in ("p", "adjusted p", "p of 1 %")), row["verdict"]]
+        assert cells[2:5] == [f"{row['this']:.1f}", f"{row['that']:.1f}", f"{row['gain']:+.1f}"]
+        assert cells[6:] == [f"{row['adjusted p']:.4f}", row["verdict"]]
 
 
 def test_a_claim_of_this_code_is_seen_through():
