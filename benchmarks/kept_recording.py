@@ -1,6 +1,6 @@
-"""The reference of the kept recording (data/pose2sim/multi), on which no model is chosen, and
-benchmarks/peers.py measures the finished one: the two main people of benchmarks/people_boxes.json at ten moments, four
-calibrated cameras.
+"""The reference of the kept recording (data/pose2sim/multi), on which no model is chosen, and benchmarks/peers.py
+measures the finished one: the two main people of benchmarks/people_boxes.json at ten moments, four calibrated
+cameras.
 
     python benchmarks/kept_recording.py [--data data] [--sheets FOLDER]
 

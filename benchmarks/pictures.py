@@ -8,11 +8,11 @@ on the rendered tests.
 
 MoveNet Thunder's encoder stays as it is, and all behind it learns, as in the default pipeline (`train` of params.yaml
 says how). The head predicts the 48 latent points of the packaged model's autoencoder, which decodes them (paper,
-section 3.3: direct latent prediction): a step then takes a quarter of the time of one with 649 outputs. Every training
-has as many steps, so those with fewer pictures meet each of them more often. Two seeds can run side by side (`taskset
--c 0 ... --seeds 1`, `taskset -c 1 ... --seeds 2`, then both at once for the figure). Errors are those of
-benchmarks/peers.py (12 limbs, known camera, one look): MPJPE and PA-MPJPE, mm. Beside them, likewise measured: the
-packaged model, whose encoder's end learned too and which saw 69,300 pictures, and MediaPipe full."""
+section 3.3: direct latent prediction): so few in place of 649 outputs make a step cheaper. Every training has as many
+steps, so those with fewer pictures meet each of them more often. Two seeds can run side by side (`taskset -c 0 ...
+--seeds 1`, `taskset -c 1 ... --seeds 2`, then both at once for the figure). Errors are those of benchmarks/peers.py (12
+limbs, known camera, one look): MPJPE and PA-MPJPE, mm. Beside them, likewise measured: the packaged model, whose
+encoder's end learned too and which saw 69,300 pictures, and MediaPipe full."""
 
 import argparse
 import json

@@ -32,7 +32,7 @@ def test_the_facts_of_the_method_that_are_cited_are_there():
     cited = {
         number
         for path in sources
-        for number in re.findall(r"method\.md`?,?(?: section)? (\d(?:\.\d)?)", path.read_text())
+        for number in re.findall(r"method\.md`?,?(?: section)? (\d(?:\.\d)?)", path.read_text("utf-8"))
     }
     assert {"1.4", "1.9", "3.1", "4"} <= cited <= headings
 
