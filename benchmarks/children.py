@@ -7,7 +7,7 @@
 Renders a table of pictures a group into FOLDER (or takes those that are there) and looks at each person, with the
 mirror image, the known camera and the known box. The groups are made by the same seed: the same 40 people, but for the
 age or the height of their bodies, in the same poses, places and clothes' styles wherever a body of that size fits the
-scene; nobody else and nothing in front.
+scene; nobody else and nothing in front. Statures are natural ones (acae_nb.people.statures).
 Their motions and places are those of tests, their seeds nobody else's.
 
 Joints of smpl_24, mm. MPJPE: pelvis at the origin, axes of the camera; PA: after the best similarity. place: distance
@@ -40,6 +40,7 @@ from acae_nb.people.cmu_clips import cmu_clips
 from acae_nb.people.collections import CHUNK, Cast, read_collection, render_chunk, write_table
 from acae_nb.people.everyday import EVERYDAY, everyday_poses
 from acae_nb.people.motion import read_motions, split_clips
+from acae_nb.people.statures import NaturalStatures, rescale_people, statures
 from acae_nb.skeletons.joints import load_skeleton
 from acae_nb.workflow.calibration import png_of, with_section
 
@@ -52,7 +53,6 @@ GROUPS = {  # from and to of phenotypes; age 0: a baby, 1/3: a child, 2/3: 25 ye
     "adults": {"age": (0.6, 0.9)},
 }
 PLACES = {"street": 1, "park": 1, "room": 1, "gym": 1, "studio": 1, "beach": 1}
-SKIN = 13380  # vertices of the body itself, which come first
 TITLE, FIGURE = "## Children and short people", "children.png"
 
 
@@ -64,9 +64,11 @@ def bodies_of(group, rig):
     return phenotypes
 
 
-def statures(group, rig):
-    "Heights [SUBJECTS] of the bodies, upright, mm."
-    return np.ptp(rig.bodies(bodies_of(group, rig)).vertices[:, :SKIN, 2], axis=1)
+def subjects_of(group, natural):
+    "Table [SUBJECTS] of the bodies: how many times as large as the rig's they are, and their statures then, mm."
+    phenotypes = bodies_of(group, natural.rig)
+    scales = natural.scales(phenotypes)
+    return pd.DataFrame({"scale": scales, "stature": scales * statures(phenotypes, natural.rig)})
 
 
 def test_clips(data):
@@ -78,8 +80,9 @@ def test_clips(data):
     return [*clips, poses]
 
 
-def render(group, folder, rig, clips, pictures):
-    "The example table of a group."
+def render(group, folder, natural, clips, pictures):
+    "The example table of a group, its people of natural statures."
+    rig = natural.rig
     plan = read_collection(
         {
             "skeleton": FORMAT,
@@ -100,6 +103,12 @@ def render(group, folder, rig, clips, pictures):
         for k, path in enumerate(tqdm(paths, group)):
             np.savez(path, **render_chunk(plan, cast, clips, {}, k))
         write_table(plan, rig, paths, folder)
+    scales = subjects_of(group, natural)["scale"]
+    rescale_people(folder, {name: scales[number_of(name)] for name in ExampleTable.open(folder).column("subject")})
+
+
+def number_of(subject):
+    return int(subject.rpartition("-s")[2])
 
 
 def predicted(estimator, table):
@@ -232,17 +241,18 @@ def main():
     command = f"python benchmarks/children.py {' '.join(sys.argv[1:])}"
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    rig, clips = Rig.load(arguments.rig), test_clips(arguments.data)
+    natural, clips = NaturalStatures(Rig.load(arguments.rig)), test_clips(arguments.data)
     estimator = PoseEstimator.load(arguments.model, looks=WITH_MIRROR, device="cpu")
     parts, examples = [], {}
     for group in arguments.groups:
         folder = arguments.folder / group.replace(" ", "_")
         if not folder.is_dir():
-            render(group, folder, rig, clips, arguments.pictures)
+            render(group, folder, natural, clips, arguments.pictures)
         table = ExampleTable.open(folder)
         pred, true = predicted(estimator, table), table.camera_joints3d(load_skeleton(FORMAT)).astype(float)
-        subjects = np.array([int(name.rpartition("-s")[2]) for name in table.column("subject")])
-        part = measures(pred, true).assign(subject=subjects, stature=statures(group, rig)[subjects])
+        subjects = np.array([number_of(name) for name in table.column("subject")])
+        stature = subjects_of(group, natural)["stature"].to_numpy()[subjects]
+        part = measures(pred, true).assign(subject=subjects, stature=stature)
         part.insert(0, "group", group)
         parts.append(part)
         examples[group] = close_up(table, 0, table.camera(0).project(table.camera(0).to_world(pred[0])))
