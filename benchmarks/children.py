@@ -80,9 +80,8 @@ def test_clips(data):
     return [*clips, poses]
 
 
-def render(group, folder, natural, clips, pictures):
-    "The example table of a group, its people of natural statures."
-    rig = natural.rig
+def render(group, folder, rig, clips, pictures):
+    "The example table of a group."
     plan = read_collection(
         {
             "skeleton": FORMAT,
@@ -103,8 +102,6 @@ def render(group, folder, natural, clips, pictures):
         for k, path in enumerate(tqdm(paths, group)):
             np.savez(path, **render_chunk(plan, cast, clips, {}, k))
         write_table(plan, rig, paths, folder)
-    scales = subjects_of(group, natural)["scale"]
-    rescale_people(folder, {name: scales[number_of(name)] for name in ExampleTable.open(folder).column("subject")})
 
 
 def number_of(subject):
@@ -247,12 +244,14 @@ def main():
     for group in arguments.groups:
         folder = arguments.folder / group.replace(" ", "_")
         if not folder.is_dir():
-            render(group, folder, natural, clips, arguments.pictures)
+            render(group, folder, natural.rig, clips, arguments.pictures)
+        people = subjects_of(group, natural)
+        names = set(ExampleTable.open(folder).column("subject"))
+        rescale_people(folder, {name: people["scale"][number_of(name)] for name in names})
         table = ExampleTable.open(folder)
         pred, true = predicted(estimator, table), table.camera_joints3d(load_skeleton(FORMAT)).astype(float)
         subjects = np.array([number_of(name) for name in table.column("subject")])
-        stature = subjects_of(group, natural)["stature"].to_numpy()[subjects]
-        part = measures(pred, true).assign(subject=subjects, stature=stature)
+        part = measures(pred, true).assign(subject=subjects, stature=people["stature"].to_numpy()[subjects])
         part.insert(0, "group", group)
         parts.append(part)
         examples[group] = close_up(table, 0, table.camera(0).project(table.camera(0).to_world(pred[0])))

@@ -12,6 +12,7 @@ __all__ = ['QUALISYS_LENS', 'OPENCV_NAMES', 'COLMAP_MODELS', 'OPENCV_ENDINGS', '
 
 # %% ../../nbs/geometry/01_calibration.ipynb #30f3c3eb
 import tomllib
+import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,8 +39,17 @@ class CalibratedView:
 
     def for_pictures(self, size: tuple[int, int]) -> Camera:
         """The camera of pictures of another size (width, height): scaled to their width, and centred where rounding
-        left up to 2 % more rows. ValueError for pictures of another shape."""
-        if self.size is None or tuple(size) == self.size:
+        left up to 2 % more rows. ValueError for pictures of another shape, or, where the file does not tell the size,
+        whose middle is far from where the optical axis meets them."""
+        if self.size is None:
+            axis = self.camera.intrinsics[:2, 2]
+            if (np.abs(axis / size - 0.5) > 0.25).any():
+                raise ValueError(
+                    f"calibration: expected pictures with ({axis[0]:.0f}, {axis[1]:.0f}) px, the optical axis, near "
+                    f"their middle, found {size[0]} x {size[1]} px: it was made of others, and does not tell their size"
+                )
+            return self.camera
+        if tuple(size) == self.size:
             return self.camera
         factor = size[0] / self.size[0]
         rows = size[1] - factor * self.size[1]
@@ -172,6 +182,9 @@ def read_pose2sim(path: str | Path, unit_mm: float = 1000.0) -> dict[str, Calibr
         views[name] = CalibratedView(camera, size)
     if not views:
         raise ValueError(f"{path}: expected a table for each camera, found none")
+    own_up = -np.mean([view.camera.rotation[1] for view in views.values()], axis=0)
+    if own_up[2] < 0.3 * np.linalg.norm(own_up):
+        warnings.warn(f"{path}: z is taken for up, but its cameras do not stand upright so: is it up?", stacklevel=2)
     return views
 
 # %% ../../nbs/geometry/01_calibration.ipynb #4a887a66

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['USUAL_PLAUSIBILITY', 'CropReader', 'bytes_per_crop', 'crops_within', 'ahead', 'groups', 'spread_of', 'default_device',
-           'on_device', 'checked_length', 'are_indices', 'stored_format', 'stored_options', 'PoseEstimator',
-           'ways_to_look', 'cues_of', 'is_one_picture']
+           'on_device', 'with_each', 'checked_length', 'are_indices', 'stored_format', 'stored_options',
+           'PoseEstimator', 'ways_to_look', 'cues_of', 'is_one_picture']
 
 # %% ../../nbs/inference/04_estimator.ipynb #4e98d28a
 import copy
@@ -211,6 +211,16 @@ def on_device(model: torch.nn.Module, device: torch.device | str) -> torch.nn.Mo
         ) from error
 
 
+def with_each(images: Iterable, boxes: Iterable) -> Iterator[tuple]:
+    "Pairs of a picture and its boxes. ValueError at the first picture without an entry."
+    boxes, missing = iter(boxes), object()
+    for number, image in enumerate(images):
+        own = next(boxes, missing)
+        if own is missing:
+            raise ValueError(f"boxes: expected an entry for each picture, found none for picture {number}")
+        yield image, own
+
+
 def checked_length(name: str, values: Sequence, length: int) -> Sequence:
     "The values, one for each picture; otherwise ValueError."
     if len(values) != length:
@@ -401,7 +411,7 @@ class PoseEstimator:
         if not isinstance(images, (list, tuple, np.ndarray, torch.Tensor)):
             if boxes is None:
                 return self.stream(((image, None, cameras) for image in images), skeleton)
-            return self.stream(((image, box, cameras) for image, box in zip(images, boxes)), skeleton)
+            return self.stream(((image, box, cameras) for image, box in with_each(images, boxes)), skeleton)
         n = len(images)
         boxes = [None] * n if boxes is None else checked_length("boxes", boxes, n)
         one_camera = cameras is None or isinstance(cameras, Camera)

@@ -7,12 +7,13 @@ __all__ = ['CAMERA_AXES', 'WORLD_AXES', 'PIXEL_AXES', 'COLUMN_NOTES', 'C3D_PICTU
            'BVH_UNIT_MM', 'PAGE_PICTURES', 'WRITERS', 'write_csv', 'write_parquet', 'write_coco', 'picture_times',
            'usual_rate', 'evenly_spaced', 'regular_times', 'resampled', 'check_c3d_length', 'write_c3d', 'c3d_of',
            'people_and_names', 'write_trc', 'trc_row', 'joint_tree', 'bridged', 'beside_known', 'bvh_hierarchy',
-           'bvh_angles', 'bvh_text', 'without_gaps', 'write_bvh', 'write_glb', 'write_page', 'writer_of']
+           'bvh_angles', 'bvh_text', 'without_gaps', 'is_numbered', 'write_bvh', 'write_glb', 'write_page', 'writer_of']
 
 # %% ../../nbs/inference/05_outputs.ipynb #a70a506a
 import csv
 import json
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -176,8 +177,13 @@ def picture_times(frames: Sequence[int], rate: float, times: Sequence[float] | N
 
 
 def usual_rate(seconds: Float[np.ndarray, " t"], rate: float) -> float:
-    "Pictures per second by the median step between them; `rate` for a single picture."
-    return float(1 / np.median(np.diff(seconds))) if len(seconds) > 1 else rate
+    """Pictures per second: of all where every step is the same to a millisecond (in which some files count), else by
+    the median step; `rate` for a single picture."""
+    if len(seconds) < 2:
+        return rate
+    steps = np.diff(seconds)
+    steady = np.abs(steps - steps.mean()).max() < 1.001e-3
+    return float(1 / (steps.mean() if steady else np.median(steps)))
 
 
 def evenly_spaced(seconds: Float[np.ndarray, " t"], rate: float) -> bool:
@@ -354,12 +360,12 @@ def bridged(
 ) -> Float[np.ndarray, "t2 j 3"]:
     """Joints at the times of `grid`, in a straight line from the picture before that has them to the one after; before
     the first and after the last they stand still. One that is in no picture stays NaN."""
-    columns = np.full((len(grid), points.shape[1], 3), np.nan)
+    there = np.full((len(grid), points.shape[1], 3), np.nan)
     for joint, places in enumerate(points.transpose(1, 0, 2)):
         seen = np.isfinite(places).all(-1)
         if seen.any():
-            columns[:, joint] = np.stack([np.interp(grid, seconds[seen], axis) for axis in places[seen].T], -1)
-    return columns
+            there[:, joint] = np.stack([np.interp(grid, seconds[seen], axis) for axis in places[seen].T], -1)
+    return there
 
 
 def beside_known(
@@ -458,6 +464,11 @@ def without_gaps(
     return whole
 
 
+def is_numbered(file: Path, path: Path) -> bool:
+    "Whether `file` is called like a further person of `path`: walk_2.bvh of walk.bvh."
+    return re.fullmatch(re.escape(path.stem) + r"_(?:[2-9]|[1-9]\d+)", file.stem) is not None
+
+
 def write_bvh(
     results: Iterable[Poses],
     path: str | Path,
@@ -481,10 +492,18 @@ def write_bvh(
     if not evenly_spaced(seconds, rate):
         warnings.warn(f"{path}: pictures are unevenly spaced in time: resampled to {rate:.6g} a second", stacklevel=2)
         grid = regular_times(seconds, rate)
+    older, written = (
+        {file for file in path.parent.glob(f"{path.stem}_*{path.suffix}") if is_numbered(file, path)},
+        set(),
+    )
     for number, joints in enumerate(without_gaps(people, seconds, grid, skeleton, path), 1):
         points = joints @ TRC_AXES[frame][0].T
         file = path if number == 1 else path.with_stem(f"{path.stem}_{number}")
         write_whole(file, bvh_text(points, skeleton, rate))
+        written.add(file)
+    for files, what in ((older & written, "replaced too"), (older - written, "of an earlier run, left as they are")):
+        if files:
+            warnings.warn(f"{path}: {what}: {', '.join(sorted(file.name for file in files))}", stacklevel=2)
     return path
 
 # %% ../../nbs/inference/05_outputs.ipynb #6c1f0a22

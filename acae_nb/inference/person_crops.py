@@ -53,7 +53,14 @@ def pixels_of(picture) -> UInt8[np.ndarray, "h w 3"]:
         from PIL import ImageOps
 
         upright = ImageOps.exif_transpose(picture)
-        return as_rgb(np.asarray(upright if upright.mode in ("L", "I;16") else upright.convert("RGB")))
+        if upright.mode[0] not in "IF":
+            return as_rgb(np.asarray(upright if upright.mode == "L" else upright.convert("RGB")))
+        values = np.asarray(upright)
+        if upright.mode == "F" or values.min(initial=0) < 0 or values.max(initial=0) > 65_535:
+            raise ValueError(
+                f"image: expected a PIL picture of 8 or 16 bits a channel, found one of mode {upright.mode}"
+            )
+        return as_rgb(values.astype(np.uint16))
     if not isinstance(picture, np.ndarray):
         raise ValueError(
             "image: expected an array, a path, a PIL picture or a tensor, "

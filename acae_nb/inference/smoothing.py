@@ -190,6 +190,9 @@ def with_people(poses: Poses, world: dict[int, Float[np.ndarray, "j 3"]]) -> Pos
     there = [int(number) for number in poses.tracks]
     added = [number for number, joints in world.items() if number not in there and np.isfinite(joints).all()]
     boxes = [box_of(poses.camera.project(world[number])) for number in added]
+    unseen = np.isnan(poses.joints3d).any(-1)  # what is stated of them is no more of these places
+    stated = {name: getattr(poses, name) for name in ("disagreement", "spread", "expected_error")}
+    known = {k: None if v is None else with_unknown(np.where(unseen, np.nan, v), len(added)) for k, v in stated.items()}
     return replace(
         poses,
         joints3d=poses.camera.to_camera(
@@ -197,10 +200,8 @@ def with_people(poses: Poses, world: dict[int, Float[np.ndarray, "j 3"]]) -> Pos
         ),
         boxes=np.concatenate([poses.boxes, np.reshape(boxes, (-1, 4))]),
         scores=np.concatenate([poses.scores, np.zeros(len(added))]),
-        disagreement=with_unknown(poses.disagreement, len(added)),
-        spread=None if poses.spread is None else with_unknown(poses.spread, len(added)),
-        expected_error=None if poses.expected_error is None else with_unknown(poses.expected_error, len(added)),
         tracks=np.array(there + added, int),
+        **known,
     )
 
 

@@ -209,6 +209,11 @@ def calibrate_model(
     fitted_to = table_of_split(validation, "validation")
     held_out = [table_of_split(test, "test") for test in tests]
     recording = None if real is None else table_of_split(real, "test")
+    # the note of people.statures, which needs the extra `people`
+    natural = {str(table.folder): "statures" in table.notes for table in (fitted_to, *held_out)}
+    if len(set(natural.values())) > 1:
+        unscaled = ", ".join(name for name, scaled in natural.items() if not scaled)
+        raise ValueError(f"expected people of natural statures in all tables or in none, found none in {unscaled}")
     found, ways = {}, []
     for count in looks:
         estimator = PoseEstimator.load(folder, looks=count, expected_error=None)

@@ -355,7 +355,8 @@ def cameras_text(counts: Mapping[str, int]) -> str:
     "--max-error",
     type=float,
     metavar="MM",
-    help="Leave out joints whose expected error (see the model's card) is larger, and people of whom none is left.",
+    help="Leave out joints whose expected error (see the model's card) is larger, and people of whom none is left. "
+    "--smooth bridges short gaps that this leaves.",
 )
 @click.option(
     "--rate",

@@ -26,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     collections = block_of(params, "people.collections", "params.yaml")
     if unknown := [folder.name for folder in asked.folders if folder.name not in collections]:
         raise ValueError(f"folders: expected collections of params.yaml, found {', '.join(unknown)}")
+    if native := [f.name for f in asked.folders if collections[f.name].get("layout")]:
+        raise ValueError(f"folders: expected example tables, found collections in files of another layout: {native}")
     natural = NaturalStatures(Rig.load(asked.rig))
     for folder in asked.folders:
         rescale_people(folder, scales_of_collection(folder, collections[folder.name], natural))

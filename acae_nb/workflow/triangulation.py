@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['FARTHEST', 'AGREEMENT', 'sightings_of', 'size_px', 'mismatch', 'match_people', 'joints_between', 'triangulated',
-           'triangulate_pictures', 'in_step', 'views_of', 'pictures_to_skip', 'common_rate', 'whole_recording',
-           'write_triangulated']
+           'triangulate_pictures', 'in_step', 'numbered_moments', 'check_numbering', 'views_of', 'pictures_to_skip',
+           'common_rate', 'whole_recording', 'write_triangulated']
 
 # %% ../../nbs/workflow/08_triangulation.ipynb #4b5c7e50
+import itertools
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +17,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from scipy.optimize import linear_sum_assignment
 
 from ..basics.names import near
@@ -25,6 +27,7 @@ from ..geometry.calibration import CalibratedView, view_of
 from ..geometry.cameras import triangulate
 from ..inference.estimator import PoseEstimator
 from ..inference.outputs import TREE_ENDINGS, joint_tree, write_page, writer_of
+from ..inference.pictures import FolderPictures
 from ..inference.pose_results import Poses
 from ..inference.predictions import Outcome, Source, arguments_for, source_of, stopping_gently
 from ..inference.tracks import follow
@@ -162,7 +165,8 @@ def in_step(
     moments: Iterable[Poses], recordings: Sequence[Path], sources: Sequence[Source], starts: Sequence[int]
 ) -> Iterator[Poses]:
     """The moments, as long as the recordings' pictures follow each other alike. ValueError where one waits half a
-    picture longer than another: it has lost one (a damaged packet of a video), and what follows is of other moments."""
+    picture longer than another: it has lost one (a damaged packet of a video), and what follows is of other moments.
+    Likewise where their clocks have drifted a picture apart."""
     timed = [(r, s, start) for r, s, start in zip(recordings, sources, starts) if s.times is not None]
     for k, poses in enumerate(moments):
         steps = [s.times[start + k] - s.times[start + k - 1] for _, s, start in timed] if k else []
@@ -172,7 +176,47 @@ def in_step(
                 f"{recording}: expected pictures as far apart as in the other recordings, found {max(steps):.3f} s "
                 f"before picture {start + k}, where another has {min(steps):.3f} s: one is missing"
             )
+        since = [s.times[start + k] - s.times[start] for _, s, start in timed]
+        if since and max(since) - min(since) > 1 / sources[0].rate:
+            recording, _, start = timed[int(np.argmax(since))]
+            raise ValueError(
+                f"{recording}: expected pictures of the same moments as in the other recordings, found picture "
+                f"{start + k} {max(since) - min(since):.3f} s later: their rates differ"
+            )
         yield poses
+
+# %% ../../nbs/workflow/08_triangulation.ipynb #b7c1d9e2
+def numbered_moments(names: Sequence[str]) -> Int[np.ndarray, " t"] | None:
+    """At which moment each picture was taken, in usual steps from the first, told by the last number in the names that
+    grows; None where none does."""
+    parts = [re.findall(r"\d+", name) for name in names]
+    if len(names) < 2 or len({len(numbers) for numbers in parts}) > 1 or not parts[0]:
+        return None
+    steps = np.diff(np.array(parts, float), axis=0)
+    growing = np.flatnonzero((steps > 0).all(0))
+    if not len(growing):
+        return None
+    step = steps[:, growing[-1]]
+    return np.r_[0, np.cumsum(np.rint(step / np.median(step)).astype(int))]
+
+
+def check_numbering(recordings: Sequence[Path], starts: Sequence[int]) -> None:
+    "ValueError where folders of numbered pictures do not go on alike: one lacks a picture that the others have."
+    folders = [(recording, start) for recording, start in zip(recordings, starts) if recording.is_dir()]
+    counted = []
+    for recording, start in folders:
+        names = [path.name for path in FolderPictures(recording).files[start:]]
+        moments = numbered_moments(names)
+        if moments is not None:
+            counted.append((recording, names, moments))
+    for one, other in itertools.combinations(counted, 2):
+        for k, moments in enumerate(zip(one[2], other[2])):
+            if moments[0] != moments[1]:
+                recording, names, _ = (one, other)[int(np.argmax(moments))]
+                raise ValueError(
+                    f"{recording}: expected numbered pictures of the same moments as in the other recordings, found "
+                    f"one missing before {names[k]}"
+                )
 
 # %% ../../nbs/workflow/08_triangulation.ipynb #bf95aad3
 def views_of(calibration: Mapping[str, CalibratedView], recordings: Sequence[Path]) -> list[CalibratedView]:
@@ -242,6 +286,7 @@ def write_triangulated(
         up = ", ".join(f"{value:.2f}" for value in views[0].camera.world_up)
         warnings.warn(f"{output}: y will be up where z is in the calibration's world, whose up is ({up})", stacklevel=2)
     sources = [source_of(recording, None, rate) for recording in recordings]
+    check_numbering(recordings, starts)
     shots = [whole_recording(recording, source) for recording, source in zip(recordings, sources)]
     outcome, shown, times = Outcome(), [], []
 

@@ -1,5 +1,6 @@
 """Calibration files, written by OpenCV or word by word: where known points appear, and what is said of wrong files."""
 
+import warnings
 from pathlib import Path
 
 import cv2
@@ -371,8 +372,20 @@ def test_pictures_of_another_size():
     np.testing.assert_allclose(view.for_pictures((1280, 722)).project(points), px + [0, 1])
     with pytest.raises(ValueError, match="expected pictures of 1280 x 720 px or of the same shape, found 720 x 1280"):
         view.for_pictures((720, 1280))
-    anywhere = CalibratedView(view.camera)
-    assert anywhere.for_pictures((10, 10)) is view.camera
+    anywhere = CalibratedView(view.camera)  # whose file does not tell the size
+    assert anywhere.for_pictures((1280, 720)) is view.camera
+    for size in ((640, 360), (2880, 1620), (10, 10), (3840, 720)):
+        with pytest.raises(ValueError, match=rf"\(655, 362\) px.* near their middle, found {size[0]} x {size[1]} px"):
+            anywhere.for_pictures(size)
+
+
+def test_a_world_in_which_cameras_lie_is_asked_about(tmp_path):
+    "z up is what Pose2Sim writes; in Anipose's world, often a camera's own, z is the viewing direction."
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_calibration(write_toml(tmp_path / "standing.toml", rotation=[1.57, 0.1, 0.0]))
+    with pytest.warns(UserWarning, match="lying.toml: z is taken for up, but its cameras do not stand upright"):
+        read_calibration(write_toml(tmp_path / "lying.toml", rotation=[0.0, 0.1, 0.0]))
 
 
 PHOTOGRAPHS = {  # tags, size -> field of view of the longer side, degrees (None: nothing to conclude)

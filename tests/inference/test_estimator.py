@@ -334,6 +334,18 @@ def test_paths_pil_pictures_and_tensors_are_pictures(tmp_path):
         assert np.allclose(next(estimator.estimate(iter([same]), iter([box]))).joints3d, expected)
     assert estimator.estimate(palette, [10, 10, 90, 90]).image[150, 7].tolist() == [150, 150, 150]
     assert len(estimator.estimate(torch.stack([tensor.permute(2, 0, 1)] * 2), [box, box])) == 2
+    grey = image[..., 0].astype(np.uint16) * 257
+    deep = estimator.estimate(grey, box).image
+    for mode in ("I", "I;16"):
+        wide = Image.fromarray(grey.astype(np.int32 if mode == "I" else np.uint16))
+        assert wide.mode == mode and (estimator.estimate(wide, box).image == deep).all()
+    for strange in (image[..., 0] / np.float32(255), grey.astype(np.int32) - 9, grey.astype(np.int32) * 9):
+        with pytest.raises(
+            ValueError, match="expected a PIL picture of 8 or 16 bits a channel, found one of mode [IF]"
+        ):
+            estimator.estimate(Image.fromarray(strange), box)
+    with pytest.raises(ValueError, match="boxes: expected an entry for each picture, found none for picture 2"):
+        list(estimator.estimate(iter([image] * 3), iter([box] * 2)))
     with pytest.raises(FileNotFoundError, match="none.png"):
         estimator.estimate(tmp_path / "none.png", box)
     (tmp_path / "v.mp4").write_bytes(b"video")

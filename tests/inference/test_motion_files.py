@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from acae_nb.geometry.cameras import Camera
-from acae_nb.inference.outputs import write_bvh, write_c3d, write_glb, write_trc
+from acae_nb.inference.outputs import evenly_spaced, usual_rate, write_bvh, write_c3d, write_glb, write_trc
 from acae_nb.inference.pose_results import Poses
 from acae_nb.inference.tracks import people_over_time
 from acae_nb.skeletons.joints import Skeleton, load_skeleton, skeleton_names, union
@@ -360,6 +360,24 @@ def test_bvh_says_what_it_bridges_and_what_it_resamples(tmp_path):
         )
     assert step == pytest.approx(0.1) and len(places["joint_0"]) == 6
     np.testing.assert_allclose(places["joint_0"][3], (places["joint_0"][2] + places["joint_0"][4]) / 2, atol=1e-5)
+
+
+def test_bvh_says_which_files_of_other_people_it_replaces_or_leaves(tmp_path):
+    for name in ("p_2.bvh", "p_3.bvh", "p_04.bvh", "p_two.bvh"):
+        (tmp_path / name).write_text("another recording")
+    with pytest.warns(UserWarning) as said:
+        write_bvh(seen_in([[True, True]] * 4, 3), tmp_path / "p.bvh")
+    messages = {str(warning.message).partition("p.bvh: ")[2] for warning in said}
+    assert messages == {"replaced too: p_2.bvh", "of an earlier run, left as they are: p_3.bvh"}
+
+
+@pytest.mark.parametrize("rate", [24, 25, 30, 50, 59.94, 60, 120, 240])
+@pytest.mark.parametrize("count", [2, 40, 2000])
+def test_whole_milliseconds_tell_the_rate_and_no_uneven_spacing(rate, count):
+    "Times as .mkv and .webm have them."
+    seconds = np.round(np.arange(count) / rate, 3)
+    found = usual_rate(seconds, 30.0)
+    assert found == pytest.approx(rate, rel=1e-3 * rate / (count - 1)) and evenly_spaced(seconds, found)
 
 
 @pytest.mark.parametrize("write, ending", [(write_bvh, "bvh"), (write_glb, "glb")])

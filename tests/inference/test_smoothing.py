@@ -290,6 +290,24 @@ def test_people_of_a_video_keep_their_numbers_and_places_in_the_list():
     np.testing.assert_allclose(lengths, np.broadcast_to(lengths[0], lengths.shape), rtol=1e-5)
 
 
+def test_what_is_stated_of_a_joint_that_was_left_out_is_not_stated_of_its_bridge():
+    "As `--max-error` and `--smooth` together make it: a joint without a place gets one from the pictures around it."
+    joints, _, times = walk(count=20)
+    video = [picture(t, [joints[t]], [1], times[t]) for t in range(20)]
+    stated = np.full((1, 24), 200.0)
+    left_out = np.zeros((1, 24), bool)
+    left_out[0, 5] = True
+    for t in range(20):
+        out = left_out if 8 <= t < 12 else np.zeros_like(left_out)
+        places = np.where(out[..., None], np.nan, video[t].joints3d)
+        video[t] = replace(video[t], joints3d=places, expected_error=stated, spread=stated)
+    for t, poses in enumerate(smoothed_people(video)):
+        assert np.isfinite(poses.joints3d).all()
+        expected = left_out if 8 <= t < 12 else np.zeros_like(left_out)
+        for name in ("expected_error", "spread", "disagreement"):
+            np.testing.assert_array_equal(np.isnan(getattr(poses, name)), expected)
+
+
 def test_a_video_without_people():
     empty = [picture(t, np.zeros((0, 24, 3)), [], t / 30) for t in range(4)]
     assert [len(p) for p in people_with_constant_bones(smoothed_people(empty))] == [0] * 4

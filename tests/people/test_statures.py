@@ -43,6 +43,8 @@ def test_adults_are_as_tall_as_measured_ones_and_of_the_same_order(natural):
     men, women = after[adult & ~female], after[adult & female]
     assert men.mean() / 25.4 == pytest.approx(69.0, abs=0.4) and women.mean() / 25.4 == pytest.approx(63.5, abs=0.4)
     assert np.percentile(men / 25.4, [5, 95]) == pytest.approx([64.4, 73.6], abs=1.2)
+    for people in (men, women):
+        assert people.std() / people.mean() == pytest.approx(0.042, abs=0.004)
     assert before[adult & ~female].std() > 1.7 * men.std()  # what is repaired
     assert np.corrcoef(before[adult & female], women)[0, 1] > 0.9
 
@@ -78,10 +80,38 @@ def test_people_of_other_parameters_are_refused_and_nothing_is_changed(natural, 
     assert [path.name for path in copy.parent.iterdir()] == ["small"]
 
 
-def test_the_command_reads_the_collection_that_the_folder_is_named_after(natural, copy, tmp_path, monkeypatch):
+def test_the_command_reads_the_collection_that_the_folder_is_named_after(
+    natural, rendered, copy, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(f"people: {{collections: {{small: {PARAMS}}}}}\n")
     natural_statures.main([str(copy), "--rig", str(rig_file())])
-    assert "statures" in ExampleTable.open(copy).notes
+    scaled, scales = ExampleTable.open(copy), scales_of_collection(copy, PARAMS, natural)
+    of_rows = np.array([scales[subject] for subject in scaled.column("subject")])
+    assert "statures" in scaled.notes and np.abs(of_rows - 1).max() > 0.02
+    joints = ExampleTable.open(rendered).world_joints3d() * of_rows[:, None, None]
+    assert scaled.world_joints3d() == pytest.approx(joints, rel=1e-5)
     with pytest.raises(ValueError, match="folders: expected collections of params.yaml, found other"):
         natural_statures.main([str(tmp_path / "other"), "--rig", str(rig_file())])
+    (tmp_path / "params.yaml").write_text(f"people: {{collections: {{small: {PARAMS | {'layout': 'imar'}}}}}}\n")
+    with pytest.raises(ValueError, match="expected example tables, found .* layout: .'small'"):
+        natural_statures.main([str(copy), "--rig", str(rig_file())])
+
+
+def test_pictures_labelled_in_2d_keep_their_labels_and_a_left_over_of_a_killed_run_is_replaced(natural, copy):
+    from dataclasses import replace
+
+    from acae_nb.examples.tables import ExampleWriter
+
+    table = ExampleTable.open(copy)
+    examples = [table[k] for k in range(3)]
+    flat = copy.parent / "flat"
+    with ExampleWriter(flat, table.skeleton, "small") as writer:
+        for k, e in enumerate(examples):
+            writer.add(replace(e, joints3d=None, joints2d=e.camera.project(e.joints3d)), table.image_bytes(k))
+    (copy.parent / ".flat.scaled").mkdir()
+    (copy.parent / ".flat.scaled" / "table.arrow").write_bytes(b"half")
+    rescale_people(flat, scales_of_collection(copy, PARAMS, natural))
+    for before, after in zip(examples, (ExampleTable.open(flat)[k] for k in range(3))):
+        assert after.joints3d is None
+        assert after.joints2d == pytest.approx(before.camera.project(before.joints3d), abs=1e-3)

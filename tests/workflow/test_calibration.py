@@ -55,6 +55,16 @@ def model(tmp_path):
     return folder
 
 
+def test_people_of_natural_statures_are_not_mixed_with_others(model, tables, tmp_path):
+    with ExampleWriter(tmp_path / "scaled", BOTH, "made up", {"statures": "natural"}) as writer:
+        table = ExampleTable.open(tables / "indoor")
+        writer.add(table[0], table.image_bytes(0))
+    with pytest.raises(
+        ValueError, match="natural statures in all tables or in none, found none in .*validation, .*out"
+    ):
+        calibrate_model(model, tables / "validation", [tmp_path / "scaled", tables / "outdoor"], looks=(1,))
+
+
 def call(model, tables, *more):
     tests = [str(tables / "indoor"), str(tables / "outdoor")]
     return [str(model), "--validation", str(tables / "validation"), "--test", *tests, *more]

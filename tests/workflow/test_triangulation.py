@@ -22,7 +22,14 @@ from acae_nb.inference.pose_results import Poses
 from acae_nb.inference.predictions import source_of
 from acae_nb.skeletons.joints import load_skeleton
 from acae_nb.workflow.cli import main
-from acae_nb.workflow.triangulation import in_step, match_people, triangulate_pictures, triangulated, whole_recording
+from acae_nb.workflow.triangulation import (
+    in_step,
+    match_people,
+    numbered_moments,
+    triangulate_pictures,
+    triangulated,
+    whole_recording,
+)
 
 REPO = Path(__file__).resolve().parents[2]
 SKELETON = load_skeleton("h36m_17")
@@ -324,6 +331,26 @@ def test_a_recording_that_loses_a_picture_ends_the_triangulation():
     assert [next(together) for _ in range(4)] == list(range(4))
     with pytest.raises(ValueError, match=r"cam2: .* found 0.067 s before picture 5, where another has 0.03"):
         next(together)
+
+
+def test_recordings_that_drift_a_picture_apart_end_the_triangulation():
+    sources = [SimpleNamespace(times=np.arange(1800) / rate, rate=30.0) for rate in (30, 29.97)]
+    together = in_step(iter(range(1800)), [Path("cam0"), Path("cam1")], sources, [0, 0])
+    seen = 0
+    with pytest.raises(ValueError, match=r"cam1: .* found picture \d+ 0.033 s later: their rates differ"):
+        for _ in together:
+            seen += 1
+    assert 990 < seen < 1010  # 30 / 0.03 pictures to a whole one
+
+
+def test_folders_of_numbered_pictures_have_to_go_on_alike(capsys, tmp_path, recordings, command):
+    assert numbered_moments(["a_08.png", "a_09.png", "a_11.png"]).tolist() == [0, 1, 3]
+    assert numbered_moments([f"t{t}_cam3.png" for t in (0, 33, 67, 100, 167)]).tolist() == [0, 1, 2, 3, 5]
+    assert numbered_moments(["b.png", "c.png"]) is None and numbered_moments(["1.png"]) is None
+    (recordings[1] / "3.png").unlink()
+    code, _, err = command(capsys, recordings, "-o", tmp_path / "p.csv")
+    assert code == 1 and "cam1: expected numbered pictures of the same moments" in err
+    assert "found one missing before 4.png" in err and not (tmp_path / "p.csv").exists()
 
 
 WRONG_CALLS = {  # what is changed -> what is said
