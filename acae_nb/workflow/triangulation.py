@@ -197,7 +197,7 @@ def numbered_moments(names: Sequence[str]) -> Int[np.ndarray, " t"] | None:
     if not len(growing):
         return None
     step = steps[:, growing[-1]]
-    return np.r_[0, np.cumsum(np.rint(step / np.median(step)).astype(int))]
+    return np.r_[0, np.cumsum(np.rint(step / np.quantile(step, 0.5, method="lower")).astype(int))]
 
 
 def check_numbering(recordings: Sequence[Path], starts: Sequence[int]) -> None:

@@ -349,7 +349,7 @@ def test_folders_of_numbered_pictures_have_to_go_on_alike(capsys, tmp_path, reco
     assert numbered_moments(["b.png", "c.png"]) is None and numbered_moments(["1.png"]) is None
     (recordings[1] / "3.png").unlink()
     code, _, err = command(capsys, recordings, "-o", tmp_path / "p.csv")
-    assert code == 1 and "cam1: expected numbered pictures of the same moments" in err
+    assert code == 2 and "cam1: expected numbered pictures of the same moments" in err
     assert "found one missing before 4.png" in err and not (tmp_path / "p.csv").exists()
 
 
