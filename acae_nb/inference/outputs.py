@@ -7,7 +7,8 @@ __all__ = ['CAMERA_AXES', 'WORLD_AXES', 'PIXEL_AXES', 'COLUMN_NOTES', 'C3D_PICTU
            'BVH_UNIT_MM', 'PAGE_PICTURES', 'WRITERS', 'write_csv', 'write_parquet', 'write_coco', 'picture_times',
            'usual_rate', 'evenly_spaced', 'regular_times', 'resampled', 'check_c3d_length', 'write_c3d', 'c3d_of',
            'people_and_names', 'write_trc', 'trc_row', 'joint_tree', 'bridged', 'beside_known', 'bvh_hierarchy',
-           'bvh_angles', 'bvh_text', 'without_gaps', 'is_numbered', 'write_bvh', 'write_glb', 'write_page', 'writer_of']
+           'bvh_angles', 'bvh_text', 'without_gaps', 'files_of_others', 'write_bvh', 'write_glb', 'write_page',
+           'writer_of']
 
 # %% ../../nbs/inference/05_outputs.ipynb #a70a506a
 import csv
@@ -464,9 +465,10 @@ def without_gaps(
     return whole
 
 
-def is_numbered(file: Path, path: Path) -> bool:
-    "Whether `file` is called like a further person of `path`: walk_2.bvh of walk.bvh."
-    return re.fullmatch(re.escape(path.stem) + r"_(?:[2-9]|[1-9]\d+)", file.stem) is not None
+def files_of_others(path: Path) -> set[Path]:
+    "What is there and called like a further person of `path`: walk_2.bvh of walk.bvh."
+    called = re.compile(re.escape(path.stem) + r"_(?:[2-9]|[1-9]\d+)" + re.escape(path.suffix))
+    return {file for file in path.parent.iterdir() if called.fullmatch(file.name)}
 
 
 def write_bvh(
@@ -492,10 +494,7 @@ def write_bvh(
     if not evenly_spaced(seconds, rate):
         warnings.warn(f"{path}: pictures are unevenly spaced in time: resampled to {rate:.6g} a second", stacklevel=2)
         grid = regular_times(seconds, rate)
-    older, written = (
-        {file for file in path.parent.glob(f"{path.stem}_*{path.suffix}") if is_numbered(file, path)},
-        set(),
-    )
+    older, written = files_of_others(path), set()
     for number, joints in enumerate(without_gaps(people, seconds, grid, skeleton, path), 1):
         points = joints @ TRC_AXES[frame][0].T
         file = path if number == 1 else path.with_stem(f"{path.stem}_{number}")

@@ -363,12 +363,12 @@ def test_bvh_says_what_it_bridges_and_what_it_resamples(tmp_path):
 
 
 def test_bvh_says_which_files_of_other_people_it_replaces_or_leaves(tmp_path):
-    for name in ("p_2.bvh", "p_3.bvh", "p_04.bvh", "p_two.bvh"):
+    for name in ("[p]_2.bvh", "[p]_3.bvh", "[p]_04.bvh", "[p]_two.bvh"):
         (tmp_path / name).write_text("another recording")
     with pytest.warns(UserWarning) as said:
-        write_bvh(seen_in([[True, True]] * 4, 3), tmp_path / "p.bvh")
-    messages = {str(warning.message).partition("p.bvh: ")[2] for warning in said}
-    assert messages == {"replaced too: p_2.bvh", "of an earlier run, left as they are: p_3.bvh"}
+        write_bvh(seen_in([[True, True]] * 4, 3), tmp_path / "[p].bvh")
+    messages = {str(warning.message).partition("].bvh: ")[2] for warning in said}
+    assert messages == {"replaced too: [p]_2.bvh", "of an earlier run, left as they are: [p]_3.bvh"}
 
 
 @pytest.mark.parametrize("rate", [24, 25, 30, 50, 59.94, 60, 120, 240])
