@@ -158,6 +158,7 @@ def by_group(rows):
 def card_section(table, correlation, command):
     "The section of the model's card."
     child, adult = table.loc["children"], table.loc["adults"]
+    helped = ", ".join(table.index[table["known size"] < table["place"]])
     lines = [
         TITLE,
         "",
@@ -185,8 +186,9 @@ def card_section(table, correlation, command):
             f"{child['size']:.2f} times as large as they are (adults {adult['size']:.2f} times) and "
             f"{child['depth %']:+.0f} % too far away (adults {adult['depth %']:+.0f} %): an error of place of "
             f"{child['place'] / 1000:.2f} m. Errors of size and of depth go together (correlation {correlation:.2f}). "
-            "Whoever knows a person's size should use it: divide the pose, place and all, by predicted over true size, "
-            f"and children are {child['known size']:.0f} mm off. Seen by several cameras, size and place come from "
+            "Where a person's size is known, the pose, place and all, can be divided by predicted over true size: then "
+            f"children are {child['known size']:.0f} mm off, adults {adult['known size']:.0f}. It brings nearer: "
+            f"{helped}. Seen by several cameras, size and place come from "
             "triangulation and not from this guess.",
             "",
             f"![Size and depth by stature]({FIGURE})",

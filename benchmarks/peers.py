@@ -6,21 +6,22 @@ pictures in one run; and the detectors beside each other on the people of hand-c
         [--landmarks full=data/blazepose/pose_landmark_full.tflite heavy=.cache/human-models/blazepose-heavy.json]
         [--only detectors|poses|kept] [--without-ours]
 
-Poses: the rendered tests (reference: the truth) and the recording (reference: triangulated from MediaPipe's own
-landmarks, which favours MediaPipe). 12 limb joints, the hips' middle at the origin. Ours answers in the skeleton that
-the reference is in (`ours`: cmu_panoptic_19 in the rendered tests, mediapipe_33 in what is triangulated from MediaPipe,
-coco_17 from MoveNet), and, where that is another, in cmu_panoptic_19 too (`ours, cmu_panoptic_19`): hips and shoulders
-of two skeletons are not the same points. MediaPipe has one skeleton. Axes of the view: the camera turned by the
-shortest way to look at the reference's hips, for MediaPipe's network does not know where in the picture its crop lies.
-Ours is given the camera. mm: MPJPE; scaled (best scale); PA-MPJPE; bones (mean error of the length of upper arms,
-forearms, thighs and shins); each over the pictures in which all found the person. bone_sum: the sum of these lengths, %
-of the true sum. found: pictures in which the detector found the person (IoU of at least 0.3 with the box of the
-joints). cpu_ms: of a picture, detection and pose, one thread (full is run by LiteRT, heavy by torch). mean pose: what a
-model scores that always answers the mean of these pictures' true poses. Ratios: ours over each other method, with 95 %
-intervals from pictures drawn anew by subject (by moment, where there is one subject, and in the kept recording).
-jitter: mean and median length of the limbs' second difference in the single athlete's videos, mm a frame squared, of
-the best-scored person, each frame seen anew (no tracking); what moves well has some too, and one exchange of left and
-right outweighs a mean.
+Poses: the rendered tests (reference: the truth; results/peers.json is of those of the profile `further`, whose people
+have natural statures: acae_nb.workflow.natural_statures) and the recording (reference: triangulated from MediaPipe's
+own landmarks, which favours MediaPipe). 12 limb joints, the hips' middle at the origin. Ours answers in the skeleton
+that the reference is in (`ours`: cmu_panoptic_19 in the rendered tests, mediapipe_33 in what is triangulated from
+MediaPipe, coco_17 from MoveNet), and, where that is another, in cmu_panoptic_19 too (`ours, cmu_panoptic_19`): hips
+and shoulders of two skeletons are not the same points. MediaPipe has one skeleton. Axes of the view: the camera
+turned by the shortest way to look at the reference's hips, for MediaPipe's network does not know where in the picture
+its crop lies. Ours is given the camera. mm: MPJPE; scaled (best scale); PA-MPJPE; bones (mean error of the length of
+upper arms, forearms, thighs and shins); each over the pictures in which all found the person. bone_sum: the sum of
+these lengths, % of the true sum. found: pictures in which the detector found the person (IoU of at least 0.3 with the
+box of the joints). cpu_ms: of a picture, detection and pose, one thread (full is run by LiteRT, heavy by torch). mean
+pose: what a model scores that always answers the mean of these pictures' true poses. Ratios: ours over each other
+method, with 95 % intervals from pictures drawn anew by subject (by moment, where there is one subject, and in the
+kept recording). jitter: mean and median length of the limbs' second difference in the single athlete's videos, mm a
+frame squared, of the best-scored person, each frame seen anew (no tracking); what moves well has some too, and one
+exchange of left and right outweighs a mean.
 
 Kept: the recording of two people, on which no model is chosen; each packaged model was measured on it once, when it was
 finished (--only kept). Its references are triangulated from MediaPipe full's landmarks (`kept, mediapipe`), which

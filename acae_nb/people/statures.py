@@ -48,7 +48,8 @@ def departures(
 # %% ../../nbs/people/statures.ipynb #5b76a73d
 class NaturalStatures:
     """By how much to scale bodies so that adults of `random_phenotypes` have the mean statures of `MEAN_STATURES`, and
-    all people of one sex and age the spread of `SPREAD`. Whoever is taller than others stays so."""
+    all together the spread of `SPREAD` about what is usual at their sex and age. Of two people of one sex and age the
+    taller stays taller. Children get the adults' factor: nothing else is said of theirs."""
 
     def __init__(self, rig: Rig):
         self.rig, drawn = rig, random_phenotypes(DRAWN, np.random.default_rng(0))
