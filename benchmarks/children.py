@@ -40,7 +40,7 @@ from acae_nb.people.cmu_clips import cmu_clips
 from acae_nb.people.collections import CHUNK, Cast, read_collection, render_chunk, write_table
 from acae_nb.people.everyday import EVERYDAY, everyday_poses
 from acae_nb.people.motion import read_motions, split_clips
-from acae_nb.people.statures import NaturalStatures, rescale_people, statures
+from acae_nb.people.statures import NaturalStatures, number_of, rescale_people, statures
 from acae_nb.skeletons.joints import load_skeleton
 from acae_nb.workflow.calibration import png_of, with_section
 
@@ -102,10 +102,6 @@ def render(group, folder, rig, clips, pictures):
         for k, path in enumerate(tqdm(paths, group)):
             np.savez(path, **render_chunk(plan, cast, clips, {}, k))
         write_table(plan, rig, paths, folder)
-
-
-def number_of(subject):
-    return int(subject.rpartition("-s")[2])
 
 
 def predicted(estimator, table):

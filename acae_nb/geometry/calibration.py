@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['QUALISYS_LENS', 'OPENCV_NAMES', 'COLMAP_MODELS', 'OPENCV_ENDINGS', 'FILM_DIAGONAL_MM', 'EXIF_TABLE',
            'EXIF_FILM_FOCAL', 'EXIF_WIDTH', 'EXIF_HEIGHT', 'CalibratedView', 'text_of', 'numbers', 'in_a_row',
-           'picture_size', 'named', 'lens_coefficients', 'rotation_matrix', 'placed_camera', 'upright_together',
-           'read_pose2sim', 'read_qualisys', 'stored_matrix', 'storage_numbers', 'storage_fields', 'read_opencv',
-           'check_points', 'colmap_lenses', 'read_colmap', 'is_opencv_xml', 'read_calibration', 'view_of', 'tag_number',
-           'exif_field_of_view']
+           'picture_size', 'named', 'lens_coefficients', 'rotation_matrix', 'placed_camera', 'mean_up',
+           'upright_together', 'read_pose2sim', 'read_qualisys', 'stored_matrix', 'storage_numbers', 'storage_fields',
+           'read_opencv', 'check_points', 'colmap_lenses', 'read_colmap', 'is_opencv_xml', 'read_calibration',
+           'view_of', 'tag_number', 'exif_field_of_view']
 
 # %% ../../nbs/geometry/01_calibration.ipynb #30f3c3eb
 import tomllib
@@ -141,10 +141,15 @@ def placed_camera(
         raise ValueError(f"{where}: {error}") from error
 
 
+def mean_up(views: Mapping[str, CalibratedView]) -> Float[np.ndarray, " 3"]:
+    "Mean of the cameras' own upward directions, in the world; shorter than 1 where they differ."
+    return -np.mean([view.camera.rotation[1] for view in views.values()], axis=0)
+
+
 def upright_together(views: Mapping[str, CalibratedView], path: str | Path) -> dict[str, CalibratedView]:
     """The views with the mean of their own upward directions as up of the world, where a format does not define it.
     ValueError naming the file where these cancel each other."""
-    up = -np.mean([view.camera.rotation[1] for view in views.values()], axis=0)
+    up = mean_up(views)
     if np.linalg.norm(up) < 1e-6:
         raise ValueError(f"{path}: expected cameras of which most are upright, found upward directions that cancel")
     return {name: replace(view, camera=replace(view.camera, world_up=up)) for name, view in views.items()}
@@ -182,7 +187,7 @@ def read_pose2sim(path: str | Path, unit_mm: float = 1000.0) -> dict[str, Calibr
         views[name] = CalibratedView(camera, size)
     if not views:
         raise ValueError(f"{path}: expected a table for each camera, found none")
-    own_up = -np.mean([view.camera.rotation[1] for view in views.values()], axis=0)
+    own_up = mean_up(views)
     if own_up[2] < 0.3 * np.linalg.norm(own_up):
         warnings.warn(f"{path}: z is taken for up, but its cameras do not stand upright so: is it up?", stacklevel=2)
     return views

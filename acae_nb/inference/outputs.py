@@ -494,13 +494,12 @@ def write_bvh(
     if not evenly_spaced(seconds, rate):
         warnings.warn(f"{path}: pictures are unevenly spaced in time: resampled to {rate:.6g} a second", stacklevel=2)
         grid = regular_times(seconds, rate)
-    older, written = files_of_others(path), set()
-    for number, joints in enumerate(without_gaps(people, seconds, grid, skeleton, path), 1):
-        points = joints @ TRC_AXES[frame][0].T
-        file = path if number == 1 else path.with_stem(f"{path.stem}_{number}")
-        write_whole(file, bvh_text(points, skeleton, rate))
-        written.add(file)
-    for files, what in ((older & written, "replaced too"), (older - written, "of an earlier run, left as they are")):
+    older = files_of_others(path)
+    written = [path, *(path.with_stem(f"{path.stem}_{number}") for number in range(2, len(people) + 1))]
+    for file, joints in zip(written, without_gaps(people, seconds, grid, skeleton, path)):
+        write_whole(file, bvh_text(joints @ TRC_AXES[frame][0].T, skeleton, rate))
+    replaced, left = older.intersection(written), older.difference(written)
+    for files, what in ((replaced, "replaced too"), (left, "of an earlier run, left as they are")):
         if files:
             warnings.warn(f"{path}: {what}: {', '.join(sorted(file.name for file in files))}", stacklevel=2)
     return path

@@ -8,12 +8,11 @@ __all__ = ['FARTHEST', 'AGREEMENT', 'sightings_of', 'size_px', 'mismatch', 'matc
            'common_rate', 'whole_recording', 'write_triangulated']
 
 # %% ../../nbs/workflow/08_triangulation.ipynb #4b5c7e50
-import itertools
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain, combinations, islice
 from pathlib import Path
 
 import numpy as np
@@ -200,16 +199,17 @@ def numbered_moments(names: Sequence[str]) -> Int[np.ndarray, " t"] | None:
     return np.r_[0, np.cumsum(np.rint(step / np.quantile(step, 0.5, method="lower")).astype(int))]
 
 
-def check_numbering(recordings: Sequence[Path], starts: Sequence[int]) -> None:
+def check_numbering(recordings: Sequence[Path], sources: Sequence[Source], starts: Sequence[int]) -> None:
     "ValueError where folders of numbered pictures do not go on alike: one lacks a picture that the others have."
-    folders = [(recording, start) for recording, start in zip(recordings, starts) if recording.is_dir()]
     counted = []
-    for recording, start in folders:
-        names = [path.name for path in FolderPictures(recording).files[start:]]
+    for recording, source, start in zip(recordings, sources, starts):
+        if not isinstance(source.pictures, FolderPictures):
+            continue
+        names = [path.name for path in source.pictures.files[start:]]
         moments = numbered_moments(names)
         if moments is not None:
             counted.append((recording, names, moments))
-    for one, other in itertools.combinations(counted, 2):
+    for one, other in combinations(counted, 2):
         for k, moments in enumerate(zip(one[2], other[2])):
             if moments[0] != moments[1]:
                 recording, names, _ = (one, other)[int(np.argmax(moments))]
@@ -286,7 +286,7 @@ def write_triangulated(
         up = ", ".join(f"{value:.2f}" for value in views[0].camera.world_up)
         warnings.warn(f"{output}: y will be up where z is in the calibration's world, whose up is ({up})", stacklevel=2)
     sources = [source_of(recording, None, rate) for recording in recordings]
-    check_numbering(recordings, starts)
+    check_numbering(recordings, sources, starts)
     shots = [whole_recording(recording, source) for recording, source in zip(recordings, sources)]
     outcome, shown, times = Outcome(), [], []
 

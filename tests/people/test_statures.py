@@ -1,10 +1,13 @@
 """Rendered people get statures that people have: published means and spreads, with the same pictures."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 pytest.importorskip("numba", reason="rendering needs the `people` extra")
-from acae_nb.examples.tables import ExampleTable, check
+from acae_nb.examples.tables import ExampleTable, ExampleWriter, check
 from acae_nb.people.body import Rig, random_phenotypes
 from acae_nb.people.collections import render_collection
 from acae_nb.people.everyday import everyday_poses
@@ -29,8 +32,6 @@ def rendered(natural, tmp_path_factory):
 
 @pytest.fixture
 def copy(rendered, tmp_path):
-    import shutil
-
     return shutil.copytree(rendered, tmp_path / "small")
 
 
@@ -44,6 +45,7 @@ def test_adults_are_as_tall_as_measured_ones_and_of_the_same_order(natural):
     assert men.mean() / 25.4 == pytest.approx(69.0, abs=0.4) and women.mean() / 25.4 == pytest.approx(63.5, abs=0.4)
     assert men.std() / 25.4 == pytest.approx(2.85, abs=0.3) and women.std() / 25.4 == pytest.approx(2.58, abs=0.3)
     assert before[adult & ~female].std() > 1.7 * men.std()  # what is repaired
+    assert (before - after)[adult].mean() == pytest.approx(50, abs=15)
     assert np.corrcoef(before[adult & female], women)[0, 1] > 0.9
 
 
@@ -97,10 +99,6 @@ def test_the_command_reads_the_collection_that_the_folder_is_named_after(
 
 
 def test_pictures_labelled_in_2d_keep_their_labels_and_a_left_over_of_a_killed_run_is_replaced(natural, copy):
-    from dataclasses import replace
-
-    from acae_nb.examples.tables import ExampleWriter
-
     table = ExampleTable.open(copy)
     examples = [table[k] for k in range(3)]
     flat = copy.parent / "flat"
