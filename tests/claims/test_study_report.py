@@ -106,7 +106,7 @@ def test_the_whole_study_has_its_curves_and_the_errors_of_each_format(tmp_path):
     for claim in (finding.claim for finding in findings):
         assert (f"{claim.sentence} ({claim.measure}): half-width" in text) == bool(printed_gains(claim))
     errors = pd.read_csv(tmp_path / "out/formats.csv")
-    assert {*errors["study"]} == {"study", "dozens"} and {*errors["format"]} == {*FORMATS}
+    assert {*errors["study"]} == {"study", "more_people", "dozens"} and {*errors["format"]} == {*FORMATS}
     assert (errors["from"] <= errors["MPJPE"]).all() and (errors["MPJPE"] <= errors["to"]).all()
     assert len(format_errors({"study/validation": runs_of("study/validation", 2)})) == 0
     facts, _ = read_verdicts(tmp_path / "out/claims.json")
