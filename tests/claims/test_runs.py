@@ -44,28 +44,52 @@ def dozens(tmp_path_factory):
 
 def study_of(name, dozens):
     "The study whose runs lie in results/claims/`name`."
-    overlays = {"study": ["params"], "dozens": ["dozens"], "longer": ["params", "longer"]}[name]
+    overlays = {
+        "study": ["params"],
+        "more_people": ["params", "more_people"],
+        "dozens": ["dozens"],
+        "longer": ["params", "longer"],
+    }[name]
     params = dozens if name == "dozens" else PARAMS
     return read_study(params, *(REPO / f"claims/{overlay}.yaml" for overlay in overlays))
 
 
 # ---- what is in it
-@pytest.mark.parametrize("name", ["study", "dozens", "longer"])
+def test_the_second_look_shares_no_seed_and_no_person_with_the_first(dozens, tmp_path, monkeypatch):
+    "Its verdicts stand on it alone, so nothing that made people look again may be in it."
+    first, again = study_of("study", dozens), study_of("more_people", dozens)
+    assert not {*first.seeds} & {*again.seeds}
+    (tmp_path / "profiles").symlink_to(REPO / "profiles")
+    (tmp_path / "params.yaml").write_text(PARAMS.read_text("utf-8"))
+    monkeypatch.chdir(tmp_path)
+    apply_profile("more_people")
+    before, after = (YAML(typ="safe").load(path) for path in (PARAMS, tmp_path / "params.yaml"))
+    changed = {k for k, of in after["people"]["collections"].items() if of != before["people"]["collections"][k]}
+    assert changed == {*again.tests} and {k for k in after if after[k] != before[k]} == {"people"}
+    seeds = {k: of["seed"] for k, of in after["people"]["collections"].items()}
+    assert not {seeds[k] for k in changed} & {of["seed"] for of in before["people"]["collections"].values()}
+    assert all(after["people"]["collections"][k]["split"] == "test" for k in changed)
+
+
+@pytest.mark.parametrize("name", ["study", "more_people", "dozens", "longer"])
 def test_the_studies_measure_every_claim(name, dozens):
     "Of the abstract with five seeds, of all others with three, each where it is read; and nothing besides."
     study = study_of(name, dozens)
     read = {folder: claims for folder, claims in CLAIMS_OF.items() if folder.startswith(f"{name}/")}
-    assert {*study.variants} == {*variants_of(*read)}
+    looked_at_first = ["more_people/tests"] if name == "study" else []  # and decided there
+    assert {*study.variants} == {*variants_of(*read, *looked_at_first)}
     for folder, claims in read.items():
         kind, planned = folder.split("/")[1], study.runs()
         for claim in claims:
             variants = variants_of(folder) if claim.measure == "distance" else (claim.better, claim.worse)
             assert all(kind in study.scored_on(v) for v in variants if v in study.variants)
             seeds = [{s for v, s in planned if v == variant} for variant in variants if variant in study.variants]
-            assert len(set.intersection(*seeds)) >= (5 if folder == "study/tests" else 3), claim.sentence
+            assert len(set.intersection(*seeds)) >= (5 if folder in ("study/tests", "more_people/tests") else 3), (
+                claim.sentence
+            )
 
 
-@pytest.mark.parametrize("name", ["study", "dozens", "longer"])
+@pytest.mark.parametrize("name", ["study", "more_people", "dozens", "longer"])
 def test_a_training_sees_many_pictures_and_warms_up_once(name, dozens):
     study = study_of(name, dozens)
     for variant in study.variants:
