@@ -104,7 +104,7 @@ def test_a_training_sees_many_pictures_and_warms_up_once(name, dozens):
 
 def test_choices_are_not_read_on_the_tests(dozens):
     study = study_of("study", dozens)
-    of_abstract = {*variants_of("study/tests")}
+    of_abstract = {*variants_of("study/tests", "more_people/tests")}
     for name in study.variants:
         assert {*study.scored_on(name)} == ({"tests", "validation"} if name in of_abstract else {"validation"})
     assert not {*study.tests} & {*study.validation}

@@ -25,7 +25,7 @@ def checkout(tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
     for name in ("dvc.yaml", "params.yaml", "data.dvc", "results/claims.json"):
         shutil.copy(REPO / name, tmp_path / name)
-    for name in ("profiles", "nbs/pipeline", "claims", "results/claims/dozens"):
+    for name in ("profiles", "nbs/pipeline", "claims", "results/claims/dozens", "results/claims/more_people"):
         shutil.copytree(REPO / name, tmp_path / name)
     for name in {d.split("/")[0] for d in ("acae_nb", "tests")}:
         (tmp_path / name).symlink_to(REPO / name)
